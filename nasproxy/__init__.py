@@ -1,0 +1,57 @@
+"""nasproxy: neural architecture search on a condensed proxy of the data, and how far to trust it.
+
+Example:
+    >>> from nasproxy import SearchSettings, run_search
+    >>> result = run_search(SearchSettings(dataset="digits", limit=60))  # doctest: +SKIP
+    >>> result.summary["winner"]["config"]  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nasproxy.analysis.results import load_run
+    from nasproxy.datasets.load import load_dataset
+    from nasproxy.errors import NasproxyError
+    from nasproxy.proxies.make import condensed_proxy, random_proxy
+    from nasproxy.proxies.proxy_file import load_proxy, save_proxy
+    from nasproxy.search.run import run_search
+    from nasproxy.search.settings import SearchSettings
+    from nasproxy.search.space import SearchSpace
+
+_HOMES = {
+    "NasproxyError": "nasproxy.errors",
+    "SearchSettings": "nasproxy.search.settings",
+    "SearchSpace": "nasproxy.search.space",
+    "condensed_proxy": "nasproxy.proxies.make",
+    "load_dataset": "nasproxy.datasets.load",
+    "load_proxy": "nasproxy.proxies.proxy_file",
+    "load_run": "nasproxy.analysis.results",
+    "random_proxy": "nasproxy.proxies.make",
+    "run_search": "nasproxy.search.run",
+    "save_proxy": "nasproxy.proxies.proxy_file",
+}
+
+__all__ = [
+    "NasproxyError",
+    "SearchSettings",
+    "SearchSpace",
+    "condensed_proxy",
+    "load_dataset",
+    "load_proxy",
+    "load_run",
+    "random_proxy",
+    "run_search",
+    "save_proxy",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: importing nasproxy must load neither torch nor Ray.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nasproxy' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""Rank statistics, a run read back, its figures and its report."""

@@ -1,0 +1,241 @@
+"""The figures of a run. Each function returns a matplotlib ``Figure``; ``save_figure`` writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from nasproxy.analysis.canvas import (
+    BLUE,
+    FAINT,
+    PALETTE,
+    STYLE,
+    VERMILLION,
+    in_percent,
+    label_points,
+    new_canvas,
+    render,
+    save_figure,
+    say,
+)
+from nasproxy.analysis.correlation import RankAgreement
+from nasproxy.analysis.proxy_images import proxy_grid, save_proxy_grid
+from nasproxy.analysis.results import CHOICE, choice_columns
+from nasproxy.analysis.text import Number, duration, interval, percent, shorten, signed
+from nasproxy.errors import InputError, nearest
+
+__all__ = [
+    "explained_variance",
+    "marginal_effects",
+    "proxy_against_whole",
+    "proxy_grid",
+    "ranking",
+    "render",
+    "save_figure",
+    "save_proxy_grid",
+    "stage_times",
+]
+
+_PROXY_LABEL = "validation accuracy after training on the proxy (%)"
+
+
+def proxy_against_whole(table: pd.DataFrame, agreement: RankAgreement) -> Figure:
+    """The finalists' accuracy on the proxy against that on the whole data, labelled by proxy rank.
+
+    Args:
+        table: of ``load_run``; rows without a whole-data accuracy are left out.
+        agreement: of the two orders, for the title.
+    """
+    finalists = table.dropna(subset=["proxy_accuracy", "whole_accuracy"])
+    with mpl.rc_context(STYLE):
+        figure, axes = new_canvas(4.8, 4.2)
+        figure.suptitle(_agreement_title(agreement), x=0.02, ha="left", fontsize=10)
+        axes.set_xlabel(_PROXY_LABEL)
+        axes.set_ylabel("validation accuracy after\ntraining on the whole data (%)")
+        if finalists.empty:
+            return say(figure, axes, "no finalist has been trained on the whole data yet")
+        x, y = (finalists[name].to_numpy(np.float64) for name in ("proxy_accuracy", "whole_accuracy"))
+        best = y == y.max()
+        axes.scatter(x[~best], y[~best], s=36, color=BLUE, zorder=3, label="finalist, with its rank on the proxy")
+        axes.scatter(x[best], y[best], s=90, color=VERMILLION, marker="*", zorder=3, label="best on the whole data")
+        axes.margins(0.12)
+        in_percent(axes, "x", "y")
+        axes.grid(visible=True)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8, handletextpad=0.1)
+        label_points(figure, axes, x, y, [f"{rank}" for rank in finalists["rank"]])
+    return figure
+
+
+def stage_times(seconds: Mapping[str, Number | None]) -> Figure:
+    """Where a run's time went, a bar for each stage.
+
+    Args:
+        seconds: for each stage; ``total``, where given, is what the shares refer to, and what no stage accounts for
+            is shown as ``other``.
+    """
+    stages = {name: float(value) for name, value in seconds.items() if value is not None and name != "total"}
+    total = max(float(seconds.get("total") or 0), sum(stages.values()))
+    if total - sum(stages.values()) > 0.01 * total:
+        stages["other"] = total - sum(stages.values())
+    size, unit = (3600, "hours") if total >= 7200 else (60, "minutes") if total >= 120 else (1, "seconds")
+    with mpl.rc_context(STYLE):
+        figure, axes = new_canvas(4.8, 0.9 + 0.36 * max(len(stages), 1))
+        if not total:
+            return say(figure, axes, "no time has been recorded")
+        axes.set_title(f"{duration(total)} in all")
+        lengths = [value / size for value in stages.values()]
+        bars = axes.barh(range(len(stages)), lengths, color=BLUE, height=0.62)
+        labels = [f"{duration(value)} ({percent(value / total, 0)})" for value in stages.values()]
+        axes.bar_label(bars, labels, padding=4, fontsize=8)
+        _name_rows(axes, range(len(stages)), list(stages))
+        axes.set_xlim(0, max(lengths) * 1.45)
+        axes.set_xlabel(f"wall-clock time ({unit})")
+        axes.grid(visible=True, axis="x")
+    return figure
+
+
+def ranking(table: pd.DataFrame, colour_by: str | None = None) -> Figure:
+    """Every candidate's proxy accuracy in rank order, and below it at which ranks each value of one choice stands.
+
+    Dotted lines part candidates trained for different numbers of epochs, whose accuracies do not compare.
+
+    Args:
+        table: of ``load_run``.
+        colour_by: the choice; by default the one that explains the most of the accuracies' variance.
+
+    Raises:
+        InputError: there is no such choice.
+    """
+    scored = _scored(table)
+    names = [column.removeprefix(CHOICE) for column in choice_columns(table)]
+    if colour_by is not None and colour_by not in names:
+        raise InputError(f"The run has no choice {colour_by!r} to colour by.", nearest(colour_by, names))
+    with mpl.rc_context(STYLE):
+        if scored.empty or not names:
+            return say(*new_canvas(4.8, 2.4), "no candidate has been trained yet")
+        chosen = colour_by or max(names, key=lambda name: explained_variance(scored, name))
+        rows = len(scored[CHOICE + chosen].cat.categories)
+        figure = Figure(figsize=(4.8, 3.4 + 0.24 * rows), dpi=200, layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 0.24 * rows))
+        above.set_ylabel("validation accuracy after\ntraining on the proxy (%)")
+        below.set_xlabel("rank on the proxy")
+        _draw_ranks(above, below, scored, chosen)
+        epochs = _part_by_epochs(above, below, scored)
+        figure.suptitle(f"{len(scored):,} candidates by {shorten(chosen)}{epochs}", x=0.02, ha="left", fontsize=10)
+        in_percent(above, "y")
+        above.grid(visible=True, axis="y")
+    return figure
+
+
+def marginal_effects(table: pd.DataFrame) -> Figure:
+    """For each choice, a box plot of the proxy accuracies of all candidates that have each value.
+
+    The line is the median, the box the middle half; the whiskers reach to the extremes. Titles give the share of
+    variance that the choice alone explains (``explained_variance``).
+    """
+    scored = _scored(table)
+    names = [column.removeprefix(CHOICE) for column in choice_columns(table)]
+    with mpl.rc_context(STYLE):
+        if scored.empty or not names:
+            return say(*new_canvas(4.8, 2.4), "no candidate has been trained yet")
+        rows = [len(scored[CHOICE + name].cat.categories) + 1 for name in names]
+        figure = Figure(figsize=(4.8, 0.6 + sum(0.42 + 0.22 * count for count in rows)), dpi=200, layout="constrained")
+        panels = figure.subplots(len(names), 1, sharex=True, squeeze=False, height_ratios=rows)[:, 0]
+        for name, axes in zip(names, panels, strict=True):
+            _boxes(axes, scored, name)
+        in_percent(panels[-1], "x")
+        panels[-1].set_xlabel(_PROXY_LABEL)
+    return figure
+
+
+def explained_variance(table: pd.DataFrame, choice: str) -> float:
+    """The share of the proxy accuracies' variance that the values of ``choice`` alone explain (eta squared), in [0, 1].
+
+    Between-group over total sum of squares of a one-way analysis of variance; 0 where all accuracies are equal.
+    """
+    scored = _scored(table)
+    accuracy = scored["proxy_accuracy"]
+    total = float(((accuracy - accuracy.mean()) ** 2).sum())
+    means = accuracy.groupby(scored[CHOICE + choice], observed=True).transform("mean")
+    return float(((means - accuracy.mean()) ** 2).sum()) / total if total > 0 else 0.0
+
+
+def _scored(table: pd.DataFrame) -> pd.DataFrame:
+    return table.dropna(subset=["proxy_accuracy"])
+
+
+def _agreement_title(agreement: RankAgreement) -> str:
+    if agreement.rho is None:
+        return f"{agreement.n} finalists, no rank correlation"
+    sure = f" ({interval(*agreement.interval, agreement.level)})" if agreement.interval else ""
+    return f"{agreement.n} finalists: \N{GREEK SMALL LETTER RHO} = {signed(agreement.rho)}{sure}"
+
+
+def _name_rows(axes: Axes, positions: range, names: list[str]) -> None:
+    """Names at the left of horizontal bars or boxes, the first at the top."""
+    # Said here too: ticks can be remade when the figure is drawn, outside the style's context.
+    axes.set_yticks(positions, labels=[shorten(name) for name in names], parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+
+
+def _draw_ranks(above: Axes, below: Axes, scored: pd.DataFrame, choice: str) -> None:
+    values = scored[CHOICE + choice]
+    names = list(values.cat.categories)
+    many = len(names) > len(PALETTE)
+    shades = mpl.colormaps["cividis"](np.linspace(0, 0.9, len(names)))
+    for row, name in enumerate(names):
+        chosen = scored[values == name]
+        ranks, colour = chosen["rank"].to_numpy(np.float64), shades[row] if many else PALETTE[row]
+        # Each mark of a vector drawing costs a reader's browser.
+        above.scatter(ranks, chosen["proxy_accuracy"], s=7, color=colour, linewidth=0, rasterized=len(scored) > 2000)
+        below.vlines(ranks, row - 0.36, row + 0.36, color=colour, linewidth=0.7, rasterized=len(scored) > 2000)
+    _name_rows(below, range(len(names)), names)
+    below.spines["left"].set_visible(False)
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _part_by_epochs(above: Axes, below: Axes, scored: pd.DataFrame) -> str:
+    """Draws lines between stretches of ranks that were trained for different numbers of epochs; says which."""
+    ranked = scored.loc[~scored["diverged"], ["rank", "proxy_epochs"]].dropna().astype(int)
+    epochs = list(ranked["proxy_epochs"].unique())
+    if len(epochs) < 2:
+        return ""
+    starts = ranked.loc[ranked["proxy_epochs"].diff().fillna(0) != 0, "rank"]
+    if len(starts) >= len(epochs):  # An asynchronous scheduler mixes them.
+        return f"; trained for {min(epochs)} to {max(epochs)} epochs"
+    for axes in (above, below):
+        for start in starts:
+            axes.axvline(start - 0.5, color="#777777", linewidth=0.8, linestyle=":")
+    return f"; trained for {', '.join(map(str, epochs))} epochs"
+
+
+def _boxes(axes: Axes, scored: pd.DataFrame, choice: str) -> None:
+    values = scored[CHOICE + choice]
+    names = list(values.cat.categories)
+    groups = [scored.loc[values == name, "proxy_accuracy"].to_numpy(np.float64) for name in names]
+    rng = np.random.default_rng(0)
+    for row, group in enumerate(groups):
+        heights = row + rng.uniform(-0.28, 0.28, len(group))
+        axes.scatter(group, heights, s=3, color=FAINT, linewidth=0, rasterized=len(scored) > 500)
+    axes.boxplot(
+        groups,
+        positions=range(len(names)),
+        orientation="horizontal",
+        widths=0.56,
+        whis=(0, 100),
+        medianprops={"color": VERMILLION, "linewidth": 1.6},
+        boxprops={"color": BLUE},
+        whiskerprops={"color": BLUE},
+        capprops={"color": BLUE},
+    )
+    share = percent(explained_variance(scored, choice), 0)
+    axes.set_title(f"{shorten(choice)}: explains {share} of the variance", fontsize=9)
+    _name_rows(axes, range(len(names)), names)
+    axes.grid(visible=True, axis="x")

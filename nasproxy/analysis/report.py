@@ -1,0 +1,177 @@
+"""The report of a run: one page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy import stats
+
+from nasproxy.analysis import figures
+from nasproxy.analysis.correlation import RankAgreement, spearman
+from nasproxy.analysis.explain import explain
+from nasproxy.analysis.proxy_images import class_tiles
+from nasproxy.analysis.report_tables import all_candidates, failures, finalists, settings_tables, state_counts
+from nasproxy.analysis.results import RunResults, load_run
+from nasproxy.analysis.text import Number, count, duration, percent
+from nasproxy.files import write_atomically
+from nasproxy.proxies.proxy_set import ProxySet
+
+_MOST_IMAGES = 1000  # More of them, a browser lays out with delay.
+_LARGEST_IMAGE = 128  # Pixels.
+
+
+def write_report(directory: Path) -> Path:
+    """Writes ``report.html`` into a run directory, finished or not; returns its path.
+
+    The page is one file: styles, figures and images are in it, and it loads nothing.
+
+    Args:
+        directory: as ``nasproxy search --out`` leaves it.
+
+    Raises:
+        RunError: the directory is not a run's, or a file in it is missing, truncated or foreign.
+        WriteError: the page cannot be written.
+    """
+    page = render_report(load_run(directory))
+    return write_atomically(directory / "report.html", page.encode("utf-8", errors="replace"))
+
+
+def render_report(results: RunResults) -> str:
+    """The report's HTML. Whatever came from outside is escaped: names, settings, reasons."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = files("nasproxy.analysis").joinpath("report.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(_page(results))
+
+
+def _page(results: RunResults) -> dict[str, Any]:
+    """All that the template shows, as texts and lists of texts."""
+    run, summary, table = results.run, results.summary, results.table
+    agreement = _agreement(results)
+    winner = summary.get("winner") or {}
+    trained = table["proxy_accuracy"].notna()
+    return {
+        "finished": results.finished,
+        "name": results.directory.resolve().name,
+        "dataset": str(run["dataset"].get("name")),
+        "space": str(run["space"].get("name")),
+        "proxy": str(run["settings"].get("proxy")),
+        "states": state_counts(table),
+        "candidates": all_candidates(table),
+        "winner": _winner(winner, run["dataset"]) if winner else None,
+        "finalists": finalists(table, winner.get("id")),
+        "verdict": _verdict(winner, summary),
+        "agreement": explain(agreement),
+        "scatter": _svg(figures.proxy_against_whole(table, agreement)),
+        "ranking": _svg(figures.ranking(table)),
+        "marginals": _svg(figures.marginal_effects(table)),
+        "uneven": table.loc[trained, "proxy_epochs"].nunique() > 1,
+        "times": _svg(figures.stage_times(summary["seconds"])) if results.finished else None,
+        "rungs": [_rung(rung) for rung in summary.get("rungs") or []],
+        "images": _images(results.proxy) if results.proxy else None,
+        "failures": failures(table),
+        "settings": settings_tables(run),
+        "notes": [str(note) for note in run["dataset"].get("notes") or []],
+    }
+
+
+def _agreement(results: RunResults) -> RankAgreement:
+    """As the summary has it; of what there is while the run is unfinished."""
+    if not results.finished:
+        finished = results.table.dropna(subset=["proxy_accuracy", "whole_accuracy"])
+        return spearman(finished["proxy_accuracy"], finished["whole_accuracy"])
+    said = results.summary["agreement"]
+    span = said.get("interval")
+    return RankAgreement(
+        rho=said.get("rho"),
+        interval=(float(span[0]), float(span[-1])) if span else None,
+        kendall=said.get("kendall"),
+        n=said.get("n", 0),
+        reason=said.get("reason"),
+        level=said.get("level", 0.95),
+    )
+
+
+def _winner(winner: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
+    sizes = [(name, winner.get(name)) for name in ("parameters", "multiply_adds")]
+    facts = [
+        (count(value), name.replace("multiply_adds", "multiply-adds")) for name, value in sizes if value is not None
+    ]
+    facts.insert(0, (percent(winner.get("whole_accuracy")), "validation accuracy, trained on the whole data"))
+    return {
+        "config": [(str(name), str(value)) for name, value in winner.get("config", {}).items()],
+        "test_accuracy": percent(winner.get("test_accuracy")),
+        "test_note": _test_note(winner.get("test_accuracy"), dataset.get("test")),
+        "facts": [*facts, (f"{winner.get('rank')}", "rank on the proxy")],
+    }
+
+
+def _test_note(accuracy: Number | None, images: object) -> str:
+    """How far the test accuracy could be off by the choice of test images (Wilson's score interval)."""
+    if accuracy is None or not isinstance(images, int) or images < 1:
+        return "test accuracy"
+    low, high = stats.binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
+    return f"test accuracy on {images:,} images (95\N{NO-BREAK SPACE}% interval {100 * low:.1f} to {percent(high)})"
+
+
+def _verdict(winner: Mapping[str, Any], summary: Mapping[str, Any]) -> str | None:
+    """What ranking on the proxy alone would have cost."""
+    first = next((top for top in summary.get("top", []) if top.get("whole_accuracy") is not None), None)
+    if not winner or first is None:
+        return None
+    if first.get("id") == winner.get("id"):
+        return "The proxy's first choice is also the finalist that is best on the whole data."
+    return (
+        f"The finalist that is best on the whole data was number {winner.get('rank')} on the proxy; the proxy's first "
+        f"choice reaches {percent(first['whole_accuracy'])} where it reaches {percent(winner.get('whole_accuracy'))} "
+        "(validation accuracy)."
+    )
+
+
+def _rung(rung: Mapping[str, Any]) -> tuple[str, str, str]:
+    seconds = rung.get("seconds")
+    return str(rung.get("epochs")), str(rung.get("candidates")), "" if seconds is None else duration(seconds)
+
+
+def _images(proxy: ProxySet) -> dict[str, Any]:
+    """The proxy's images by class, as many of each as fit, and what a reader should know about them."""
+    names = proxy.class_names
+    most = int(torch.bincount(proxy.labels, minlength=len(names)).max())
+    shown = max(1, min(most, _MOST_IMAGES // len(names)))
+    height, width = proxy.image_size
+    notes = [
+        f"{len(proxy):,} images of {height} by {width} pixels, made by {proxy.method} in {duration(proxy.seconds)}."
+    ]
+    if shown < most:
+        notes.append(f"Shown: the first {shown} of each class.")
+    if max(height, width) > _LARGEST_IMAGE:
+        notes.append(f"Shown at {_LARGEST_IMAGE} pixels.")
+    rows = []
+    for label, name in enumerate(names):
+        tiles = class_tiles(proxy, label, largest=_LARGEST_IMAGE)[:shown]
+        rows.append((name, [_png(Image.fromarray(tile)) for tile in tiles]))
+    return {"rows": rows, "note": " ".join(notes), "small": max(height, width) <= 64}
+
+
+def _png(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="png")
+    return _data_address("image/png", buffer.getvalue())
+
+
+def _svg(figure: Figure) -> str:
+    return _data_address("image/svg+xml", figures.render(figure, "svg"))
+
+
+def _data_address(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

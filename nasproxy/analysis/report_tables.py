@@ -1,0 +1,187 @@
+"""The tables of the report, as texts: a template only has to put them in place."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from nasproxy.analysis.results import CHOICE, choice_columns
+from nasproxy.analysis.text import count, duration
+
+_MOST_ROWS = 2000  # Beyond this a browser takes seconds to sort; results.csv has the rest.
+_MOST_NAMED, _MOST_REASON = 10, 4000
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table's column: its heading, and whether its cells are numbers."""
+
+    title: str
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: what is read, and what is sorted by (None: the text)."""
+
+    text: str
+    key: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows of one length.
+
+    Args:
+        marked: the row to stand out, if any.
+        left_out: rows there was no room for.
+    """
+
+    columns: list[Column]
+    rows: list[list[Cell]]
+    marked: int | None = None
+    left_out: int = 0
+
+
+_FORMATS: dict[str, tuple[Column, Callable[[Any], str]]] = {
+    "proxy_accuracy": (Column("proxy accuracy (%)"), lambda value: f"{100 * value:.2f}"),
+    "whole_accuracy": (Column("whole-data accuracy (%)"), lambda value: f"{100 * value:.2f}"),
+    "test_accuracy": (Column("test accuracy (%)"), lambda value: f"{100 * value:.2f}"),
+    "proxy_cross_entropy": (Column("proxy cross-entropy"), lambda value: f"{value:.3f}"),
+    "proxy_epochs": (Column("proxy epochs"), lambda value: f"{value}"),
+    "parameters": (Column("parameters"), count),
+    "multiply_adds": (Column("multiply-adds"), count),
+    "seconds": (Column("proxy training (s)"), lambda value: f"{value:.2f}"),
+    "whole_seconds": (Column("whole-data training"), duration),
+}
+_FINALIST = ("proxy_accuracy", "whole_accuracy", "test_accuracy", "parameters", "multiply_adds", "whole_seconds")
+_CANDIDATE = (
+    "proxy_epochs",
+    "proxy_accuracy",
+    "proxy_cross_entropy",
+    "whole_accuracy",
+    "test_accuracy",
+    "parameters",
+    "multiply_adds",
+    "seconds",
+)
+
+
+def finalists(table: pd.DataFrame, winner: object) -> Table:
+    """The candidates trained on the whole data, in proxy order; the one with the id ``winner`` stands out."""
+    chosen = table.dropna(subset=["whole_accuracy"]).reset_index(drop=True)
+    made = _table(chosen, _FINALIST, states=False)
+    places = chosen.index[chosen["id"] == winner]
+    return Table(made.columns, made.rows, int(places[0]) if len(places) else None)
+
+
+def all_candidates(table: pd.DataFrame) -> Table:
+    """Every candidate in rank order, up to 2,000."""
+    made = _table(table.head(_MOST_ROWS), _CANDIDATE, states=True)
+    return Table(made.columns, made.rows, left_out=max(0, len(table) - _MOST_ROWS))
+
+
+def state_counts(table: pd.DataFrame) -> str:
+    """How many candidates came how far."""
+    words = {"complete": "trained to the end", "pruned": "cut early", "failed": "failed", "waiting": "waiting"}
+    parts = [
+        f"{(table['state'] == state).sum():,} {word}"
+        for state, word in words.items()
+        if (table["state"] == state).any()
+    ]
+    diverged = int(table["diverged"].sum())
+    return f"{len(table):,} candidates: {', '.join(parts)}" + (f"; {diverged:,} diverged" if diverged else "")
+
+
+def failures(table: pd.DataFrame) -> list[dict[str, str]]:
+    """Why candidates failed or diverged: for each reason a ``title`` with their number, the ``reason``, and ``which``."""
+    failed = (table["state"] == "failed") | (table["reason"] != "")
+    bad = table[failed | table["diverged"]]
+    kinds = failed.map({True: "failed", False: "diverged"})[bad.index]
+    unsaid = {"failed": "no reason was recorded", "diverged": "the loss left the finite numbers"}
+    found = []
+    for (kind, reason), group in bad.groupby([kinds, "reason"], sort=False):
+        named = [f"{row['id']} ({config_text(row)})" for _, row in group.head(_MOST_NAMED).iterrows()]
+        more = f"; and {len(group) - _MOST_NAMED} more" if len(group) > _MOST_NAMED else ""
+        plural = "" if len(group) == 1 else "s"
+        found.append(
+            {
+                "title": f"{len(group)} candidate{plural} {kind}",
+                "reason": str(reason)[:_MOST_REASON] or unsaid[str(kind)],
+                "which": "; ".join(named) + more,
+            }
+        )
+    return found
+
+
+def config_text(row: pd.Series[Any]) -> str:
+    """A candidate's configuration on one line."""
+    return ", ".join(f"{name.removeprefix(CHOICE)} {row[name]}" for name in choice_columns(row.to_frame().T))
+
+
+def settings_tables(run: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """What was asked, of what, with what and where: a list of names and values under each heading."""
+    dataset = {key: value for key, value in run["dataset"].items() if key != "notes"}
+    space = {**{key: value for key, value in run["space"].items() if key != "choices"}, **run["space"]["choices"]}
+    parts = {
+        "Settings": run["settings"],
+        "Dataset": dataset,
+        "Search space": space,
+        "Versions": run["versions"],
+        "Machine": run["machine"],
+    }
+    return {title: [(str(name), _value(value)) for name, value in part.items()] for title, part in parts.items()}
+
+
+def _value(value: object) -> str:
+    """A setting as text; a list as its items, no password of a storage address."""
+    if isinstance(value, list):
+        return ", ".join(_value(item) for item in value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return _CREDENTIALS.sub("", text)
+
+
+def _table(table: pd.DataFrame, figures: tuple[str, ...], *, states: bool) -> Table:
+    """Accuracies come first: a narrow screen cuts off what comes last."""
+    choices = choice_columns(table)
+    accuracies = [name for name in figures if name.endswith("accuracy")]
+    others = [name for name in figures if name not in accuracies]
+    columns = [
+        Column("rank"),
+        *(_FORMATS[name][0] for name in accuracies),
+        *(Column(name.removeprefix(CHOICE), numeric=_is_numeric(table[name])) for name in choices),
+        *(_FORMATS[name][0] for name in others),
+        *([Column("state", numeric=False)] if states else []),
+        Column("id", numeric=False),
+    ]
+    rows = []
+    records: list[Any] = table.to_dict("records")
+    for row in records:
+        cells = [_figure(name, row) for name in ("rank", *accuracies)]
+        cells += [_choice(table[name], row[name]) for name in choices]
+        cells += [_figure(name, row) for name in others]
+        cells += [Cell("diverged" if row["diverged"] else row["state"])] if states else []
+        rows.append([*cells, Cell(row["id"])])
+    return Table(columns, rows)
+
+
+def _figure(name: str, row: Mapping[str, Any]) -> Cell:
+    value = row[name]
+    if pd.isna(value):
+        return Cell("\N{EN DASH}", float("inf"))
+    return Cell(str(value) if name == "rank" else _FORMATS[name][1](value), float(value))
+
+
+def _choice(column: pd.Series[Any], value: str) -> Cell:
+    """Sorted in the order the space declares."""
+    return Cell(value, float(list(column.cat.categories).index(value)))
+
+
+def _is_numeric(column: pd.Series[Any]) -> bool:
+    return all(re.fullmatch(r"-?[\d.]+(e[-+]?\d+)?", value) for value in column.cat.categories)

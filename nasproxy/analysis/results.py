@@ -1,0 +1,203 @@
+"""What a run left in its directory, read back and checked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+
+from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, SCALAR, TEXT, Maybe, Shape, parse_object
+from nasproxy.errors import ProxyError, RunError
+from nasproxy.proxies.proxy_set import ProxySet
+
+CHOICE = "params_"
+"""What the name of a choice's column in ``results.csv`` begins with."""
+
+_INTEGERS = ("rank", "proxy_epochs", "parameters", "multiply_adds")
+_NUMBERS = (
+    "proxy_accuracy",
+    "proxy_cross_entropy",
+    "seconds",
+    "whole_accuracy",
+    "whole_cross_entropy",
+    "test_accuracy",
+    "whole_seconds",
+)
+_COLUMNS = ("id", "state", "diverged", "reason", *_INTEGERS, *_NUMBERS)
+_RUN: Shape = {
+    "settings": {"proxy": TEXT},
+    "dataset": {"name": TEXT, "class_names": [TEXT], "notes": Maybe([TEXT])},
+    "space": {"name": TEXT, "choices": {EVERY: [SCALAR]}},
+    "versions": ANY_OBJECT,
+    "machine": ANY_OBJECT,
+}
+_CANDIDATE: Shape = {
+    "rank": NUMBER,
+    "id": TEXT,
+    "config": ANY_OBJECT,
+    **dict.fromkeys(("proxy_accuracy", "whole_accuracy", "test_accuracy", "parameters", "multiply_adds"), NUMBER),
+}
+_SUMMARY: Shape = {
+    "evaluated": NUMBER,
+    "top": [_CANDIDATE],
+    "agreement": {"rho": NUMBER, "interval": Maybe([(int, float)]), "kendall": NUMBER, "n": (int,), "reason": TEXT},
+    "rungs": Maybe([{"epochs": NUMBER, "candidates": NUMBER, "seconds": NUMBER}]),
+    "seconds": {EVERY: NUMBER},
+    "winner": Maybe(_CANDIDATE),
+}
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """A run directory's content.
+
+    Args:
+        run: ``run.json``: what was asked, of which data and space, with which versions, on which machine.
+        summary: ``summary.json``; empty while the run is unfinished.
+        table: ``results.csv``, a row for each candidate in rank order; accuracies are fractions, counts are nullable
+            integers, ``diverged`` is a bool, a choice's column (``params_…``) is an ordered categorical of the texts
+            of its values.
+        proxy: what the candidates were ranked on, where the run kept it.
+        directory: where all of it lies.
+    """
+
+    run: dict[str, Any]
+    summary: dict[str, Any]
+    table: pd.DataFrame
+    proxy: ProxySet | None
+    directory: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return bool(self.summary)
+
+
+def load_run(directory: Path) -> RunResults:
+    """Reads ``run.json``, ``results.csv`` and, where they are there, ``summary.json`` and ``proxy.safetensors``.
+
+    Raises:
+        RunError: the directory is not a run's, or a file in it is missing, truncated or foreign.
+    """
+    if not directory.is_dir():
+        raise RunError(f"There is no run directory {directory}.", "Pass the --out directory of a nasproxy search.")
+    if not (directory / "run.json").is_file():
+        raise RunError(f"{directory} is not a run directory: it holds no run.json.", _search_again(directory))
+    run = _read_json(directory / "run.json", _RUN)
+    table = _read_table(directory / "results.csv", run["space"]["choices"])
+    unfinished = not (directory / "summary.json").exists()
+    summary = {} if unfinished else _read_json(directory / "summary.json", _SUMMARY)
+    evaluated = summary.get("evaluated") or 0
+    if len(table) < evaluated:
+        _refuse(directory / "results.csv", f"it has {len(table)} candidates, summary.json counts {evaluated} evaluated")
+    return RunResults(run, summary, table, _read_proxy(directory / "proxy.safetensors"), directory)
+
+
+def choice_columns(table: pd.DataFrame) -> list[str]:
+    """The names of the columns that hold choices."""
+    return [name for name in table.columns if name.startswith(CHOICE)]
+
+
+def _search_again(directory: Path) -> str:
+    return f"Write it with: nasproxy search --out {directory} --resume"
+
+
+def _refuse(path: Path, why: str, cause: BaseException | None = None) -> NoReturn:
+    raise RunError(f"{path} cannot be read: {why}.", _search_again(path.parent)) from cause
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        _refuse(path, "it is not UTF-8 text", error)
+    except FileNotFoundError as error:
+        _refuse(path, "it is missing", error)
+    except OSError as error:
+        _refuse(path, error.strerror or type(error).__name__, error)
+
+
+def _read_json(path: Path, shape: Shape) -> dict[str, Any]:
+    try:
+        return parse_object(_read_text(path), shape)
+    except ValueError as error:
+        _refuse(path, str(error), error)
+
+
+def _read_proxy(path: Path) -> ProxySet | None:
+    if not path.exists():
+        return None
+    from nasproxy.proxies.proxy_file import load_proxy
+
+    try:
+        return load_proxy(path)
+    except ProxyError as error:
+        raise RunError(error.message, error.hint) from error
+
+
+def _read_table(path: Path, choices: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """``results.csv`` with exact types; pandas would guess, and read a choice's value ``None`` or ``NA`` as missing."""
+    rows = _read_rows(path)
+    header, body = rows[0], rows[1:]
+    missing = [name for name in (*_COLUMNS, *(CHOICE + name for name in choices)) if name not in header]
+    if missing:
+        _refuse(path, f"expected the columns {', '.join(missing)}, which it does not have")
+    strange = [name for name in header if name.startswith(CHOICE) and name.removeprefix(CHOICE) not in choices]
+    if strange or len(set(header)) < len(header):
+        _refuse(path, f"it has columns twice, or choices that run.json does not list: {', '.join(strange or header)}")
+    for line, row in enumerate(body, 2):
+        if len(row) != len(header):
+            _refuse(path, f"row {line} has {len(row)} fields, expected {len(header)}")
+    table = pd.DataFrame(body, columns=header, dtype=object)
+    try:
+        for name in _INTEGERS:
+            table[name] = _numbers(table[name]).astype("Int64")
+        for name in _NUMBERS:
+            table[name] = _numbers(table[name])
+    except (ValueError, TypeError, OverflowError) as error:
+        _refuse(path, f"the column {name} holds something that is not a number ({error})", error)
+    table["diverged"] = table["diverged"].str.lower().isin(["true", "1", "1.0"])
+    for name, values in choices.items():
+        table[CHOICE + name] = _values(path, name, table[CHOICE + name], values)
+    return table.sort_values("rank", kind="stable", na_position="last", ignore_index=True)
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    text = _read_text(path)
+    if not text.endswith("\n"):
+        _refuse(path, "it is empty or truncated: its last line does not end")
+    try:
+        return list(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        _refuse(path, f"it is not a CSV file ({error})", error)
+
+
+def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
+    numbers = column.map(lambda text: float(text) if text else math.nan).astype("float64")
+    return numbers.where(np.isfinite(numbers))
+
+
+def _values(path: Path, name: str, column: pd.Series[Any], values: Sequence[Any]) -> pd.Categorical:
+    """The column's values in the order the space declares, each in Python's spelling (as in a message)."""
+    spellings = {_spell(value): str(value) for value in values}
+    spellings.update({str(value): str(value) for value in values})
+    texts = [spellings.get(text, spellings.get(_spell(text))) for text in column]
+    unknown = next((text for text, known in zip(column, texts, strict=True) if known is None), None)
+    if unknown is not None:
+        _refuse(path, f"the choice {name} has the value {unknown!r}, which run.json does not list")
+    return pd.Categorical(texts, categories=list(dict.fromkeys(map(str, values))), ordered=True)
+
+
+def _spell(value: Any) -> str:
+    """A value as CSV writers put it: nothing for None, numbers without regard to int or float."""
+    try:
+        return "" if value is None else repr(float(str(value)))
+    except ValueError:
+        return str(value)

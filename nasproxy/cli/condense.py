@@ -1,0 +1,161 @@
+"""``nasproxy condense``: make a condensed set, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nasproxy.analysis.text import duration
+from nasproxy.cli.options import parse_image_size
+from nasproxy.cli.output import print_json
+from nasproxy.cli.screen import open_screen
+from nasproxy.condensation.recipe import MatchingRecipe
+from nasproxy.errors import InputError, nearest
+from nasproxy.search.settings import PRESETS, SearchSettings
+
+METHODS = ("dc",)
+DATA, METHOD, RUN = "Data", "Method", "Where it runs"
+_D = SearchSettings()
+
+
+def condense(
+    *,
+    dataset: Annotated[
+        str,
+        typer.Option(help="A name (see `datasets list`) or a folder of images or Parquet files.", rich_help_panel=DATA),
+    ] = _D.dataset,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where torchvision's datasets are, or go.", rich_help_panel=DATA)
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="Resize images to N or HEIGHTxWIDTH pixels.", rich_help_panel=DATA)
+    ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.", rich_help_panel=DATA)
+    ] = False,
+    method: Annotated[str, typer.Option(help="dc, gradient matching.", rich_help_panel=METHOD)] = "dc",
+    ipc: Annotated[int, typer.Option(help="Synthetic images per class.", rich_help_panel=METHOD)] = _D.ipc,
+    preset: Annotated[
+        str, typer.Option(help="quick (a minute on two cores at 16×16) or paper.", rich_help_panel=METHOD)
+    ] = _D.preset,
+    iterations: Annotated[
+        int | None, typer.Option(help="K, outer iterations.", show_default="the preset's", rich_help_panel=METHOD)
+    ] = None,
+    matching_steps: Annotated[
+        int | None, typer.Option(help="T, matching steps in each.", rich_help_panel=METHOD)
+    ] = None,
+    inner_epochs: Annotated[
+        int | None, typer.Option(help="ς_θ, epochs of the network between matching steps.", rich_help_panel=METHOD)
+    ] = None,
+    image_learning_rate: Annotated[
+        float | None, typer.Option(help="η_S, of the images.", rich_help_panel=METHOD)
+    ] = None,
+    network_learning_rate: Annotated[
+        float | None, typer.Option(help="η_θ, of the network.", rich_help_panel=METHOD)
+    ] = None,
+    real_batch: Annotated[
+        int | None, typer.Option(help="Real images of a class in each matching step.", rich_help_panel=METHOD)
+    ] = None,
+    initial: Annotated[
+        str | None, typer.Option(help="noise, or real (random real images).", rich_help_panel=METHOD)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or mps.", rich_help_panel=RUN)] = _D.device,
+    precision: Annotated[str, typer.Option(help="auto, bfloat16, or float32.", rich_help_panel=RUN)] = _D.precision,
+    seed: Annotated[int, typer.Option(help="Of images, networks and batches.", rich_help_panel=RUN)] = _D.seed,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The proxy file to write.", show_default="<dataset>-<method>-ipc<N>.safetensors", rich_help_panel=RUN
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=RUN)] = False,
+) -> None:
+    """Condense a dataset into a few synthetic images per class."""
+    if method not in METHODS:
+        raise InputError(f"No condensation method is called {method!r}.", nearest(method, METHODS))
+    if preset not in PRESETS:
+        raise InputError(f"No preset is called {preset!r}.", nearest(preset, PRESETS))
+    said: dict[str, Any] = {
+        "iterations": iterations,
+        "matching_steps": matching_steps,
+        "inner_epochs": inner_epochs,
+        "image_learning_rate": image_learning_rate,
+        "network_learning_rate": network_learning_rate,
+        "real_batch": real_batch,
+        "initial": initial,
+    }
+    if ipc < 1:
+        raise InputError(f"--ipc must be 1 or more, got {ipc}.")
+    base = MatchingRecipe.quick(ipc) if preset == "quick" else MatchingRecipe.paper(ipc)
+    recipe = replace(base, **{name: value for name, value in said.items() if value is not None})
+    file = out or Path(f"{Path(dataset).name}-{method}-ipc{ipc}.safetensors")
+    if file.is_dir() or not file.parent.is_dir():
+        raise InputError(
+            f"--out {file} is not a file in a folder that exists.", "Name a file, like digits.safetensors."
+        )
+    _condense(
+        dataset, data_dir, parse_image_size(image_size), skip_broken, recipe, device, precision, seed, file, as_json
+    )
+
+
+def _condense(
+    dataset: str,
+    data_dir: Path | None,
+    image_size: tuple[int, int] | None,
+    skip_broken: bool,
+    recipe: MatchingRecipe,
+    device: str,
+    precision: str,
+    seed: int,
+    file: Path,
+    as_json: bool,
+) -> None:
+    from nasproxy.datasets.load import load_dataset
+    from nasproxy.proxies.make import condensed_proxy
+    from nasproxy.proxies.proxy_file import save_proxy
+    from nasproxy.search.devices import resolve_device
+    from nasproxy.training.precision import resolve_precision
+    from nasproxy.training.process import peak_memory_bytes, prepare_process
+    from nasproxy.versions import usable_cores
+
+    where = resolve_device(device)
+    loaded = load_dataset(dataset, data_dir=data_dir, image_size=image_size, skip_broken=skip_broken)
+    prepare_process(usable_cores())
+    began = time.perf_counter()
+    with open_screen() as screen:
+        for note in loaded.notes:
+            screen.note(note)
+        screen.stage("Condensing", recipe.iterations)
+        proxy = condensed_proxy(
+            loaded,
+            recipe,
+            seed=seed,
+            device=where,
+            precision=resolve_precision(precision, where),
+            on_iteration=lambda _, loss: screen.advance(f"matching loss {loss:.2f}"),
+        )
+    save_proxy(proxy, file)
+    cached = time.perf_counter() - began < proxy.seconds / 2
+    summary = {
+        "schema": 1,
+        "proxy": str(file),
+        "dataset": loaded.name,
+        "method": proxy.method,
+        "ipc": recipe.ipc,
+        "iterations": recipe.iterations,
+        "loss": proxy.history[-1],
+        "seconds": proxy.seconds,
+        "seconds_per_iteration": proxy.seconds / recipe.iterations,
+        "peak_memory_bytes": peak_memory_bytes(where),
+        "cached": cached,
+    }
+    if as_json:
+        print_json(summary)
+        return
+    origin = "from the cache, made in" if cached else "in"
+    made = f"{origin} {duration(proxy.seconds)}, matching loss {proxy.history[-1]:.2f}"
+    typer.echo(f"{file}: {len(proxy)} images of {loaded.name}, {made}")

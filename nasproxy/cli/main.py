@@ -1,0 +1,91 @@
+"""The entry point: commands, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from nasproxy import __version__
+from nasproxy.cli import condense, datasets, proxy, report, search, spaces
+from nasproxy.cli.output import print_json
+from nasproxy.errors import NasproxyError
+
+# Typer shows its own copy of click's exceptions only through this one.
+_UsageError: Any = typer.BadParameter.__base__
+_ClickException: Any = _UsageError.__base__
+
+app = typer.Typer(
+    name="nasproxy",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Find a good neural network by training every candidate on a tiny condensed proxy of your images.",
+    epilog="Results go to stdout, all else to stderr. "
+    "Exit codes: 0 success, 1 something failed, 2 wrong input, 130 interrupted.",
+)
+app.command()(search.search)
+app.command()(condense.condense)
+app.command()(report.report)
+app.add_typer(proxy.app, name="proxy")
+app.add_typer(spaces.app, name="spaces")
+app.add_typer(datasets.app, name="datasets")
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,  # noqa: ARG001, taken by run()
+) -> None:
+    if version:
+        typer.echo(f"nasproxy {__version__}")
+        raise typer.Exit
+
+
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and exits with its code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    as_json = "--json" in words
+    try:
+        code = app(args=words, prog_name="nasproxy", standalone_mode=False)
+    except NasproxyError as error:
+        if debug:
+            raise
+        code = _report(error.kind, error.message, error.hint, error.exit_code, as_json=as_json)
+    except _ClickException as error:
+        if debug:
+            raise
+        message = error.format_message()
+        if not message:  # the help was printed instead
+            sys.exit(2)
+        code = _report("usage", message, _usage_hint(error), 2, as_json=as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _report("interrupted", "Interrupted.", "", 130, as_json=as_json)
+    except Exception as error:
+        if debug:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        hint = "This is a defect of nasproxy; run again with --debug and report the traceback."
+        code = _report("internal", what, hint, 1, as_json=as_json)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_hint(error: Any) -> str:
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "nasproxy"
+    return f"See {command} --help."
+
+
+def _report(kind: str, message: str, hint: str, code: int, *, as_json: bool) -> int:
+    if as_json:
+        print_json({"schema": 1, "error": {"kind": kind, "message": message, "hint": hint}})
+    console = Console(stderr=True, soft_wrap=True)
+    console.print("[bold red]Error:[/] ", end="")
+    console.print(message, markup=False, highlight=False)
+    if hint:
+        console.print(f"  {hint}", markup=False, highlight=False, style="dim")
+    return code

@@ -1,0 +1,29 @@
+"""What commands print on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Prints exactly one JSON document."""
+    print(json.dumps(document, ensure_ascii=False, allow_nan=False))  # noqa: T201, what stdout is for
+
+
+def stdout() -> Console:
+    """A console on stdout; wide enough for a table where it is piped."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def plain_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """A table with a line under its head; the columns named in ``right`` are numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=True)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=column in right)
+    return table

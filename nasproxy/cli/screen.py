@@ -1,0 +1,132 @@
+"""What a person sees while something runs: a live display on a terminal, plain lines elsewhere; all on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
+from rich.text import Text
+
+from nasproxy.analysis.text import duration
+
+_EVERY = 15.0  # seconds between two plain lines of one stage
+
+
+class LiveScreen:
+    """One line a stage, the finished ones above the one that runs."""
+
+    def __init__(self, display: Progress) -> None:
+        self._display = display
+        self._task: TaskID | None = None
+
+    def stage(self, name: str, total: int, *, done: int = 0, work: float | None = None) -> None:
+        """Begins a line."""
+        self.close()
+        size = work if work is not None else float(total - done)
+        self._task = self._display.add_task(name, total=size, steps=total, done=done, headline="")
+
+    def advance(self, headline: str = "", work: float = 1.0) -> None:
+        """Moves the bar."""
+        if self._task is not None:
+            done = self._display.tasks[self._task].fields["done"] + 1
+            self._display.update(self._task, advance=work, done=done, headline=headline)
+
+    def note(self, text: str) -> None:
+        """Prints above the display."""
+        self._display.console.print(text, style="yellow", highlight=False, markup=False)
+
+    def close(self) -> None:
+        """Ends the line that runs."""
+        if self._task is not None:
+            task = self._display.tasks[self._task]
+            # Predicted sizes need not add up to the last bit.
+            if task.fields["done"] >= task.fields["steps"]:
+                self._display.update(self._task, completed=task.total)
+            self._display.stop_task(self._task)
+            self._task = None
+
+
+class PlainScreen:
+    """A line when a stage begins and ends, and now and then between."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._name = ""
+        self._steps = self._done = 0
+        self._work = self._worked = 0.0
+        self._began = self._said = 0.0
+
+    def stage(self, name: str, total: int, *, done: int = 0, work: float | None = None) -> None:
+        """Says so."""
+        self.close()
+        self._name, self._steps, self._done = name, total, done
+        self._work, self._worked = (work if work is not None else float(total - done)), 0.0
+        self._began = self._said = time.monotonic()
+        before = f", {done} done before" if done else ""
+        self._say(f"{name}: {total}{before}")
+
+    def advance(self, headline: str = "", work: float = 1.0) -> None:
+        """Says so every now and then."""
+        self._done += 1
+        self._worked += work
+        now = time.monotonic()
+        if self._done < self._steps and now - self._said >= _EVERY:
+            self._said = now
+            left = (now - self._began) * max(0.0, self._work / self._worked - 1)
+            self._say(f"{self._name}: {self._done} of {self._steps}, {headline}, about {duration(left)} left")
+
+    def note(self, text: str) -> None:
+        """Says so."""
+        self._say(text)
+
+    def close(self) -> None:
+        """Says how long the stage took."""
+        if self._name:
+            self._say(f"{self._name}: {self._done} of {self._steps} in {duration(time.monotonic() - self._began)}")
+            self._name = ""
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def open_screen() -> Iterator[LiveScreen | PlainScreen]:
+    """The screen that fits where stderr goes."""
+    console = Console(stderr=True)
+    if not sys.stderr.isatty():
+        plain = PlainScreen(console)
+        yield plain
+        plain.close()
+        return
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[done]} of {task.fields[steps]}", justify="right"),
+        TextColumn("{task.fields[headline]}", style="cyan"),
+        TimeElapsedColumn(),
+        _TimeLeft(),
+    )
+    with Progress(*columns, console=console) as display:
+        live = LiveScreen(display)
+        yield live
+        live.close()
+
+
+class _TimeLeft(TextColumn):
+    """The time left by the work that is left; nothing for a stage that has ended."""
+
+    def __init__(self) -> None:
+        super().__init__("", style="dim")
+
+    def render(self, task: Task) -> Text:
+        """``about 2 min left``."""
+        if task.finished or task.stop_time is not None or not task.completed or not task.elapsed or not task.total:
+            return Text("")
+        left = task.elapsed * max(0.0, task.total / task.completed - 1)
+        return Text(f"about {duration(left)} left", style="dim")

@@ -1,0 +1,208 @@
+"""``nasproxy search``: the whole road from data to the winning network."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from nasproxy.analysis.text import count, duration, percent
+from nasproxy.cli.options import parse_image_size
+from nasproxy.cli.output import plain_table, print_json, stdout
+from nasproxy.cli.screen import open_screen
+from nasproxy.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from nasproxy.search.run import SearchResult
+
+DATA, PROXY, RANK, WHOLE, RUN = "Data", "Proxy and space", "Ranking", "Finalists", "Where it runs"
+_D = SearchSettings()
+
+
+def search(
+    *,
+    dataset: Annotated[
+        str,
+        typer.Option(help="A name (see `datasets list`) or a folder of images or Parquet files.", rich_help_panel=DATA),
+    ] = _D.dataset,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where torchvision's datasets are, or go.", rich_help_panel=DATA)
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="Resize images to N or HEIGHTxWIDTH pixels.", rich_help_panel=DATA)
+    ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.", rich_help_panel=DATA)
+    ] = False,
+    space: Annotated[
+        str,
+        typer.Option(
+            help="A registered name, package.module:attribute, or file.py[:attribute]; the last two run that code.",
+            rich_help_panel=PROXY,
+        ),
+    ] = _D.space,
+    proxy: Annotated[str, typer.Option(help="condensed, random, or a proxy file.", rich_help_panel=PROXY)] = _D.proxy,
+    preset: Annotated[
+        str, typer.Option(help="quick (minutes on two cores) or paper (the paper's settings).", rich_help_panel=PROXY)
+    ] = _D.preset,
+    ipc: Annotated[int, typer.Option(help="Images per class of the proxy.", rich_help_panel=PROXY)] = _D.ipc,
+    limit: Annotated[
+        int | None, typer.Option(help="Rank a seeded, stratified sample of N candidates.", rich_help_panel=PROXY)
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs on the proxy.", rich_help_panel=RANK)] = _D.epochs,
+    repeats: Annotated[
+        int | None,
+        typer.Option(help="Trainings averaged for a score.", show_default="1; paper 5", rich_help_panel=RANK),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="halving (most candidates stop early) or none.",
+            show_default="halving; paper none",
+            rich_help_panel=RANK,
+        ),
+    ] = None,
+    top_k: Annotated[int, typer.Option(help="Finalists.", rich_help_panel=WHOLE)] = _D.top_k,
+    finalist_epochs: Annotated[
+        int | None, typer.Option(help="Epochs on the whole data.", show_default="30; paper 100", rich_help_panel=WHOLE)
+    ] = None,
+    finalist_learning_rate: Annotated[
+        float, typer.Option(help="Learning rate on the whole data.", rich_help_panel=WHOLE)
+    ] = _D.finalist_learning_rate,
+    finalist_batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Batch size on the whole data.",
+            show_default="a sixteenth of the images, 16 to 256",
+            rich_help_panel=WHOLE,
+        ),
+    ] = None,
+    finalist_augmentation: Annotated[
+        str, typer.Option(help="none, crop, or crop-flip.", rich_help_panel=WHOLE)
+    ] = _D.finalist_augmentation,
+    executor: Annotated[
+        str, typer.Option(help="tune (Ray Tune) or inline (this process, without Ray).", rich_help_panel=RUN)
+    ] = _D.executor,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes.", show_default="fill the cores or GPUs", rich_help_panel=RUN)
+    ] = None,
+    threads_per_worker: Annotated[
+        int, typer.Option(help="PyTorch threads of each.", rich_help_panel=RUN)
+    ] = _D.threads_per_worker,
+    gpus_per_worker: Annotated[
+        float, typer.Option(help="Share of a GPU each takes.", rich_help_panel=RUN)
+    ] = _D.gpus_per_worker,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or mps.", rich_help_panel=RUN)] = _D.device,
+    precision: Annotated[str, typer.Option(help="auto, bfloat16, or float32.", rich_help_panel=RUN)] = _D.precision,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="An Optuna storage address.", show_default="a journal in the run directory", rich_help_panel=RUN
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of proxy, sample and trainings.", rich_help_panel=RUN)] = _D.seed,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run directory.", show_default="runs/<date>-<space>-<proxy>", rich_help_panel=RUN),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Finish the run in --out, or start it.", rich_help_panel=RUN)
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=RUN)] = False,
+) -> int:
+    """Rank every candidate on a proxy of the data, train the best on all of it, hand over the winner."""
+    options = {
+        name: value for name, value in locals().items() if name not in ("image_size", "resume", "as_json", "out")
+    }
+    from nasproxy.search.run_directory import default_directory
+
+    directory = out or default_directory(space, proxy)
+    settings = SearchSettings(**options, image_size=parse_image_size(image_size), out=directory)
+    from nasproxy.search.run import run_search
+
+    try:
+        with open_screen() as screen:
+            result = run_search(settings, resume=resume, progress=screen)
+    except KeyboardInterrupt:
+        _say_how_to_resume(directory)
+        raise
+    if as_json:
+        print_json(result.summary)
+    else:
+        _print(result)
+    return 1 if result.summary["failed"] else 0
+
+
+def _say_how_to_resume(directory: Path) -> None:
+    if (directory / "run.json").exists():
+        words = [word for word in sys.argv[1:] if word not in ("--resume", "--json")]
+        given = [] if any(word == "--out" or word.startswith("--out=") for word in words) else ["--out", str(directory)]
+        typer.echo(
+            f"What is finished is kept. Go on with:\n  {shlex.join(['nasproxy', *words, *given, '--resume'])}", err=True
+        )
+
+
+def _print(result: SearchResult) -> None:
+    summary, console = result.summary, stdout()
+    console.print(_finalists(summary))
+    winner, agreement = summary["winner"], summary["agreement"]
+    if winner is not None:
+        console.print(f"\n[bold]Winner[/] {winner['id']}  {escape(_describe(winner['config']))}")
+        console.print(f"  test accuracy {percent(winner['test_accuracy'])}, {count(winner['parameters'])} parameters")
+    console.print(f"\n[bold]Trust[/]  {escape(_agreement(agreement))}")
+    console.print(f"\n[bold]Effort[/] {_effort(summary)}")
+    if summary["failed"]:
+        failed = result.table[result.table["reason"].notna()]
+        console.print(
+            f"\n[bold red]{summary['failed']} candidates failed[/], the first: {escape(str(failed['reason'].iloc[0]))}"
+        )
+    console.print(
+        f"\n[bold]Files[/]  {escape(summary['run'])}: report.html, results.csv, winner/, study.log", soft_wrap=True
+    )
+
+
+def _finalists(summary: dict[str, Any]) -> Any:
+    head = ("Rank", "Proxy", "Whole", "Test", "Parameters", "Multiply-adds", "Id", "Configuration")
+    table = plain_table(*head, right=head[:6])
+    for entry in summary["top"]:
+        best = summary["winner"] is not None and entry["id"] == summary["winner"]["id"]
+        accuracies = [percent(entry[name]) for name in ("proxy_accuracy", "whole_accuracy", "test_accuracy")]
+        sizes = [count(entry["parameters"]), count(entry["multiply_adds"])]
+        table.add_row(
+            str(entry["rank"]),
+            *accuracies,
+            *sizes,
+            entry["id"],
+            escape(_describe(entry["config"])),
+            style="bold green" if best else None,
+        )
+    return table
+
+
+def _describe(config: dict[str, Any]) -> str:
+    return "  ".join(f"{name}={value}" for name, value in config.items())
+
+
+def _agreement(agreement: dict[str, Any]) -> str:
+    if agreement["rho"] is None:
+        return f"no rank correlation of the finalists: {agreement['reason']}."
+    text = f"Spearman's rho of the finalists, proxy against whole data: {agreement['rho']:.2f}"
+    if agreement["interval"] is None:
+        return text + "."
+    low, high = agreement["interval"]
+    meaning = (
+        "their order on the proxy is informative"
+        if low > 0
+        else "too few to say that their order on the proxy means anything"
+    )
+    return f"{text} (95 % interval {low:.2f} to {high:.2f}, {agreement['n']} networks): {meaning}."
+
+
+def _effort(summary: dict[str, Any]) -> str:
+    rungs = " → ".join(f"{rung['candidates']} × {rung['epochs']} epochs" for rung in summary["rungs"])
+    times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in summary["seconds"].items())
+    return f"{summary['evaluated']} of {summary['candidates']} ranked ({rungs}); {times}"

@@ -1,0 +1,112 @@
+"""``nasproxy spaces``: what ``--space`` can name, and whether a space of one's own works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from nasproxy.analysis.text import count
+from nasproxy.cli.options import parse_image_size
+from nasproxy.cli.output import plain_table, print_json, stdout
+
+app = typer.Typer(no_args_is_help=True, help="Search spaces.")
+Spec = Annotated[str, typer.Argument(help="A registered name, package.module:attribute, or file.py[:attribute].")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command("list")
+def list_spaces(as_json: Json = False) -> None:
+    """List the registered search spaces."""
+    from nasproxy.search.space_source import registered_spaces
+
+    entries = registered_spaces()
+    origins = {name: entry.dist.name if entry.dist else "" for name, entry in entries.items()}
+    if as_json:
+        print_json({"schema": 1, "spaces": [{"name": name, "package": package} for name, package in origins.items()]})
+        return
+    table = plain_table("Name", "Package")
+    for name, package in origins.items():
+        table.add_row(escape(name), escape(package))
+    stdout().print(table)
+
+
+@app.command()
+def show(space: Spec, as_json: Json = False) -> None:
+    """Show a search space's choices."""
+    from nasproxy.search.space_source import SpaceSource
+
+    loaded = SpaceSource.parse(space).load()
+    choices = {name: list(values) for name, values in loaded.choices.items()}
+    if as_json:
+        print_json({"schema": 1, "name": loaded.name, "size": len(loaded), "choices": choices})
+        return
+    table = plain_table("Choice", "Values")
+    for name, values in choices.items():
+        table.add_row(escape(name), escape(", ".join(map(str, values))))
+    console = stdout()
+    console.print(f"[bold]{escape(loaded.name)}[/], {len(loaded)} candidates")
+    console.print(table)
+
+
+@app.command()
+def check(
+    space: Spec,
+    image_size: Annotated[str, typer.Option(help="N or HEIGHTxWIDTH pixels.")] = "16",
+    channels: Annotated[int, typer.Option(help="Channels of an image.")] = 1,
+    classes: Annotated[int, typer.Option(help="Classes.")] = 10,
+    sample: Annotated[int, typer.Option(help="Candidates to build and train a step.")] = 20,
+    as_json: Json = False,
+) -> int:
+    """Build a sample of candidates, run each forward and backward, and report what is wrong."""
+    from nasproxy.errors import InputError
+    from nasproxy.search.space_check import check_space
+    from nasproxy.search.space_source import SpaceSource
+
+    for option, value in (("--channels", channels), ("--classes", classes), ("--sample", sample)):
+        if value < 1:
+            raise InputError(f"{option} must be 1 or more, got {value}.")
+    size = parse_image_size(image_size)
+    assert size is not None
+    loaded = SpaceSource.parse(space).load()
+    found = check_space(loaded, in_channels=channels, num_classes=classes, image_size=size, sample=sample)
+    if as_json:
+        print_json(
+            {
+                "schema": 1,
+                "name": loaded.name,
+                "ok": found.ok,
+                "candidates": found.candidates,
+                "valid": found.valid,
+                "invalid": dict(found.invalid),
+                "tried": found.tried,
+                "parameters": found.parameters,
+                "multiply_adds": found.multiply_adds,
+                "seconds": found.seconds,
+                "problems": list(found.problems),
+            }
+        )
+        return 0 if found.ok else 1
+    console = stdout()
+    table = plain_table("", "")
+    table.show_header = False
+    table.add_row("candidates", str(found.candidates))
+    table.add_row("valid", f"{found.valid} of {found.examined} looked at")
+    for reason, number in found.invalid.items():
+        table.add_row("", escape(f"{number} invalid: {reason}"))
+    table.add_row("tried", str(found.tried))
+    table.add_row("parameters", _range(found.parameters, count))
+    table.add_row("multiply-adds", _range(found.multiply_adds, count))
+    if found.seconds is not None:
+        table.add_row("a step of four images", f"{1000 * found.seconds:.1f} ms")
+    console.print(table)
+    for problem in found.problems:
+        console.print(f"[red]✗[/] {escape(problem)}")
+    console.print("[green]✓ nothing wrong found[/]" if found.ok else f"[red]{len(found.problems)} problems[/]")
+    return 0 if found.ok else 1
+
+
+def _range(pair: tuple[int, int] | None, spell: Callable[[float], str]) -> str:
+    return "none" if pair is None else f"{spell(pair[0])} to {spell(pair[1])}"

@@ -1,0 +1,34 @@
+"""How far two sets of gradients lie apart: equation 10 of Zhao, Mopuri & Bilen (2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def layerwise_cosine_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Float[Tensor, ""]:
+    """Sum over layers and output nodes of ``1 - cos(real row, synthetic row)`` (equation 10).
+
+    A row is what one output node of a layer has as gradient: a convolution's (out, in, h, w) is read as (out, in·h·w),
+    a linear layer's (out, in) as it is, a layer norm's affine (channels, height, width) as (channels, height·width).
+    One-dimensional gradients (biases, affine maps of the other norms) take no part. The product of norms is guarded by
+    adding 1e-6, as the authors' code does.
+
+    Args:
+        real: a network's gradients on real images, one tensor a parameter.
+        synthetic: the same for synthetic images; the distance is differentiable in these.
+    """
+    terms = [_rows_apart(r, s) for r, s in zip(real, synthetic, strict=True) if r.ndim > 1]
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _rows_apart(real: Tensor, synthetic: Tensor) -> Float[Tensor, ""]:
+    real, synthetic = real.flatten(1), synthetic.flatten(1)
+    norms = real.norm(dim=1) * synthetic.norm(dim=1)
+    cosine: Tensor = (real * synthetic).sum(dim=1) / (norms + 1e-6)
+    return (1 - cosine).sum()

@@ -1,0 +1,83 @@
+"""The settings of gradient matching, and the values the paper gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nasproxy.errors import InputError
+
+# (images per class, matching steps T, inner epochs) as printed in appendix A; 2 to 9 images per class are not given.
+_PAPER_STEPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+_QUICK_ITERATIONS = 8
+
+
+@dataclass(frozen=True)
+class MatchingRecipe:
+    """Settings of gradient matching (Algorithm 1); the symbols are the paper's.
+
+    Args:
+        ipc: synthetic images per class.
+        iterations: K, the outer loop: random initialisations of the network.
+        matching_steps: T, steps of matching for each initialisation.
+        inner_epochs: epochs on the synthetic set between two matching steps.
+        image_learning_rate: of the synthetic images; SGD with ``image_momentum``.
+        image_momentum: of the same.
+        network_learning_rate: of the network between matching steps; plain SGD.
+        network_batch: batch size of the same.
+        real_batch: real images of one class in each matching step.
+        initial: ``noise`` or ``real`` (random real images).
+        width: filters of the default ConvNet that is matched.
+        depth: its number of blocks.
+    """
+
+    ipc: int = 10
+    iterations: int = 1000
+    matching_steps: int = 10
+    inner_epochs: int = 50
+    image_learning_rate: float = 0.1
+    image_momentum: float = 0.5
+    network_learning_rate: float = 0.01
+    network_batch: int = 256
+    real_batch: int = 256
+    initial: str = "noise"
+    width: int = 128
+    depth: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("ipc", "iterations", "matching_steps", "network_batch", "real_batch", "width", "depth"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        if self.inner_epochs < 0:
+            raise InputError(f"inner_epochs must be 0 or more, got {self.inner_epochs}.")
+        for name in ("image_learning_rate", "network_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if self.initial not in ("noise", "real"):
+            raise InputError(f"initial must be noise or real, got {self.initial!r}.")
+
+    @classmethod
+    def paper(cls, ipc: int) -> MatchingRecipe:
+        """The paper's values (appendix A) for ``ipc`` images per class.
+
+        Between the sizes that the paper gives, T is ``ipc`` and the inner epochs keep their product with T near 500;
+        below 10, where nothing is given, they rise linearly from 1 at 1 image to 50 at 10.
+        """
+        if ipc in _PAPER_STEPS:
+            steps, epochs = _PAPER_STEPS[ipc]
+        elif ipc < 10:
+            steps, epochs = ipc, round(1 + (ipc - 1) * 49 / 9)
+        else:
+            steps, epochs = ipc, max(1, round(500 / ipc))
+        return cls(ipc=ipc, matching_steps=steps, inner_epochs=epochs)
+
+    @classmethod
+    def quick(cls, ipc: int) -> MatchingRecipe:
+        """About a minute on two cores for 16×16 images: few short iterations from real images."""
+        return cls(
+            ipc=ipc,
+            iterations=_QUICK_ITERATIONS,
+            matching_steps=min(ipc, 10),
+            inner_epochs=10,
+            real_batch=64,
+            initial="real",
+        )

@@ -1,0 +1,1 @@
+"""Small training sets of real images."""

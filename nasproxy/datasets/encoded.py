@@ -1,0 +1,153 @@
+"""Many encoded images, in parts, to arrays of one size and channel count.
+
+Two passes: the headers decide size and channels, then each image is decoded straight into its place. Only one batch
+of encoded images is in memory at a time. One thread does it all: Pillow holds the interpreter lock while it decodes,
+and a pool was never faster (measured on JPEG and PNG of 32 to 800 pixels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from PIL import UnidentifiedImageError
+
+from nasproxy.datasets.decoding import FORMATS, Content, decode_image, read_header, strict_pillow
+from nasproxy.datasets.image_dataset import Split
+from nasproxy.datasets.resizing import Size, choose_size
+from nasproxy.datasets.source import PartName
+from nasproxy.datasets.survey import Survey
+from nasproxy.errors import DatasetError
+
+NAMES_SHOWN = 5
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One image: how messages call it, and what it holds (None where the source has nothing)."""
+
+    name: str
+    content: Content | None
+
+
+@dataclass(frozen=True)
+class EncodedPart:
+    """Train, validation or test, still in the source's file formats.
+
+    Args:
+        labels: one class index an image.
+        batches: the images in that order; called once a pass.
+    """
+
+    labels: Int64[np.ndarray, " n"]
+    batches: Callable[[], Iterable[Sequence[Encoded]]]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An image that could not be decoded."""
+
+    name: str
+    reason: str
+
+
+def decode_parts(
+    parts: Mapping[PartName, EncodedPart], image_size: Size | None, *, skip_broken: bool
+) -> tuple[dict[PartName, Split], list[str]]:
+    """Decodes every part to one size and channel count.
+
+    Args:
+        parts: train and whichever others there are.
+        image_size: (height, width), or None for the most common size of the training images, at most 64 a side.
+        skip_broken: leave broken images out, and say so in the notes, instead of raising.
+
+    Returns:
+        The parts, and notes on what had to be converted, resized or skipped.
+
+    Raises:
+        DatasetError: broken images without ``skip_broken``, or nothing but broken ones.
+    """
+    with strict_pillow():
+        surveys = {name: _survey(part) for name, part in parts.items()}
+        everything = Survey.union(surveys.values())
+        train_sizes = surveys["train"].sizes
+        size = image_size or (choose_size(train_sizes) if train_sizes else (1, 1))
+        decoded = {name: _decode(part, size, everything.channels) for name, part in parts.items()}
+    broken = [failure for _, failures in decoded.values() for failure in failures]
+    if broken and (not skip_broken or not train_sizes):
+        raise _broken_error(broken, sum(len(part.labels) for part in parts.values()), skip_broken=skip_broken)
+    size_notes = [] if image_size else everything.size_notes(size)
+    notes = [*everything.mode_notes(), *size_notes, *_skip_notes(broken)]
+    return {name: split for name, (split, _) in decoded.items()}, notes
+
+
+def _survey(part: EncodedPart) -> Survey:
+    survey = Survey()
+    for batch in part.batches():
+        for header in _attempt_each(read_header, batch):
+            if not isinstance(header, Broken):
+                survey.add(*header)
+    return survey
+
+
+def _decode(part: EncodedPart, size: Size, channels: int) -> tuple[Split, list[Broken]]:
+    images = np.empty((len(part.labels), channels, *size), np.uint8)
+    readable = np.ones(len(part.labels), bool)
+    broken: list[Broken] = []
+
+    def decode(content: Content) -> UInt8[np.ndarray, "channels height width"]:
+        return decode_image(content, size, channels)
+
+    position = 0
+    for batch in part.batches():
+        for result in _attempt_each(decode, batch):
+            if isinstance(result, Broken):
+                readable[position] = False
+                broken.append(result)
+            else:
+                images[position] = result
+            position += 1
+    if broken:
+        images = images[readable]
+    return Split(torch.from_numpy(images), torch.from_numpy(part.labels[readable])), broken
+
+
+def _attempt_each(function: Callable[[Content], T], batch: Sequence[Encoded]) -> Iterator[T | Broken]:
+    for item in batch:
+        if item.content is None:
+            yield Broken(item.name, "it holds no image bytes")
+            continue
+        result: T | Broken
+        try:
+            result = function(item.content)
+        except Exception as error:  # decoders meet hostile bytes with any exception there is
+            result = Broken(item.name, _reason(error))
+        yield result
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its text is the address of a buffer
+        return f"not one of {', '.join(FORMATS)}"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _broken_error(broken: Sequence[Broken], total: int, *, skip_broken: bool) -> DatasetError:
+    shown = "; ".join(f"{failure.name} ({failure.reason})" for failure in broken[:NAMES_SHOWN])
+    more = "; …" if len(broken) > NAMES_SHOWN else ""
+    return DatasetError(
+        f"{len(broken):,} of {total:,} images cannot be decoded: {shown}{more}.",
+        "Nothing is left to train on." if skip_broken else "Repair or remove them, or pass --skip-broken to go on.",
+    )
+
+
+def _skip_notes(broken: Sequence[Broken]) -> list[str]:
+    if not broken:
+        return []
+    shown = ", ".join(failure.name for failure in broken[:NAMES_SHOWN])
+    more = ", …" if len(broken) > NAMES_SHOWN else ""
+    return [f"{len(broken):,} broken image{'s were' if len(broken) > 1 else ' was'} skipped: {shown}{more}."]

@@ -1,0 +1,92 @@
+"""The value every other room works on: images in memory, split once, with a fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their labels.
+
+    Args:
+        images: uint8 pixels.
+        labels: class indices in ``[0, num_classes)``.
+    """
+
+    images: UInt8[Tensor, "n channels height width"]
+    labels: Int64[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> Split:
+        """The same split on ``device``."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+    def indices_by_class(self, num_classes: int) -> list[Int64[Tensor, " k"]]:
+        """For each class, the positions of its images, in order."""
+        return [torch.nonzero(self.labels == c).flatten() for c in range(num_classes)]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per-channel mean and standard deviation of pixels scaled to [0, 1], computed on the training part only."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, images: UInt8[Tensor, "n c h w"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "n c h w"]:
+        """``(images / 255 - mean) / std``."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
+        return ((images.float() / 255 - mean) / std).to(dtype)
+
+    def invert(self, images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
+        """Pixels that a normalised image shows; values outside [0, 255] are clipped."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
+        return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """A labelled image collection, split into train, validation and test.
+
+    Args:
+        name: what the user called it.
+        train, validation, test: the three parts; the split depends on the data alone, never on a run's seed.
+        class_names: one name a class, in label order.
+        normalisation: of the training part.
+        fingerprint: hash of all pixels, labels, class names and the split.
+        notes: what loading had to do that the user should know (a test part cut from train, broken files skipped).
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+    normalisation: Normalisation
+    fingerprint: str
+    notes: Sequence[str] = field(default=())
+
+    @property
+    def channels(self) -> int:
+        """1 for grayscale, 3 for colour."""
+        return int(self.train.images.shape[1])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return int(self.train.images.shape[2]), int(self.train.images.shape[3])
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)

@@ -1,0 +1,36 @@
+"""Where files are kept, and how they are written so that no reader ever meets half of one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from nasproxy.errors import WriteError
+
+
+def write_atomically(path: Path, content: bytes) -> Path:
+    """Writes beside ``path``, then renames: a reader sees the old file or the whole new one; returns the path.
+
+    Raises:
+        WriteError: the disk is full, the folder missing or not writable.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        try:
+            beside.write_bytes(content)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteError(
+            f"{path} could not be written: {error.strerror or error}.", "Free some space, or write to another folder."
+        ) from error
+    return path
+
+
+def cache_folder() -> Path:
+    """Where proxies and downloaded datasets are kept: ``NASPROXY_CACHE``, or the user's cache folder."""
+    named = os.environ.get("NASPROXY_CACHE")
+    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("nasproxy", appauthor=False))

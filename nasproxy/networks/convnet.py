@@ -1,0 +1,119 @@
+"""The ConvNet of the paper (Gidaris & Komodakis 2018; Zhao, Mopuri & Bilen 2021, section 3.1), in all 720 variants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, channels_last, nn
+
+from nasproxy.errors import InputError, nearest
+
+
+class InstanceNorm(nn.GroupNorm):
+    """Instance normalisation with an affine map: group normalisation with as many groups as channels.
+
+    Computed by the instance-norm kernel, which is ten times as fast as the group-norm kernel where images are stored
+    channels-last and groups are single channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:  # noqa: A002, the name of nn.GroupNorm
+        """Normalises each channel of each image over its pixels."""
+        return F.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+NORMS: dict[str, Callable[[int, tuple[int, int]], nn.Module]] = {
+    "none": lambda channels, size: nn.Identity(),  # noqa: ARG005, one signature for all
+    "batch": lambda channels, size: nn.BatchNorm2d(channels),  # noqa: ARG005
+    "layer": lambda channels, size: nn.LayerNorm([channels, *size]),
+    "instance": lambda channels, size: InstanceNorm(channels),  # noqa: ARG005
+    "group": lambda channels, size: nn.GroupNorm(4, channels),  # noqa: ARG005
+}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.01),
+}
+POOLINGS: dict[str, Callable[[], nn.Module]] = {
+    "none": nn.Identity,
+    "max": lambda: nn.MaxPool2d(2),
+    "average": lambda: nn.AvgPool2d(2),
+}
+
+
+class ConvNet(nn.Module):
+    """``depth`` blocks of 3×3 convolution, normalisation, activation and 2×2 pooling, then one linear layer.
+
+    28×28 images of one channel are padded to 32×32 by the first convolution, as the authors do.
+
+    Args:
+        in_channels: channels of an image.
+        num_classes: number of logits.
+        image_size: (height, width) in pixels.
+        width: filters of each convolution.
+        depth: number of blocks.
+        norm: none, batch, layer (over channels and pixels), instance, or group (4 groups).
+        activation: sigmoid, relu or leaky_relu (slope 0.01).
+        pooling: none, max or average.
+
+    Raises:
+        InputError: a name is unknown, or the image is too small for this many poolings.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        image_size: tuple[int, int],
+        *,
+        width: int = 128,
+        depth: int = 3,
+        norm: str = "instance",
+        activation: str = "relu",
+        pooling: str = "average",
+    ) -> None:
+        super().__init__()
+        for what, name, known in (
+            ("norm", norm, NORMS),
+            ("activation", activation, ACTIVATIONS),
+            ("pooling", pooling, POOLINGS),
+        ):
+            if name not in known:
+                raise InputError(f"No {what} is called {name!r}.", nearest(name, known))
+        height, wide = image_size
+        channels = in_channels
+        blocks: list[nn.Module] = []
+        for block in range(depth):
+            padding = 3 if block == 0 and pads_to_32(in_channels, image_size) else 1
+            height, wide = height + 2 * padding - 2, wide + 2 * padding - 2
+            blocks += [nn.Conv2d(channels, width, kernel_size=3, padding=padding), NORMS[norm](width, (height, wide))]
+            blocks += [ACTIVATIONS[activation](), POOLINGS[pooling]()]
+            channels = width
+            if pooling != "none":
+                height, wide = height // 2, wide // 2
+            if min(height, wide) < 1:
+                raise InputError(
+                    f"An image of {image_size[0]}×{image_size[1]} pixels is too small for {depth} poolings."
+                )
+        self.features = nn.Sequential(*blocks).to(memory_format=channels_last)
+        self.classifier = nn.Linear(channels * height * wide, num_classes)
+
+    def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
+        """The input of the linear layer, one row an image."""
+        # Channels-last is the layout that pooling is vectorised for on a CPU, and tensor cores read on a GPU.
+        features: Tensor = self.features(images.contiguous(memory_format=channels_last))
+        return features.flatten(1)
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Logits."""
+        logits: Tensor = self.classifier(self.embed(images))
+        return logits
+
+
+def pads_to_32(in_channels: int, image_size: tuple[int, int]) -> bool:
+    """Whether the first convolution pads the image to 32×32: the authors do so for 28×28 images of one channel."""
+    return in_channels == 1 and image_size == (28, 28)

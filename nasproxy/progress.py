@@ -1,0 +1,38 @@
+"""What a long computation tells whoever waits for it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives the course of a computation; the command line draws it, a program may ignore it."""
+
+    def stage(self, name: str, total: int, *, done: int = 0, work: float | None = None) -> None:
+        """A stage begins, and ends the one before.
+
+        Args:
+            name: what is done.
+            total: number of steps.
+            done: of these, finished by an earlier run.
+            work: size of the steps that remain, in any unit; by default each counts one.
+        """
+
+    def advance(self, headline: str = "", work: float = 1.0) -> None:
+        """One step of size ``work`` is done; ``headline`` is the best so far, or the latest loss."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+
+class Silent:
+    """Tells nobody anything."""
+
+    def stage(self, name: str, total: int, *, done: int = 0, work: float | None = None) -> None:
+        """Ignored."""
+
+    def advance(self, headline: str = "", work: float = 1.0) -> None:
+        """Ignored."""
+
+    def note(self, text: str) -> None:
+        """Ignored."""

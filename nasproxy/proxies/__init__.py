@@ -1,0 +1,1 @@
+"""What stands for the data while candidates are ranked."""

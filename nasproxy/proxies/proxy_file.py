@@ -1,0 +1,98 @@
+"""The proxy file: images, labels and their history in one safetensors file. Nothing in it is ever executed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from nasproxy.datasets.image_dataset import Normalisation
+from nasproxy.errors import ProxyError
+from nasproxy.files import write_atomically
+from nasproxy.proxies.proxy_set import ProxySet
+
+_SCHEMA = 1
+_KEY = "nasproxy"  # of the one metadata entry, a JSON document
+
+
+def save_proxy(proxy: ProxySet, path: Path) -> Path:
+    """Writes ``proxy`` to ``path`` (.safetensors), atomically; returns the path.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    facts: dict[str, Any] = {
+        "schema": _SCHEMA,
+        "method": proxy.method,
+        "recipe": dict(proxy.recipe),
+        "dataset": proxy.dataset,
+        "fingerprint": proxy.fingerprint,
+        "class_names": proxy.class_names,
+        "normalisation": asdict(proxy.normalisation),
+        "seconds": proxy.seconds,
+        "history": proxy.history,
+        "versions": dict(proxy.versions),
+    }
+    tensors = {"images": proxy.images.contiguous().float(), "labels": proxy.labels.contiguous()}
+    return write_atomically(path, save(tensors, metadata={_KEY: json.dumps(facts)}))
+
+
+def load_proxy(path: Path) -> ProxySet:
+    """Reads a proxy file.
+
+    Raises:
+        ProxyError: there is no such file; it is truncated, not safetensors, or not one of nasproxy's.
+    """
+    if not path.is_file():
+        raise ProxyError(f"There is no proxy file {path}.", "Make one with nasproxy condense --out FILE.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+    except (SafetensorError, OSError) as error:
+        raise ProxyError(
+            f"{path} is not a whole safetensors file: {error}.", "Make the proxy again, or copy the file again."
+        ) from error
+    try:
+        return _proxy(tensors, json.loads(metadata[_KEY]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ProxyError(
+            f"{path} is a safetensors file, but not a proxy that nasproxy {_SCHEMA}.x wrote: {_reason(error)}.",
+            "Make one with nasproxy condense --out FILE.",
+        ) from error
+
+
+def _proxy(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> ProxySet:
+    if facts["schema"] != _SCHEMA:
+        raise ValueError(f"schema {facts['schema']}, expected {_SCHEMA}")
+    images, labels = tensors["images"], tensors["labels"]
+    class_names = tuple(str(name) for name in facts["class_names"])
+    if images.ndim != 4 or labels.ndim != 1 or len(images) != len(labels) or len(labels) == 0:
+        raise ValueError(f"images {tuple(images.shape)} and labels {tuple(labels.shape)} do not belong together")
+    if images.dtype != torch.float32 or labels.dtype != torch.int64 or not bool(torch.isfinite(images).all()):
+        raise ValueError("expected finite float32 images and int64 labels")
+    if int(labels.min()) < 0 or int(labels.max()) >= len(class_names):
+        raise ValueError(f"a label lies outside the {len(class_names)} classes")
+    scale = facts["normalisation"]
+    return ProxySet(
+        images=images,
+        labels=labels,
+        method=str(facts["method"]),
+        recipe=dict(facts["recipe"]),
+        dataset=str(facts["dataset"]),
+        fingerprint=str(facts["fingerprint"]),
+        class_names=class_names,
+        normalisation=Normalisation(tuple(map(float, scale["mean"])), tuple(map(float, scale["std"]))),
+        seconds=float(facts["seconds"]),
+        history=tuple(map(float, facts["history"])),
+        versions=dict(facts["versions"]),
+    )
+
+
+def _reason(error: Exception) -> str:
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)

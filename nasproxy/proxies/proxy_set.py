@@ -1,0 +1,75 @@
+"""The value that stands for the data: a handful of labelled images, real or synthetic, and where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from nasproxy.datasets.image_dataset import ImageDataset, Normalisation
+from nasproxy.errors import ProxyError
+
+
+@dataclass(frozen=True)
+class ProxySet:
+    """A small labelled training set that candidates are ranked on.
+
+    Args:
+        images: in the dataset's normalised space (zero mean, unit deviation a channel), as a network sees them.
+        labels: class indices.
+        method: what made it: ``dc``, ``random``, …
+        recipe: every setting that the method's result depends on, the seed among them; JSON values.
+        dataset: the name of the dataset it was made from.
+        fingerprint: that dataset's fingerprint.
+        class_names: that dataset's.
+        normalisation: that dataset's; turns ``images`` back into pixels.
+        seconds: what making it cost.
+        history: what the method recorded on the way (the matching loss of each outer iteration); may be empty.
+        versions: of the libraries that made it.
+    """
+
+    images: Float[Tensor, "n channels height width"]
+    labels: Int64[Tensor, " n"]
+    method: str
+    recipe: Mapping[str, Any]
+    dataset: str
+    fingerprint: str
+    class_names: tuple[str, ...]
+    normalisation: Normalisation
+    seconds: float
+    history: tuple[float, ...]
+    versions: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return int(self.images.shape[2]), int(self.images.shape[3])
+
+    def check_matches(self, dataset: ImageDataset) -> None:
+        """Makes sure that the set was made from ``dataset``: same pixels, same split, same size.
+
+        Raises:
+            ProxyError: it was not.
+        """
+        if self.image_size != dataset.image_size or self.images.shape[1] != dataset.channels:
+            raise ProxyError(
+                f"The proxy holds images of {_shape(self.images.shape[1], self.image_size)}, the dataset "
+                f"{dataset.name} has {_shape(dataset.channels, dataset.image_size)}.",
+                "Condense again for this size, or pass the --image-size that the proxy was made with.",
+            )
+        if self.fingerprint != dataset.fingerprint:
+            raise ProxyError(
+                f"The proxy was made from the dataset {self.dataset} (fingerprint {self.fingerprint[:12]}), not from "
+                f"{dataset.name} (fingerprint {dataset.fingerprint[:12]}).",
+                "Its validation images could be among the proxy's sources; make a proxy from this dataset.",
+            )
+
+
+def _shape(channels: int, size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]} pixels and {channels} channel{'s' if channels > 1 else ''}"

@@ -1,0 +1,74 @@
+"""What each candidate costs, and in which order and portions they are handed out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from nasproxy.networks.cost import count_multiply_adds, count_parameters
+from nasproxy.networks.materialise import materialise
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.space import SearchSpace
+from nasproxy.search.space_source import space_location
+from nasproxy.search.task import Task
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Size of a candidate.
+
+    Args:
+        parameters: trained numbers; 0 where the network could not be built.
+        multiply_adds: of one image's forward pass; 0 likewise.
+        failure: why the network could not be built, or None.
+    """
+
+    parameters: int
+    multiply_adds: int
+    failure: str | None = None
+
+
+def measure_cost(
+    space: SearchSpace, candidate: Candidate, *, channels: int, image_size: tuple[int, int], num_classes: int
+) -> Cost:
+    """Builds a candidate once and counts; a network that cannot be built is a result, not an exception."""
+    try:
+        model = space.build(
+            dict(candidate.config), in_channels=channels, num_classes=num_classes, image_size=image_size
+        )
+        model = materialise(model, torch.zeros(2, channels, *image_size), num_classes)
+        return Cost(count_parameters(model), count_multiply_adds(model, channels, image_size))
+    except Exception as error:
+        where = space_location(error, space)
+        return Cost(0, 0, f"{type(error).__name__}: {error}" + (f" ({where})" if where else ""))
+
+
+def longest_first(tasks: Sequence[Task], costs: Mapping[str, Cost]) -> list[Task]:
+    """Tasks in falling order of predicted time, so that no long one is left for the end."""
+    return sorted(tasks, key=lambda task: (-predicted_cost(task, costs), task.key))
+
+
+def next_bundle(queue: list[Task], costs: Mapping[str, Cost], workers: int) -> list[Task]:
+    """Takes the next portion off the front of ``queue``: half of what is left, divided by the number of workers.
+
+    Guided self-scheduling (Polychronopoulos & Kuck 1987): portions shrink towards the end, so that the workers finish
+    together, and are large before, so that handing them out costs nothing.
+    """
+    share = sum(predicted_cost(task, costs) for task in queue) / (2 * workers)
+    bundle: list[Task] = []
+    taken = 0.0
+    while queue and (not bundle or taken + predicted_cost(queue[0], costs) <= share):
+        taken += predicted_cost(queue[0], costs)
+        bundle.append(queue.pop(0))
+    return bundle
+
+
+def predicted_cost(task: Task, costs: Mapping[str, Cost]) -> float:
+    """How long a training takes, in multiply-adds an image; only the proportions between tasks matter."""
+    # A step has a cost that no multiply-add explains: reading weights and activations, and Python. In multiply-adds.
+    return task.epochs * (costs[task.candidate.id].multiply_adds + _STEP)
+
+
+_STEP = 2e6

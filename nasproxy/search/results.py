@@ -1,0 +1,133 @@
+"""From the study to what people read: one row a candidate, and the summary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+from optuna.trial import TrialState
+
+from nasproxy.analysis.correlation import RankAgreement, spearman
+from nasproxy.search.campaign import Campaign
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.costs import Cost
+from nasproxy.search.study import Measurement, Study
+from nasproxy.search.task import PROXY, WHOLE
+
+_STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+def results_table(
+    candidates: Sequence[Candidate], costs: Mapping[str, Cost], study: Study, ranking: Sequence[Candidate]
+) -> pd.DataFrame:
+    """One row a candidate: the ranked ones best first, then what has no rank yet, then failures.
+
+    Columns: rank, id, state, ``params_<choice>`` for each choice, proxy_epochs, proxy_accuracy, proxy_cross_entropy
+    (nats), diverged, parameters, multiply_adds, seconds (on the proxy, all rungs), whole_accuracy, whole_cross_entropy,
+    test_accuracy, whole_seconds, reason. Accuracies are fractions; whole_* are of the finalists.
+    """
+    by_candidate: dict[str, list[tuple[str, int, Measurement]]] = {candidate.id: [] for candidate in candidates}
+    for (candidate_id, data, epochs, _), measurement in study.measurements.items():
+        if candidate_id in by_candidate:
+            by_candidate[candidate_id].append((data, epochs, measurement))
+    ranks = {candidate.id: number for number, candidate in enumerate(ranking, 1)}
+    rows = [_row(candidate, ranks, costs[candidate.id], study, by_candidate[candidate.id]) for candidate in candidates]
+    table = pd.DataFrame(rows)
+    order = {"complete": 0, "pruned": 1, "waiting": 2, "failed": 3}
+    keys = table.assign(state=table["state"].map(order), rank=table["rank"].fillna(math.inf))
+    return table.loc[keys.sort_values(["rank", "state", "id"]).index].reset_index(drop=True)
+
+
+def summarise(campaign: Campaign, candidates: Sequence[Candidate], table: pd.DataFrame, study: Study) -> dict[str, Any]:
+    """The finalists in proxy order, the winner, how far both orders agree, and the counts: the JSON of a search."""
+    rows: dict[str, Any] = {str(row["id"]): row for row in table.to_dict("records")}
+    top = [_entry(number, candidate, rows[candidate.id]) for number, candidate in enumerate(campaign.finalists, 1)]
+    trained = [entry for entry in top if entry["whole_accuracy"] is not None]
+    agreement = finalist_agreement(trained)
+    rungs = [
+        {
+            "epochs": rung.epochs,
+            "candidates": sum(1 for c in candidates if (c.id, PROXY, rung.epochs, 0) in study.measurements),
+            "seconds": sum(
+                m.seconds
+                for (_, data, epochs, _), m in study.measurements.items()
+                if (data, epochs) == (PROXY, rung.epochs)
+            ),
+        }
+        for rung in campaign.rungs
+    ]
+    best = max(
+        trained,
+        key=lambda entry: (entry["whole_accuracy"], -rows[entry["id"]]["whole_cross_entropy"], -entry["rank"]),
+        default=None,
+    )
+    return {
+        "candidates": len(candidates),
+        "evaluated": int(table["state"].isin(["complete", "pruned"]).sum()),
+        "diverged": int(table["diverged"].sum()),
+        "failed": int((table["state"] == "failed").sum()) + len(top) - len(trained),
+        "rungs": rungs,
+        "top": top,
+        "winner": best,
+        "agreement": {**asdict(agreement), "interval": list(agreement.interval) if agreement.interval else None},
+    }
+
+
+def finalist_agreement(top: Sequence[Mapping[str, Any]]) -> RankAgreement:
+    """Spearman's rho between the finalists' validation accuracies after the proxy and after the whole data."""
+    return spearman([entry["proxy_accuracy"] for entry in top], [entry["whole_accuracy"] for entry in top])
+
+
+def _row(
+    candidate: Candidate,
+    ranks: Mapping[str, int],
+    cost: Cost,
+    study: Study,
+    measurements: Sequence[tuple[str, int, Measurement]],
+) -> dict[str, Any]:
+    on_proxy = [(epochs, m) for data, epochs, m in measurements if data == PROXY]
+    longest = max((epochs for epochs, m in on_proxy if m.failure is None), default=None)
+    proxy = [m for epochs, m in on_proxy if epochs == longest and m.failure is None]
+    whole = [m for data, _, m in measurements if data == WHOLE and m.failure is None]
+    failures = [m.failure for *_, m in measurements if m.failure is not None]
+    return {
+        "rank": ranks.get(candidate.id),
+        "id": candidate.id,
+        "state": _STATES.get(study.states.get(candidate.id, TrialState.WAITING), "waiting"),
+        **{f"params_{name}": value for name, value in candidate.config.items()},
+        "proxy_epochs": longest,
+        "proxy_accuracy": _mean([m.scores[-1].accuracy for m in proxy]),
+        "proxy_cross_entropy": _finite(_mean([m.scores[-1].cross_entropy for m in proxy])),
+        "diverged": any(m.scores[-1].diverged for m in proxy),
+        "parameters": cost.parameters,
+        "multiply_adds": cost.multiply_adds,
+        "seconds": sum(m.seconds for _, m in on_proxy),
+        "whole_accuracy": _mean([m.scores[-1].accuracy for m in whole]),
+        "whole_cross_entropy": _finite(_mean([m.scores[-1].cross_entropy for m in whole])),
+        "test_accuracy": _mean([m.test_accuracy for m in whole if m.test_accuracy is not None]),
+        "whole_seconds": sum(m.seconds for m in whole) if whole else None,
+        "reason": cost.failure or next(iter(failures), None),
+    }
+
+
+def _entry(rank: int, candidate: Candidate, row: Mapping[str, Any]) -> dict[str, Any]:
+    figures = ("proxy_accuracy", "whole_accuracy", "test_accuracy")
+    return {
+        "rank": rank,
+        "id": candidate.id,
+        "config": candidate.config,
+        **{name: None if pd.isna(row[name]) else float(row[name]) for name in figures},
+        "parameters": int(row["parameters"]),
+        "multiply_adds": int(row["multiply_adds"]),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,88 @@
+"""The run directory: one run, one writer at a time, everything about it in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from nasproxy.errors import RunError, WriteError
+from nasproxy.files import write_atomically
+
+
+def default_directory(space: str, proxy: str) -> Path:
+    """``runs/<date>-<space>-<proxy>``, with a number behind it where that is taken."""
+    base = Path("runs") / f"{date.today().isoformat()}-{_plain(space)}-{_plain(proxy)}"
+    tries = [base, *(base.with_name(f"{base.name}-{number}") for number in range(2, 1000))]
+    return next(path for path in tries if not path.exists())
+
+
+@contextlib.contextmanager
+def open_run(directory: Path, facts: Mapping[str, Any], *, resume: bool) -> Iterator[Path]:
+    """Opens or makes the directory of a run and holds it against other processes.
+
+    Args:
+        directory: of the run; made if it is not there.
+        facts: the content of ``run.json``; ``facts["identity"]`` decides whether a run that is there is the same.
+        resume: go on with a run that is there, if it is the same.
+
+    Raises:
+        RunError: the directory holds something else, another run, a run not to be resumed, or is in use.
+        WriteError: it cannot be made.
+    """
+    _check(directory, facts["identity"], resume=resume)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{directory} could not be made: {error.strerror}.", "Choose another --out.") from error
+    try:
+        with FileLock(directory / ".lock", timeout=0):
+            # Between the check above and the lock another process may have begun the run.
+            _check(directory, facts["identity"], resume=resume)
+            if not (directory / "run.json").exists():
+                write_json(directory / "run.json", facts)
+            yield directory
+    except Timeout as error:
+        raise RunError(
+            f"Another process is working in {directory}.", "Wait for it, or choose another --out."
+        ) from error
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> Path:
+    """Writes one JSON document, atomically."""
+    return write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _check(directory: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise RunError(f"{directory} is a file.", "Choose another --out.")
+    file = directory / "run.json"
+    if not file.exists():
+        if directory.exists() and any(path.name != ".lock" for path in directory.iterdir()):
+            raise RunError(f"{directory} holds files, but no run.", "Choose an empty or new --out.")
+        return
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))["identity"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file} cannot be read: {error}.", "Choose another --out.") from error
+    if not resume:
+        raise RunError(f"{directory} already holds a run.", "Go on with it by --resume, or choose another --out.")
+    wanted = json.loads(json.dumps(identity))
+    differing = [name for name in wanted if there.get(name) != wanted[name]]
+    if differing:
+        raise RunError(
+            f"{directory} holds a different run: "
+            + "; ".join(f"{name} was {there.get(name)!r}, now {wanted[name]!r}" for name in differing)
+            + ".",
+            "Repeat the options it was started with, or choose another --out.",
+        )
+
+
+def _plain(name: str) -> str:
+    stem = Path(name.split(":")[0]).stem
+    return "".join(c if c.isalnum() else "-" for c in stem)[:40] or "run"

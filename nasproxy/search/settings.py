@@ -1,0 +1,161 @@
+"""What a search is asked to do, and the presets that fill in what is not said."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from nasproxy.condensation.recipe import MatchingRecipe
+from nasproxy.errors import InputError, nearest
+from nasproxy.search.halving import Rung, halving_rungs
+from nasproxy.training.recipe import PRECISIONS, TrainingRecipe
+
+PRESETS = ("quick", "paper")
+SCHEDULERS = ("halving", "none")
+EXECUTORS = ("tune", "inline")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that decides what a search computes, and where. None is filled in by the preset, or by the machine.
+
+    Args:
+        dataset: a name, or a folder of images or Parquet files.
+        space: a registered name, ``package.module:attribute``, or ``file.py[:attribute]``.
+        proxy: ``condensed``, ``random``, or a proxy file.
+        preset: ``quick`` (minutes on two cores) or ``paper`` (the paper's settings).
+        ipc: images per class of the proxy.
+        epochs: of the training on the proxy.
+        repeats: trainings averaged for each score.
+        top_k: finalists, trained on the whole training part.
+        finalist_epochs: of that training.
+        finalist_learning_rate: of that training.
+        finalist_batch_size: of that training; None takes an image count's sixteenth, between 16 and 256.
+        finalist_augmentation: ``none``, ``crop`` or ``crop-flip``.
+        limit: rank a seeded, stratified sample of this many candidates.
+        scheduler: ``halving`` (successive halving over epochs) or ``none`` (every candidate trains in full).
+        executor: ``tune`` (Ray Tune) or ``inline`` (this process).
+        workers: of Ray; None fills the cores or the GPUs.
+        threads_per_worker: PyTorch threads of each worker.
+        gpus_per_worker: share of a GPU each worker takes.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto``, ``bfloat16`` or ``float32``.
+        storage: an Optuna storage address; None is a journal in the run directory.
+        seed: of proxies, sample and trainings; the dataset's split does not depend on it.
+        out: the run directory.
+        data_dir: where torchvision keeps its downloads.
+        image_size: (height, width) that images are resized to.
+        skip_broken: leave out image files that cannot be read.
+        evaluate_at: epochs of the proxy training to score after, besides the last.
+    """
+
+    dataset: str = "digits"
+    space: str = "convnet720"
+    proxy: str = "condensed"
+    preset: str = "quick"
+    ipc: int = 10
+    epochs: int = 100
+    repeats: int | None = None
+    top_k: int = 10
+    finalist_epochs: int | None = None
+    finalist_learning_rate: float = 0.01
+    finalist_batch_size: int | None = None
+    finalist_augmentation: str = "none"
+    limit: int | None = None
+    scheduler: str | None = None
+    executor: str = "tune"
+    workers: int | None = None
+    threads_per_worker: int = 1
+    gpus_per_worker: float = 1.0
+    device: str = "auto"
+    precision: str = "auto"
+    storage: str | None = None
+    seed: int = 0
+    out: Path | None = None
+    data_dir: Path | None = None
+    image_size: tuple[int, int] | None = None
+    skip_broken: bool = False
+    evaluate_at: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = {"preset": PRESETS, "executor": EXECUTORS, "precision": PRECISIONS, "scheduler": SCHEDULERS}
+        for name, known in names.items():
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise InputError(f"No {name} is called {value!r}.", nearest(value, known))
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{_option(name)} must be 1 or more, got {value}.")
+        if not self.gpus_per_worker > 0:
+            raise InputError(f"--gpus-per-worker must be above 0, got {self.gpus_per_worker}.")
+        if self.seed < 0:
+            raise InputError(f"--seed must be 0 or more, got {self.seed}.")
+        if any(not 1 <= epoch <= self.epochs for epoch in self.evaluate_at):
+            raise InputError(f"Scores can be taken after epochs 1 to {self.epochs}, got {self.evaluate_at}.")
+        self.finalist_recipe(1000)
+
+    def resolved(self) -> SearchSettings:
+        """The same with what the preset says in place of None."""
+        quick = self.preset == "quick"
+        return replace(
+            self,
+            repeats=self.repeats or (1 if quick else 5),
+            finalist_epochs=self.finalist_epochs or (30 if quick else 100),
+            scheduler=self.scheduler or ("halving" if quick else "none"),
+        )
+
+    def matching_recipe(self) -> MatchingRecipe:
+        """How the condensed proxy is made."""
+        return MatchingRecipe.quick(self.ipc) if self.preset == "quick" else MatchingRecipe.paper(self.ipc)
+
+    def proxy_recipe(self) -> TrainingRecipe:
+        """How a candidate is trained on the proxy."""
+        return TrainingRecipe(epochs=self.epochs)
+
+    def finalist_recipe(self, images: int) -> TrainingRecipe:
+        """How a finalist is trained on a whole training part of ``images`` images."""
+        return TrainingRecipe(
+            epochs=self.finalist_epochs or 1,
+            learning_rate=self.finalist_learning_rate,
+            batch_size=self.finalist_batch_size or min(256, max(16, images // 16)),
+            augmentation=self.finalist_augmentation,
+        )
+
+    def rungs(self, candidates: int) -> list[Rung]:
+        """After how many epochs how many candidates go on."""
+        if self.scheduler == "none":
+            return [Rung(self.epochs, candidates)]
+        return halving_rungs(candidates, self.epochs, self.top_k)
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must share with the run it resumes: all that scores depend on, as JSON values."""
+        apart = {"out", "workers", "executor", "data_dir", "storage"}
+        kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        """All settings as JSON values."""
+        values = asdict(self)
+        return {
+            name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
+
+
+_POSITIVE = (
+    "ipc",
+    "epochs",
+    "repeats",
+    "top_k",
+    "finalist_epochs",
+    "finalist_batch_size",
+    "limit",
+    "workers",
+    "threads_per_worker",
+)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,212 @@
+"""Tries a search space out before a search relies on it: validity everywhere, forward and backward on a sample."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nasproxy.networks.cost import count_multiply_adds, count_parameters
+from nasproxy.search.space import Config, SearchSpace
+from nasproxy.search.space_source import check_contract, space_location
+
+EXAMINED = 100_000
+"""The largest number of candidates that ``is_valid`` is asked about."""
+
+IMAGES = 4
+"""Images in the batch that a candidate is tried on."""
+
+
+@dataclass(frozen=True)
+class SpaceReport:
+    """What trying a space out has shown.
+
+    Args:
+        candidates: the size of the space.
+        examined: candidates that ``is_valid`` was asked about, all of them up to a hundred thousand.
+        valid: those of the examined that it accepted.
+        invalid: for each reason it gave, how many it refused.
+        tried: candidates that were built and trained for one step.
+        parameters: the fewest and the most of those tried; None where none could be built.
+        multiply_adds: likewise, of the forward pass of one image.
+        seconds: median time of one forward and backward pass of four images.
+        problems: what is wrong, in sentences.
+    """
+
+    candidates: int
+    examined: int
+    valid: int
+    invalid: Mapping[str, int]
+    tried: int
+    parameters: tuple[int, int] | None
+    multiply_adds: tuple[int, int] | None
+    seconds: float | None
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def check_space(
+    space: SearchSpace,
+    *,
+    in_channels: int = 1,
+    num_classes: int = 10,
+    image_size: tuple[int, int] = (16, 16),
+    sample: int = 20,
+    seed: int = 0,
+) -> SpaceReport:
+    """Asks ``is_valid`` about the space and sends random images through a stratified sample of it.
+
+    Args:
+        space: a space that keeps the contract.
+        in_channels: channels of an image.
+        num_classes: number of logits.
+        image_size: (height, width) in pixels.
+        sample: how many valid candidates are built; all of them where there are no more.
+        seed: of the sample, the weights and the images. The global random state is left alone.
+
+    Raises:
+        SpaceError: the space has no name or no choices to build anything from.
+    """
+    check_contract(space, type(space).__name__)
+    trial = _Trial(space, in_channels, num_classes, image_size)
+    examined: Iterable[Config] = space if len(space) <= EXAMINED else space.sample(EXAMINED, seed)
+    valid = [config for config in examined if trial.is_valid(config)]
+    if not valid:
+        trial.problem(f"No candidate is valid for images of {image_size[0]}×{image_size[1]} pixels")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for config in _stratified(space, valid, sample, seed):
+            trial.attempt(config)
+    return SpaceReport(
+        candidates=len(space),
+        examined=min(len(space), EXAMINED),
+        valid=len(valid),
+        invalid=dict(trial.reasons),
+        tried=len(trial.seconds),
+        parameters=_range(trial.parameters),
+        multiply_adds=_range(trial.multiply_adds),
+        seconds=statistics.median(trial.seconds) if trial.seconds else None,
+        problems=trial.sentences(),
+    )
+
+
+@dataclass
+class _Trial:
+    """A space under test, and what has been found so far."""
+
+    space: SearchSpace
+    in_channels: int
+    num_classes: int
+    image_size: tuple[int, int]
+    reasons: Counter[str] = field(default_factory=Counter)
+    parameters: list[int] = field(default_factory=list)
+    multiply_adds: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    _found: dict[str, list[Config | None]] = field(default_factory=dict)
+
+    def problem(self, text: str, config: Config | None = None) -> None:
+        """Notes something wrong, with ``config`` or with the space as a whole."""
+        self._found.setdefault(text, []).append(config)
+
+    def sentences(self) -> tuple[str, ...]:
+        """Each problem once, with the number of candidates that have it and the first of them."""
+        return tuple(_sentence(text, configs) for text, configs in self._found.items())
+
+    def is_valid(self, config: Config) -> bool:
+        """What the space says of ``config``; an answer that is none counts as a no."""
+        try:
+            answer: object = self.space.is_valid(dict(config), self.image_size)
+        except Exception as error:  # whatever the user's code raises is a finding
+            self.problem(f"is_valid fails{self._reason(error)}", config)
+            return False
+        if not isinstance(answer, (bool, str)) or answer == "":
+            self.problem(f"is_valid returns {answer!r} instead of True, False or the reason why not", config)
+        elif answer is not True:
+            self.reasons[answer or "no reason given"] += 1
+        return answer is True
+
+    def attempt(self, config: Config) -> None:
+        """Builds ``config``, sends images forward and the loss backward, and counts what it costs."""
+        given = dict(config)
+        step = "build"
+        try:
+            model = self.space.build(
+                given, in_channels=self.in_channels, num_classes=self.num_classes, image_size=self.image_size
+            )
+            if given != config:
+                self.problem("build changes the configuration it is given; let it work on a copy", config)
+            if not isinstance(model, nn.Module):
+                self.problem(f"build returns {type(model).__name__} instead of a torch.nn.Module", config)
+                return
+            step = "the forward or backward pass"
+            if self._trains(model, config):
+                self.parameters.append(count_parameters(model))
+                step = "the forward pass of one image in evaluation mode"
+                self.multiply_adds.append(count_multiply_adds(model, self.in_channels, self.image_size))
+        except Exception as error:  # whatever the user's code raises is a finding
+            self.problem(f"{step} fails{self._reason(error)}", config)
+
+    def _trains(self, model: nn.Module, config: Config) -> bool:
+        """One forward and backward pass of random images; False where it leaves nothing to measure."""
+        images = torch.randn(IMAGES, self.in_channels, *self.image_size)
+        labels = torch.arange(IMAGES) % self.num_classes
+        start = time.perf_counter()
+        logits: object = model.train()(images)
+        if not isinstance(logits, torch.Tensor):
+            self.problem(f"the network returns {type(logits).__name__} instead of a tensor of logits", config)
+            return False
+        if logits.shape != (IMAGES, self.num_classes):
+            expected, got = (IMAGES, self.num_classes), tuple(logits.shape)
+            self.problem(f"the network maps {IMAGES} images to shape {got}, expected {expected}", config)
+            return False
+        loss = F.cross_entropy(logits.float(), labels)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            self.problem("the network has no parameter to train", config)
+            return False
+        torch.autograd.backward(loss)
+        self.seconds.append(time.perf_counter() - start)
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        if not loss.isfinite():
+            self.problem("the loss of a fresh network is not finite", config)
+        elif not all(bool(gradient.isfinite().all()) for gradient in gradients):
+            self.problem("the gradient of a fresh network is not finite", config)
+        return True
+
+    def _reason(self, error: Exception) -> str:
+        place = space_location(error, self.space)
+        return f"{f' at {place}' if place else ''}: {type(error).__name__}: {str(error).strip().rstrip('.')}"
+
+
+def _stratified(space: SearchSpace, valid: list[Config], count: int, seed: int) -> list[Config]:
+    """``count`` of the valid configurations: those of a stratified sample of the space, made up by uniform draws."""
+    if len(valid) <= count:
+        return valid
+    accepted = {json.dumps(config): config for config in valid}
+    wanted = [json.dumps(config) for config in space.sample(count, seed)]
+    picked = [accepted.pop(key) for key in wanted if key in accepted]
+    rest = list(accepted.values())
+    order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed)).tolist()
+    return picked + [rest[position] for position in order[: count - len(picked)]]
+
+
+def _range(values: list[int]) -> tuple[int, int] | None:
+    return (min(values), max(values)) if values else None
+
+
+def _sentence(text: str, configs: list[Config | None]) -> str:
+    first = configs[0]
+    if first is None:
+        return f"{text}."
+    where = ", ".join(f"{name}={value}" for name, value in first.items())
+    return f"{text} (with {where}{f', and {len(configs) - 1} more' if len(configs) > 1 else ''})."

@@ -1,0 +1,221 @@
+"""The study: one Optuna trial per candidate, the only store of results. Resuming is reading it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from nasproxy.errors import RunError, WriteError
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.space import Scalar
+from nasproxy.search.task import PROXY, Outcome
+from nasproxy.training.train import Score
+
+Key = tuple[str, str, int, int]
+"""(candidate id, data, epochs, repeat): what a measurement is filed under."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the study keeps of a training.
+
+    Args:
+        scores: on the validation part, in the order of epochs.
+        seconds: wall time.
+        test_accuracy: on the test part, where the whole data were trained on.
+        failure: why there is no score, or None.
+    """
+
+    scores: tuple[Score, ...]
+    seconds: float
+    test_accuracy: float | None = None
+    failure: str | None = None
+
+
+class Study:
+    """Reads and writes the trials of one run.
+
+    A candidate's trial is created when its first measurement arrives and stays ``RUNNING`` until its fate is known:
+    ``COMPLETE`` with its accuracy after a training in full, ``PRUNED`` by halving, ``FAIL`` with a reason. Measurements
+    on the proxy are user attributes of the trial; those on the whole data are the study's, as Optuna closes a finished
+    trial.
+
+    Args:
+        storage: where trials are kept.
+        name: of the study.
+        choices: of the search space.
+    """
+
+    def __init__(self, storage: BaseStorage, name: str, choices: Mapping[str, Sequence[Scalar]]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._storage = storage
+        self._distributions: dict[str, BaseDistribution] = {
+            key: CategoricalDistribution(tuple(values)) for key, values in choices.items()
+        }
+        self._trial_ids: dict[str, int] = {}
+        self.measurements: dict[Key, Measurement] = {}
+        self.states: dict[str, TrialState] = {}
+        self._id = self._open(name)
+        self._read()
+
+    def record(self, outcome: Outcome) -> None:
+        """Stores one measurement, durably, before it returns."""
+        task = outcome.task
+        found = Measurement(outcome.scores, outcome.seconds, outcome.test_accuracy, outcome.failure)
+        name = _attribute(task.data, task.epochs, task.repeat)
+        with _writing():
+            if task.data == PROXY:
+                self._record_on_trial(task.candidate, name, _to_json(found))
+            else:
+                self._storage.set_study_user_attr(self._id, f"{name}:{task.candidate.id}", _to_json(found))
+        self.measurements[task.key] = found
+
+    def settle(
+        self, candidate: Candidate, state: TrialState, epochs: int, score: Score | None, reason: str = ""
+    ) -> None:
+        """Closes a candidate's trial, or notes that it goes on (``RUNNING``) after ``epochs``, with ``score``.
+
+        Closing a closed trial does nothing, so that a resumed run may settle again what it settled before.
+        """
+        if self.states.get(candidate.id, TrialState.RUNNING).is_finished():
+            return
+        with _writing():
+            trial_id = self._trial_id(candidate)
+            if score is not None:
+                self._storage.set_trial_intermediate_value(trial_id, epochs, score.accuracy)
+            if reason:
+                self._storage.set_trial_user_attr(trial_id, "reason", reason)
+            if state.is_finished():
+                values = [score.accuracy] if state == TrialState.COMPLETE and score is not None else None
+                self._storage.set_trial_state_values(trial_id, state, values)
+        self.states[candidate.id] = state
+
+    def has(self, keys: Iterable[Key]) -> bool:
+        """Whether every one of these measurements is there."""
+        return all(key in self.measurements for key in keys)
+
+    def _record_on_trial(self, candidate: Candidate, name: str, value: dict[str, Any]) -> None:
+        if candidate.id in self._trial_ids:
+            self._storage.set_trial_user_attr(self._trial_ids[candidate.id], name, value)
+        else:
+            self._create(candidate, {name: value})
+
+    def _trial_id(self, candidate: Candidate) -> int:
+        if candidate.id not in self._trial_ids:
+            self._create(candidate, {})
+        return self._trial_ids[candidate.id]
+
+    def _create(self, candidate: Candidate, attributes: dict[str, Any]) -> None:
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=candidate.config,
+            distributions=self._distributions,
+            user_attrs={"id": candidate.id, **attributes},
+        )
+        self._trial_ids[candidate.id] = self._storage.create_new_trial(self._id, template)
+        self.states[candidate.id] = TrialState.RUNNING
+
+    def _open(self, name: str) -> int:
+        try:
+            return self._storage.get_study_id_from_name(name)
+        except KeyError:
+            with _writing():
+                return self._storage.create_new_study([StudyDirection.MAXIMIZE], name)
+
+    def _read(self) -> None:
+        for trial in self._storage.get_all_trials(self._id, deepcopy=False):
+            self._read_trial(trial)
+        for name, value in self._storage.get_study_user_attrs(self._id).items():
+            data, epochs, repeat, candidate = name.split(":")
+            self.measurements[candidate, data, int(epochs), int(repeat)] = _from_json(value)
+
+    def _read_trial(self, trial: FrozenTrial) -> None:
+        candidate = trial.user_attrs["id"]
+        self._trial_ids[candidate] = trial._trial_id
+        self.states[candidate] = trial.state
+        for name, value in trial.user_attrs.items():
+            data, *numbers = name.split(":")
+            if data == PROXY:
+                epochs, repeat = map(int, numbers)
+                self.measurements[candidate, data, epochs, repeat] = _from_json(value)
+
+
+def open_storage(directory: Path, address: str | None) -> BaseStorage:
+    """The storage of a run: ``address``, or the journal ``study.log`` in ``directory``.
+
+    The caller holds the run directory's lock, so a journal lock that is there belongs to a dead process, and a last
+    line without its end was being written when one died: both are removed.
+
+    Raises:
+        RunError: the address or the journal cannot be opened.
+    """
+    if address is not None:
+        try:
+            return optuna.storages.get_storage(address)
+        except Exception as error:
+            raise RunError(
+                f"Optuna cannot open the storage {address!r}: {error}", "Example: sqlite:///study.db"
+            ) from error
+    journal = directory / "study.log"
+    journal.with_name("study.log.lock").unlink(missing_ok=True)
+    try:
+        _drop_half_line(journal)
+        return JournalStorage(JournalFileBackend(str(journal)))
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{journal} is damaged: {error}", "Start again in another --out.") from error
+
+
+def _drop_half_line(journal: Path) -> None:
+    if not journal.exists():
+        return
+    content = journal.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with journal.open("r+b") as file:
+            file.truncate(whole)
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"The study could not be written: {error.strerror or error}.",
+            "Free some space and go on with --resume; nothing that was measured before is lost.",
+        ) from error
+
+
+def _attribute(data: str, epochs: int, repeat: int) -> str:
+    return f"{data}:{epochs}:{repeat}"
+
+
+def _to_json(found: Measurement) -> dict[str, Any]:
+    """Infinite cross-entropies become null: not every reader of JSON knows infinity."""
+    scores = [[s.epoch, s.accuracy, None if s.diverged else s.cross_entropy] for s in found.scores]
+    facts = {"scores": scores, "seconds": found.seconds, "test_accuracy": found.test_accuracy, "failure": found.failure}
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _from_json(facts: Mapping[str, Any]) -> Measurement:
+    scores = (Score(int(e), float(a), math.inf if c is None else float(c)) for e, a, c in facts["scores"])
+    return Measurement(tuple(scores), float(facts["seconds"]), facts.get("test_accuracy"), facts.get("failure"))
+
+
+def mean_score(measurements: Sequence[Measurement]) -> Score:
+    """The score of a candidate over its repeats: mean accuracy, mean cross-entropy; diverged if one of them did."""
+    last = [measurement.scores[-1] for measurement in measurements]
+    accuracy = sum(score.accuracy for score in last) / len(last)
+    cross_entropy = sum(score.cross_entropy for score in last) / len(last)
+    return Score(last[0].epoch, 0.0 if math.isinf(cross_entropy) else accuracy, cross_entropy)

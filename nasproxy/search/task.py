@@ -1,0 +1,64 @@
+"""What goes to a worker and what comes back: one training of one candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from nasproxy.search.candidate import Candidate
+from nasproxy.training.recipe import TrainingRecipe
+from nasproxy.training.train import Score
+
+PROXY, WHOLE = "proxy", "whole"
+"""The two data a candidate can be trained on: the proxy set, or the whole training part."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training.
+
+    Args:
+        candidate: which network.
+        data: ``proxy`` or ``whole``.
+        recipe: how it is trained.
+        epochs: after how many epochs to stop; the learning rate follows the recipe all the same.
+        repeat: number of the repetition, from 0.
+        seed: of this training: initial weights, order, augmentation.
+        evaluate_at: epochs to score after, besides the last.
+    """
+
+    candidate: Candidate
+    data: str
+    recipe: TrainingRecipe
+    epochs: int
+    repeat: int
+    seed: int
+    evaluate_at: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What a result is filed under."""
+        return self.candidate.id, self.data, self.epochs, self.repeat
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to.
+
+    Args:
+        task: what was asked.
+        scores: on the validation part, in the order of epochs; empty if the training failed.
+        seconds: wall time.
+        test_accuracy: on the test part, where the whole data were trained on.
+        failure: why there is no score; None if there is one.
+        weights: the trained parameters and buffers, where the whole data were trained on.
+    """
+
+    task: Task
+    scores: tuple[Score, ...]
+    seconds: float
+    test_accuracy: float | None = None
+    failure: str | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)

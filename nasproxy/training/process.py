@@ -1,0 +1,40 @@
+"""What a process sets once, before it trains anything on a CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+
+import torch
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # glibc, malloc.h
+_KEEP, _PAD = 2**31 - 1, 256 * 2**20
+
+
+def prepare_process(threads: int) -> None:
+    """Sets the number of threads, lets denormal numbers be zero, and keeps freed memory in the process.
+
+    Activations of a small network are a few MiB each: above glibc's default threshold, so that every step would return
+    them to the system and fault every page in again. Denormals slow sigmoid networks that stop learning. Both are set
+    in every process that trains, so that the same seed gives the same score in each.
+
+    Args:
+        threads: intra-operation threads of PyTorch.
+    """
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in musl
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, _KEEP)
+            mallopt(_M_TRIM_THRESHOLD, _KEEP)
+            mallopt(_M_TOP_PAD, _PAD)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that was in use: of the GPU for CUDA, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,47 @@
+"""How one network is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nasproxy.errors import InputError, nearest
+
+AUGMENTATIONS = ("none", "crop", "crop-flip")
+PRECISIONS = ("auto", "bfloat16", "float32")
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """SGD with momentum, the learning rate divided by ten at half time (Zhao, Mopuri & Bilen 2021, appendix A).
+
+    Args:
+        epochs: passes over the training images.
+        learning_rate: of the first half.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        batch_size: images a step; a smaller set is one batch.
+        augmentation: ``none``, ``crop``, or ``crop-flip``.
+    """
+
+    epochs: int
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 256
+    augmentation: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise InputError(f"A training takes 1 epoch or more, got {self.epochs}.")
+        if self.batch_size < 1:
+            raise InputError(f"A batch holds 1 image or more, got {self.batch_size}.")
+        if not self.learning_rate > 0:
+            raise InputError(f"The learning rate must be above 0, got {self.learning_rate}.")
+        if self.augmentation not in AUGMENTATIONS:
+            raise InputError(
+                f"No augmentation is called {self.augmentation!r}.", nearest(self.augmentation, AUGMENTATIONS)
+            )
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """The learning rate of ``epoch``, counted from 0."""
+        return self.learning_rate if epoch < (self.epochs + 1) // 2 else self.learning_rate / 10

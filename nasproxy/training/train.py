@@ -1,0 +1,146 @@
+"""Train one network, and see how good it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from nasproxy.training.augmentation import augment
+from nasproxy.training.precision import autocast
+from nasproxy.training.recipe import TrainingRecipe
+
+_EVALUATION_BATCH = {"cpu": 100, "cuda": 5000}  # on a CPU, what keeps the activations in cache
+
+
+@dataclass(frozen=True)
+class Images:
+    """Normalised images and labels on one device."""
+
+    images: Float[Tensor, "n c h w"]
+    labels: Int64[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a network does on images that it was not trained on.
+
+    Args:
+        epoch: after how many epochs.
+        accuracy: fraction classified rightly; 0 for a network that diverged.
+        cross_entropy: mean over the images in nats; infinite for a network that diverged.
+    """
+
+    epoch: int
+    accuracy: float
+    cross_entropy: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training left the finite numbers."""
+        return not math.isfinite(self.cross_entropy)
+
+
+def train(
+    model: nn.Module,
+    data: Images,
+    recipe: TrainingRecipe,
+    validation: Images,
+    *,
+    seed: int,
+    precision: str,
+    epochs: int | None = None,
+    evaluate_at: Sequence[int] = (),
+) -> list[Score]:
+    """Trains ``model`` in place.
+
+    Args:
+        model: on the device of ``data``.
+        data: training images; each epoch visits all of them in a new order.
+        recipe: the optimiser's settings.
+        validation: images the scores are measured on.
+        seed: of the order and the augmentation.
+        precision: ``bfloat16`` or ``float32``.
+        epochs: stop after this many epochs of the recipe; all of them by default.
+        evaluate_at: epochs, counted from 1, after which to score; the last one always is.
+
+    Returns:
+        The scores in the order of epochs. A training that diverges ends at the score that shows it.
+    """
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    generator = torch.Generator().manual_seed(seed)
+    last = recipe.epochs if epochs is None else epochs
+    stops = {*evaluate_at, last}
+    scores = []
+    for epoch in range(last):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate_at(epoch)
+        _train_epoch(model, data, recipe, optimizer, generator, precision)
+        if epoch + 1 in stops:
+            scores.append(evaluate(model, validation, epoch=epoch + 1, precision=precision))
+            if scores[-1].diverged:
+                break
+    return scores
+
+
+def _train_epoch(
+    model: nn.Module,
+    data: Images,
+    recipe: TrainingRecipe,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    precision: str,
+) -> None:
+    model.train()
+    device = data.images.device
+    for picked in _batches(len(data), recipe.batch_size, generator):
+        if picked is None:
+            images, labels = data.images, data.labels
+        else:
+            on_device = picked.to(device)
+            images, labels = data.images[on_device], data.labels[on_device]
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(precision, device):
+            logits = model(augment(images, recipe.augmentation, generator))
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+
+
+def _batches(count: int, size: int, generator: torch.Generator) -> Sequence[Tensor | None]:
+    """The positions of each batch of an epoch in random order; None is all images, whose order is immaterial."""
+    if count <= size:
+        return [None]
+    batches = list(torch.randperm(count, generator=generator).split(size))
+    # Batch normalisation cannot take a single image; it joins the batch before.
+    if len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Images, *, epoch: int, precision: str) -> Score:
+    """Accuracy and mean cross-entropy of ``model`` on ``data``."""
+    model.eval()
+    device = data.images.device
+    right = torch.zeros((), device=device)
+    loss = torch.zeros((), device=device)
+    size = _EVALUATION_BATCH.get(device.type, 500)
+    for images, labels in zip(data.images.split(size), data.labels.split(size), strict=True):
+        with autocast(precision, device):
+            logits = model(images).float()
+        right += (logits.argmax(1) == labels).sum()
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+    cross_entropy = float(loss) / len(data)
+    if not math.isfinite(cross_entropy):
+        return Score(epoch, 0.0, math.inf)
+    return Score(epoch, float(right) / len(data), cross_entropy)
