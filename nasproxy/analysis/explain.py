@@ -31,8 +31,8 @@ def explain(agreement: RankAgreement) -> list[str]:
             "few of them it is rough, and rather too narrow than too wide."
         )
     sentences.append(
-        "The finalists are the proxy's best and lie close together. How well the proxy tells good candidates from poor "
-        "ones over the whole space is another question, which these figures do not answer."
+        "The finalists are the proxy's best, which as a rule lie close together. How well the proxy tells good "
+        "candidates from poor ones over the whole space is another question, which these figures do not answer."
     )
     return sentences
 

@@ -100,7 +100,7 @@ def state_counts(table: pd.DataFrame) -> str:
 
 
 def failures(table: pd.DataFrame) -> list[dict[str, str]]:
-    """Why candidates failed or diverged: for each reason a ``title`` with their number, the ``reason``, and ``which``."""
+    """Why candidates failed or diverged: for each reason its ``title`` with their number, ``reason``, and ``which``."""
     failed = (table["state"] == "failed") | (table["reason"] != "")
     bad = table[failed | table["diverged"]]
     kinds = failed.map({True: "failed", False: "diverged"})[bad.index]

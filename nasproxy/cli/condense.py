@@ -10,7 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from nasproxy.analysis.text import duration
-from nasproxy.cli.options import parse_image_size
+from nasproxy.cli.options import (
+    RUN,
+    DataDir,
+    Dataset,
+    Device,
+    ImageSize,
+    Json,
+    Precision,
+    SkipBroken,
+    parse_image_size,
+)
 from nasproxy.cli.output import print_json
 from nasproxy.cli.screen import open_screen
 from nasproxy.condensation.recipe import MatchingRecipe
@@ -18,25 +28,16 @@ from nasproxy.errors import InputError, nearest
 from nasproxy.search.settings import PRESETS, SearchSettings
 
 METHODS = ("dc",)
-DATA, METHOD, RUN = "Data", "Method", "Where it runs"
+METHOD = "Method"
 _D = SearchSettings()
 
 
 def condense(
     *,
-    dataset: Annotated[
-        str,
-        typer.Option(help="A name (see `datasets list`) or a folder of images or Parquet files.", rich_help_panel=DATA),
-    ] = _D.dataset,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where torchvision's datasets are, or go.", rich_help_panel=DATA)
-    ] = None,
-    image_size: Annotated[
-        str | None, typer.Option(help="Resize images to N or HEIGHTxWIDTH pixels.", rich_help_panel=DATA)
-    ] = None,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.", rich_help_panel=DATA)
-    ] = False,
+    dataset: Dataset = _D.dataset,
+    data_dir: DataDir = None,
+    image_size: ImageSize = None,
+    skip_broken: SkipBroken = False,
     method: Annotated[str, typer.Option(help="dc, gradient matching.", rich_help_panel=METHOD)] = "dc",
     ipc: Annotated[int, typer.Option(help="Synthetic images per class.", rich_help_panel=METHOD)] = _D.ipc,
     preset: Annotated[
@@ -63,8 +64,8 @@ def condense(
     initial: Annotated[
         str | None, typer.Option(help="noise, or real (random real images).", rich_help_panel=METHOD)
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or mps.", rich_help_panel=RUN)] = _D.device,
-    precision: Annotated[str, typer.Option(help="auto, bfloat16, or float32.", rich_help_panel=RUN)] = _D.precision,
+    device: Device = _D.device,
+    precision: Precision = _D.precision,
     seed: Annotated[int, typer.Option(help="Of images, networks and batches.", rich_help_panel=RUN)] = _D.seed,
     out: Annotated[
         Path | None,
@@ -72,7 +73,7 @@ def condense(
             help="The proxy file to write.", show_default="<dataset>-<method>-ipc<N>.safetensors", rich_help_panel=RUN
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=RUN)] = False,
+    as_json: Json = False,
 ) -> None:
     """Condense a dataset into a few synthetic images per class."""
     if method not in METHODS:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
+from nasproxy.cli.options import Json
 from nasproxy.cli.output import plain_table, print_json, stdout
 
 app = typer.Typer(no_args_is_help=True, help="Datasets with a name.")
@@ -18,7 +18,7 @@ def _group() -> None:
 
 
 @app.command("list")
-def list_datasets(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+def list_datasets(as_json: Json = False) -> None:
     """List the datasets with a name; a folder of images or of Parquet files works too."""
     from nasproxy.datasets.catalogue import available_datasets
 

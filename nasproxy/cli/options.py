@@ -1,10 +1,29 @@
-"""What several commands parse."""
+"""The options that several commands share, and what their texts mean."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from nasproxy.errors import InputError
+
+DATA, RUN = "Data", "Where it runs"  # panels of the help
+
+Dataset = Annotated[
+    str,
+    typer.Option(help="A name (see `datasets list`) or a folder of images or Parquet files.", rich_help_panel=DATA),
+]
+DataDir = Annotated[Path | None, typer.Option(help="Where torchvision's datasets are, or go.", rich_help_panel=DATA)]
+ImageSize = Annotated[str | None, typer.Option(help="Resize images to N or HEIGHTxWIDTH pixels.", rich_help_panel=DATA)]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.", rich_help_panel=DATA)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or mps.", rich_help_panel=RUN)]
+Precision = Annotated[str, typer.Option(help="auto, bfloat16, or float32.", rich_help_panel=RUN)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def parse_image_size(text: str | None) -> tuple[int, int] | None:

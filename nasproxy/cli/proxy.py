@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from nasproxy.analysis.text import duration
+from nasproxy.cli.options import Json
 from nasproxy.cli.output import plain_table, print_json, stdout
 
 app = typer.Typer(no_args_is_help=True, help="Proxy files.")
@@ -26,7 +27,7 @@ def show(
     png: Annotated[
         Path | None, typer.Option(help="Where to draw the images.", show_default="beside the file, .png")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what is in a proxy file, and draw its images."""
     from nasproxy.analysis.proxy_images import save_proxy_grid

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from nasproxy.cli.options import Json
 from nasproxy.cli.output import print_json
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write report.html into a run directory: table, proxy images, agreement, times."""
     from nasproxy.analysis.report import write_report

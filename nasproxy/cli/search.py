@@ -11,7 +11,17 @@ import typer
 from rich.markup import escape
 
 from nasproxy.analysis.text import count, duration, percent
-from nasproxy.cli.options import parse_image_size
+from nasproxy.cli.options import (
+    RUN,
+    DataDir,
+    Dataset,
+    Device,
+    ImageSize,
+    Json,
+    Precision,
+    SkipBroken,
+    parse_image_size,
+)
 from nasproxy.cli.output import plain_table, print_json, stdout
 from nasproxy.cli.screen import open_screen
 from nasproxy.search.settings import SearchSettings
@@ -19,25 +29,16 @@ from nasproxy.search.settings import SearchSettings
 if TYPE_CHECKING:
     from nasproxy.search.run import SearchResult
 
-DATA, PROXY, RANK, WHOLE, RUN = "Data", "Proxy and space", "Ranking", "Finalists", "Where it runs"
+PROXY, RANK, WHOLE = "Proxy and space", "Ranking", "Finalists"
 _D = SearchSettings()
 
 
 def search(
     *,
-    dataset: Annotated[
-        str,
-        typer.Option(help="A name (see `datasets list`) or a folder of images or Parquet files.", rich_help_panel=DATA),
-    ] = _D.dataset,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where torchvision's datasets are, or go.", rich_help_panel=DATA)
-    ] = None,
-    image_size: Annotated[
-        str | None, typer.Option(help="Resize images to N or HEIGHTxWIDTH pixels.", rich_help_panel=DATA)
-    ] = None,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.", rich_help_panel=DATA)
-    ] = False,
+    dataset: Dataset = _D.dataset,
+    data_dir: DataDir = None,
+    image_size: ImageSize = None,
+    skip_broken: SkipBroken = False,
     space: Annotated[
         str,
         typer.Option(
@@ -96,8 +97,8 @@ def search(
     gpus_per_worker: Annotated[
         float, typer.Option(help="Share of a GPU each takes.", rich_help_panel=RUN)
     ] = _D.gpus_per_worker,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or mps.", rich_help_panel=RUN)] = _D.device,
-    precision: Annotated[str, typer.Option(help="auto, bfloat16, or float32.", rich_help_panel=RUN)] = _D.precision,
+    device: Device = _D.device,
+    precision: Precision = _D.precision,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -112,7 +113,7 @@ def search(
     resume: Annotated[
         bool, typer.Option("--resume", help="Finish the run in --out, or start it.", rich_help_panel=RUN)
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=RUN)] = False,
+    as_json: Json = False,
 ) -> int:
     """Rank every candidate on a proxy of the data, train the best on all of it, hand over the winner."""
     options = {

@@ -79,6 +79,8 @@ def _proxy(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> ProxySet:
     if int(labels.min()) < 0 or int(labels.max()) >= len(class_names):
         raise ValueError(f"a label lies outside the {len(class_names)} classes")
     scale = facts["normalisation"]
+    if images.shape[1] not in (1, 3) or not len(scale["mean"]) == len(scale["std"]) == images.shape[1]:
+        raise ValueError(f"{images.shape[1]} channels, {len(scale['mean'])} means and {len(scale['std'])} deviations")
     return ProxySet(
         images=images,
         labels=labels,

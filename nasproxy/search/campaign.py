@@ -67,6 +67,7 @@ class Campaign:
         self._queue: list[Task] = []
         self._outstanding: dict[Key, Task] = {}
         self._lost: set[Key] = set()
+        self._alone: list[Task] = []
         self._best = 0.0
         buildable = [candidate for candidate in candidates if costs[candidate.id].failure is None]
         for candidate in candidates:
@@ -82,7 +83,10 @@ class Campaign:
 
     def next_bundle(self, workers: int) -> list[Task]:
         """The next portion of trainings for one of ``workers``; empty while others must finish, and at the end."""
-        bundle = next_bundle(self._queue, self._costs, workers)
+        if not self._queue and self._alone:
+            bundle = [self._alone.pop(0)]
+        else:
+            bundle = next_bundle(self._queue, self._costs, workers)
         self._outstanding.update((task.key, task) for task in bundle)
         return bundle
 
@@ -95,11 +99,11 @@ class Campaign:
             self._keep_weights(outcome)
         self._study.record(outcome)
         self._progress.advance(self._headline(outcome), predicted_cost(task, self._costs))
-        if not self._queue and not self._outstanding:
+        if not self._queue and not self._alone and not self._outstanding:
             self._advance()
 
     def give_up(self, tasks: Sequence[Task], reason: str) -> None:
-        """Takes back trainings whose worker died; each is handed out once more and fails the second time."""
+        """Takes back trainings whose worker died; each is tried once more by itself, then fails."""
         for task in tasks:
             if task.key not in self._outstanding:
                 continue
@@ -108,7 +112,7 @@ class Campaign:
             else:
                 self._lost.add(task.key)
                 del self._outstanding[task.key]
-                self._queue.append(task)
+                self._alone.append(task)
 
     def _advance(self) -> None:
         """Opens the next stage that has something left to do."""

@@ -19,6 +19,7 @@ from typing import Any
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the other one prints, however it is asked not to
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study is the one store
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us as an exception
@@ -33,7 +34,7 @@ import ray  # noqa: E402, the environment comes first
 from ray import tune  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-from nasproxy.errors import InputError  # noqa: E402
+from nasproxy.errors import InputError, NasproxyError  # noqa: E402
 from nasproxy.search.bench import Bench, Payload  # noqa: E402
 from nasproxy.search.campaign import Campaign  # noqa: E402
 from nasproxy.search.task import Outcome, Task  # noqa: E402
@@ -98,11 +99,17 @@ class _Filing(_NotSaved, tune.Callback):
 
     def __init__(self, campaign: Campaign) -> None:
         self._campaign = campaign
+        self.error: NasproxyError | None = None
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         outcome: Outcome = result["outcome"]
         weights = ray.get(result["weights"][0]) if result["weights"] else {}
-        self._campaign.record(replace(outcome, weights=weights))
+        try:
+            self._campaign.record(replace(outcome, weights=weights))
+        except NasproxyError as error:
+            # Tune turns whatever is raised here into text; run_on_tune raises the error itself.
+            self.error = error
+            raise
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._campaign.give_up(trial.config["bundle"], "The worker process died, probably for lack of memory.")
@@ -123,6 +130,7 @@ def run_on_tune(campaign: Campaign, payload: Payload, *, workers: int, gpus_per_
         trainable = tune.with_resources(
             tune.with_parameters(_Worker, payload=payload), {"cpu": payload.threads, "gpu": gpus_per_worker}
         )
+        filing = _Filing(campaign)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -133,14 +141,19 @@ def run_on_tune(campaign: Campaign, payload: Payload, *, workers: int, gpus_per_
                 trial_name_creator=lambda trial: f"bundle-{trial.trial_id}",
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
-            run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[_Filing(campaign)]),
+            run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[filing]),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except tune.TuneError:
+            if filing.error is not None:
+                raise filing.error from None
+            raise
 
 
 @contextlib.contextmanager
 def _local_ray(cores: int) -> Iterator[None]:
-    """A Ray of its own for the time of a search: silent, without dashboard, on this machine only."""
+    """A Ray of its own for the time of a search: silent, without dashboard, reachable from this machine only."""
     if ray.is_initialized():
         raise InputError(
             "Ray is already running in this process.", "Call ray.shutdown() first, or use executor='inline'."
@@ -156,6 +169,7 @@ def _local_ray(cores: int) -> Iterator[None]:
             log_to_driver=False,
             configure_logging=False,
             logging_level=logging.CRITICAL,
+            _node_ip_address="127.0.0.1",
         )
         try:
             yield

@@ -113,6 +113,7 @@ def test_the_page_says_how_far_to_trust_the_ranking_and_what_failed(whole):
     for said in ("the test part was cut from train", "2.60.0", "a processor", "finalist_epochs", "convnet720"):
         assert said in page.text
     assert "Candidates that were cut early" in page.text
+    assert "Training on the proxy went in rounds" in page.text
 
 
 def test_images_and_figures_are_inside(whole):
@@ -153,6 +154,7 @@ def test_a_run_without_winner_proxy_rungs_or_failures(tmp_path):
     page = report(directory)
     assert "This run has no winner" in page.text
     assert "The proxy's images" not in page.text
+    assert "went in rounds" not in page.text
 
 
 def test_failures_are_grouped_by_reason(tmp_path):

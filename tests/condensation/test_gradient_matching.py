@@ -1,0 +1,240 @@
+"""Algorithm 1 against a second implementation, and what must hold for any run of it."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import tiny_dataset, with_other_held_out_images
+
+from nasproxy.condensation import gradient_matching
+from nasproxy.condensation.gradient_matching import condense
+from nasproxy.condensation.recipe import MatchingRecipe
+from nasproxy.errors import DatasetError, DivergedError
+from nasproxy.networks.convnet import ConvNet
+
+CPU = torch.device("cpu")
+STILL = 1e-30  # an image learning rate that moves no float32 image
+RECIPE = MatchingRecipe(ipc=2, iterations=2, matching_steps=2, inner_epochs=3, width=4, depth=1)
+
+
+def run(dataset, recipe, seed=0, precision="float32", **more):
+    return condense(dataset, recipe, seed=seed, device=CPU, precision=precision, **more)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return tiny_dataset((7, 5), channels=2)
+
+
+@pytest.fixture
+def record(monkeypatch):
+    """Every network that condensation makes, what it was at first, and what it was shown."""
+    kept = SimpleNamespace(networks=[], initial=[], inputs=[])
+
+    class Recorded(ConvNet):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            kept.networks.append(self)
+            kept.initial.append(copy.deepcopy(self.state_dict()))
+
+        def forward(self, images):
+            kept.inputs.append(images.detach().clone())
+            return super().forward(images)
+
+    monkeypatch.setattr(gradient_matching, "ConvNet", Recorded)
+    return kept
+
+
+def logits(weights, images):
+    """One block of the paper's default network."""
+    convolution, bias, scale, shift, linear, offset = weights
+    rows = F.conv2d(images, convolution, bias, padding=1)
+    rows = F.avg_pool2d(F.relu(F.group_norm(rows, len(bias), scale, shift)), 2)
+    return F.linear(rows.flatten(1), linear, offset)
+
+
+def apart(real, synthetic):
+    """Equation 10, a row at a time."""
+    total = torch.zeros((), dtype=torch.float64)
+    for ours, theirs in zip(real, synthetic, strict=True):
+        for a, b in zip(ours, theirs, strict=True) if ours.ndim > 1 else ():
+            total = total + 1 - (a * b).sum() / (a.pow(2).sum().sqrt() * b.pow(2).sum().sqrt() + 1e-6)
+    return total
+
+
+def algorithm_1(dataset, recipe, first_images, first_weights):
+    """Algorithm 1 in float64, whole batches only: every class has its own images, its own step, its own momentum."""
+    train = dataset.train
+    mean, std = (torch.tensor(v).double().view(1, -1, 1, 1) for v in vars(dataset.normalisation).values())
+    real = (train.images.double() / 255 - mean) / std
+    classes = range(dataset.num_classes)
+    images = [part.double() for part in first_images.split(recipe.ipc)]
+    speed = [torch.zeros_like(part) for part in images]
+    losses = []
+    for state in first_weights:
+        weights = [value.double() for value in state.values()]
+        total = 0.0
+        for step in range(recipe.matching_steps):
+            for c in classes:
+                weights = [w.detach().requires_grad_() for w in weights]
+                mine = images[c].detach().requires_grad_()
+                members = real[train.labels == c]
+                labels = torch.full((len(members),), c)
+                on_real = torch.autograd.grad(F.cross_entropy(logits(weights, members), labels), weights)
+                loss = F.cross_entropy(logits(weights, mine), torch.full((recipe.ipc,), c))
+                distance = apart(on_real, torch.autograd.grad(loss, weights, create_graph=True))
+                (slope,) = torch.autograd.grad(distance, mine)
+                speed[c] = recipe.image_momentum * speed[c] + slope
+                images[c] = images[c] - recipe.image_learning_rate * speed[c]
+                total += float(distance.detach())
+            for _ in range(recipe.inner_epochs if step + 1 < recipe.matching_steps else 0):
+                weights = [w.detach().requires_grad_() for w in weights]
+                labels = torch.arange(len(images)).repeat_interleave(recipe.ipc)
+                loss = F.cross_entropy(logits(weights, torch.cat(images)), labels)
+                slopes = torch.autograd.grad(loss, weights)
+                weights = [w - recipe.network_learning_rate * s for w, s in zip(weights, slopes, strict=True)]
+        losses.append(total / recipe.matching_steps / dataset.num_classes)
+    return torch.cat(images), losses
+
+
+@pytest.mark.parametrize("initial", ["noise", "real"])
+def test_equals_a_second_implementation_that_updates_class_by_class(dataset, record, initial):
+    recipe = replace(RECIPE, initial=initial, matching_steps=3, network_learning_rate=0.1)
+    first = run(dataset, replace(recipe, image_learning_rate=STILL)).images
+    record.initial.clear()
+    made = run(dataset, recipe)
+    images, losses = algorithm_1(dataset, recipe, first, record.initial)
+    assert (images - first).abs().max() > 0.05  # the comparison is of something that moved
+    torch.testing.assert_close(made.images.double(), images, rtol=0, atol=1e-5)
+    assert made.losses == pytest.approx(losses, rel=1e-5)
+
+
+def test_the_seed_decides(dataset):
+    one, again, other = (run(dataset, RECIPE, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one.images, again.images)
+    assert one.losses == again.losses
+    assert not torch.equal(one.images, other.images)
+
+
+def test_the_callers_random_numbers_are_left_alone(dataset):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one = run(dataset, RECIPE)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert torch.equal(run(dataset, RECIPE).images, one.images)
+
+
+@pytest.mark.parametrize("initial", ["noise", "real"])
+def test_only_the_training_part_is_seen(dataset, initial):
+    recipe = replace(RECIPE, initial=initial)
+    made = run(dataset, recipe)
+    assert torch.equal(made.images, run(with_other_held_out_images(dataset), recipe).images)
+    other_training = replace(dataset, train=dataset.validation)
+    assert not torch.equal(made.images, run(other_training, recipe).images)
+
+
+def test_real_initial_images_lie_in_the_order_of_classes(dataset):
+    made = run(dataset, replace(RECIPE, initial="real", image_learning_rate=STILL))
+    assert made.labels.tolist() == [0, 0, 1, 1]
+    real = dataset.normalisation.apply(dataset.train.images)
+    for image, label in zip(made.images, made.labels, strict=True):
+        same = (real == image).flatten(1).all(1)
+        assert dataset.train.labels[same].tolist() == [label]
+
+
+def test_noise_has_zero_mean_and_unit_deviation():
+    made = run(tiny_dataset((40, 40), size=(16, 16)), replace(RECIPE, ipc=40, iterations=1, image_learning_rate=STILL))
+    assert made.images.shape == (80, 1, 16, 16)
+    assert abs(float(made.images.mean())) < 0.04
+    assert float(made.images.std()) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize(("steps", "trained"), [(1, False), (2, True)])
+def test_a_network_is_trained_between_steps_but_not_after_the_last(dataset, record, steps, trained):
+    run(dataset, replace(RECIPE, matching_steps=steps, iterations=3))
+    assert len(record.networks) == 3
+    moved = [
+        any(not torch.equal(value, before[name]) for name, value in network.state_dict().items())
+        for network, before in zip(record.networks, record.initial, strict=True)
+    ]
+    assert moved == [trained] * 3
+
+
+def test_every_outer_iteration_has_a_new_network(dataset, record):
+    run(dataset, replace(RECIPE, iterations=3))
+    for one, other in itertools.combinations(record.initial, 2):
+        assert not torch.equal(one["classifier.weight"], other["classifier.weight"])
+
+
+def test_real_batches_are_different_images_of_one_class(dataset, record):
+    run(dataset, replace(RECIPE, matching_steps=1, iterations=8, real_batch=3, ipc=1))
+    real = dataset.normalisation.apply(dataset.train.images)
+    batches = []
+    for shown in (inputs for inputs in record.inputs if len(inputs) == 3):
+        positions = [int((real == image).flatten(1).all(1).nonzero()) for image in shown]
+        assert len(set(positions)) == 3
+        assert len(set(dataset.train.labels[positions].tolist())) == 1
+        batches.append(tuple(sorted(positions)))
+    assert len(batches) == 8 * 2
+    assert len(set(batches)) > 4
+
+
+def test_inner_batches_cover_the_synthetic_set_once_an_epoch(dataset, record):
+    recipe = replace(RECIPE, iterations=1, ipc=5, network_batch=4, initial="real", image_learning_rate=STILL)
+    made = run(dataset, recipe)
+    per_step = 2 * dataset.num_classes  # forward passes: real and synthetic images of each class
+    inner = record.inputs[per_step:-per_step]
+    assert [len(batch) for batch in inner] == [4, 4, 2] * recipe.inner_epochs
+    for epoch in range(recipe.inner_epochs):
+        seen = torch.cat(inner[3 * epoch : 3 * epoch + 3])
+        assert sorted(map(bytes, seen.numpy())) == sorted(map(bytes, made.images.numpy()))
+
+
+def test_the_loss_goes_down():
+    recipe = MatchingRecipe(ipc=1, iterations=40, matching_steps=1, width=8, depth=1)
+    losses = run(tiny_dataset((20, 20), seed=1), recipe).losses
+    assert len(losses) == 40
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_each_iteration_is_reported(dataset):
+    said = []
+    made = run(dataset, replace(RECIPE, iterations=3), on_iteration=lambda *news: said.append(news))
+    assert said == list(enumerate(made.losses, 1))
+    assert made.seconds > 0
+
+
+def test_bfloat16_moves_the_images_in_nearly_the_same_direction(dataset):
+    recipe = replace(RECIPE, initial="real", matching_steps=1, iterations=1, real_batch=256)
+    first = run(dataset, replace(recipe, image_learning_rate=STILL)).images
+    exact, rounded = (run(dataset, recipe, precision=precision).images - first for precision in ("float32", "bfloat16"))
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    assert float(F.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0)) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("iterations", "steps"), [(3, 1), (1, 3), pytest.param(1, 1, id="nothing is computed after the step")]
+)
+def test_images_that_leave_the_finite_numbers_are_an_error(dataset, iterations, steps):
+    recipe = replace(RECIPE, iterations=iterations, matching_steps=steps, image_learning_rate=float("inf"))
+    with pytest.raises(DivergedError) as caught:
+        run(dataset, recipe)
+    assert "image learning rate" in caught.value.hint
+
+
+def test_a_huge_learning_rate_is_an_error(dataset):
+    with pytest.raises(DivergedError, match=r"became nan in outer iteration \d of 5"):
+        run(dataset, replace(RECIPE, iterations=5, matching_steps=1, image_learning_rate=1e38))
+
+
+def test_a_class_with_too_few_images_is_an_error(dataset):
+    with pytest.raises(DatasetError, match="class 'class 1' has 5"):
+        run(dataset, replace(RECIPE, ipc=6))

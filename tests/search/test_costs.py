@@ -1,0 +1,146 @@
+import random
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from nasproxy.errors import SpaceError
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.costs import Cost, longest_first, measure_cost, next_bundle, predicted_cost
+from nasproxy.search.space import SearchSpace
+from nasproxy.search.space_source import SpaceSource
+from nasproxy.search.task import Task
+from nasproxy.training.recipe import TrainingRecipe
+
+
+def make_task(number: int, epochs: int = 1, repeat: int = 0) -> Task:
+    return Task(Candidate.of({"n": number}), "proxy", TrainingRecipe(100), epochs, repeat, seed=0)
+
+
+# (multiply-adds, epochs of each repeat) of each candidate, and the order that the trainings come in.
+queues = st.lists(
+    st.tuples(st.integers(0, 10**9), st.lists(st.integers(1, 100), min_size=1, max_size=3)), min_size=1, max_size=40
+)
+
+
+def make_queue(queue, rng: random.Random) -> tuple[list[Task], dict[str, Cost]]:
+    tasks = [make_task(n, epochs, repeat) for n, (_, row) in enumerate(queue) for repeat, epochs in enumerate(row)]
+    rng.shuffle(tasks)
+    return tasks, {Candidate.of({"n": n}).id: Cost(1, size) for n, (size, _) in enumerate(queue)}
+
+
+@given(queues, st.randoms(), st.integers(1, 8))
+def test_bundles_hold_every_task_once_longest_first(queue, rng, workers):
+    tasks, costs = make_queue(queue, rng)
+    left = longest_first(tasks, costs)
+    handed: list[Task] = []
+    while left:
+        share = sum(predicted_cost(task, costs) for task in left) / (2 * workers)
+        bundle = next_bundle(left, costs, workers)
+        assert bundle
+        assert len(bundle) == 1 or sum(predicted_cost(task, costs) for task in bundle) <= share * (1 + 1e-9)
+        handed += bundle
+    assert next_bundle(left, costs, workers) == []
+    assert sorted(task.key for task in handed) == sorted(task.key for task in tasks)
+    lengths = [predicted_cost(task, costs) for task in handed]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+@given(queues, st.randoms())
+def test_the_order_does_not_depend_on_where_tasks_came_from(queue, rng):
+    tasks, costs = make_queue(queue, rng)
+    assert longest_first(tasks, costs) == longest_first(list(reversed(tasks)), costs)
+
+
+def test_a_training_costs_in_proportion_to_its_epochs_and_more_for_a_larger_network():
+    costs = {Candidate.of({"n": 0}).id: Cost(1, 0), Candidate.of({"n": 1}).id: Cost(1, 10**7)}
+    small, large = make_task(0), make_task(1)
+    assert 0 < predicted_cost(small, costs) < predicted_cost(large, costs)
+    assert predicted_cost(make_task(1, epochs=7), costs) == pytest.approx(7 * predicted_cost(large, costs))
+
+
+def test_portions_shrink_towards_the_end():
+    tasks = [make_task(n) for n in range(64)]
+    costs = {task.candidate.id: Cost(1, 1) for task in tasks}
+    sizes = []
+    while tasks:
+        sizes.append(len(next_bundle(tasks, costs, 2)))
+    assert sizes[0] == 64 // 4
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 1
+
+
+class Layers(SearchSpace):
+    name = "layers"
+    choices = {"width": (3, 7)}  # noqa: RUF012
+
+    def build(self, config, *, in_channels, num_classes, image_size):
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(config["width"]), nn.Linear(config["width"], num_classes))
+
+
+def test_counts_what_a_network_has():
+    cost = measure_cost(Layers(), Candidate.of({"width": 7}), channels=2, image_size=(5, 4), num_classes=3)
+    assert cost == Cost(parameters=(40 * 7 + 7) + (7 * 3 + 3), multiply_adds=40 * 7 + 7 * 3)
+
+
+BROKEN = """
+from torch import nn
+
+from nasproxy import SearchSpace
+
+
+class Broken(SearchSpace):
+    name = "broken"
+    choices = {"how": ["raise", "shape", "forward", "layers"]}
+
+    def build(self, config, *, in_channels, num_classes, image_size):
+        if config["how"] == "raise":
+            raise RuntimeError("out of ideas")  # HERE raise
+        if config["how"] == "shape":
+            return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes + 1))
+        if config["how"] == "layers":
+            return nn.Sequential(nn.Flatten(), nn.Linear(3, num_classes))
+        return Forward()
+
+
+class Forward(nn.Module):
+    def forward(self, images):
+        return images.nothing  # HERE forward
+"""
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> SearchSpace:
+    file = tmp_path / "broken_space.py"
+    file.write_text(BROKEN)
+    return SpaceSource.parse(str(file)).load()
+
+
+def measure(space: SearchSpace, how: str) -> Cost:
+    return measure_cost(space, Candidate.of({"how": how}), channels=1, image_size=(8, 8), num_classes=4)
+
+
+@pytest.mark.parametrize(("how", "error"), [("raise", "RuntimeError: out of ideas"), ("forward", "AttributeError: ")])
+def test_a_network_that_cannot_be_built_is_a_failure_that_names_the_line(broken: SearchSpace, how: str, error: str):
+    cost = measure(broken, how)
+    line = next(n for n, text in enumerate(BROKEN.split("\n"), 1) if text.endswith(f"# HERE {how}"))
+    assert (cost.parameters, cost.multiply_adds) == (0, 0)
+    assert cost.failure is not None
+    assert cost.failure.startswith(error)
+    assert cost.failure.endswith(f"(broken_space.py:{line})")
+
+
+def test_a_wrong_shape_is_a_failure_that_says_both_shapes(broken: SearchSpace):
+    failure = measure(broken, "shape").failure
+    assert failure is not None
+    assert failure.startswith(SpaceError.__name__)
+    assert re.search(r"\(2, 5\).*expected \(2, 4\)", failure)
+
+
+def test_a_layer_that_does_not_fit_is_a_failure(broken: SearchSpace):
+    failure = measure(broken, "layers").failure
+    assert failure is not None
+    assert "shapes cannot be multiplied" in failure

@@ -1,0 +1,158 @@
+import json
+import re
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from nasproxy.errors import RunError, WriteError
+from nasproxy.search.run_directory import default_directory, open_run, write_json
+
+FACTS = {"schema": 1, "identity": {"seed": 0, "epochs": 4, "image_size": (8, 8)}, "versions": {"torch": "2"}}
+
+
+def facts(**changed):
+    return {**FACTS, "identity": {**FACTS["identity"], **changed}}
+
+
+def begin(directory: Path) -> None:
+    with open_run(directory, FACTS, resume=False):
+        pass
+
+
+def refuse(directory: Path, *, resume: bool, **changed) -> RunError:
+    with pytest.raises(RunError) as caught, open_run(directory, facts(**changed), resume=resume):
+        pytest.fail("it was let in")
+    assert str(directory) in caught.value.message
+    assert caught.value.hint
+    assert caught.value.exit_code == 2
+    return caught.value
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_new_run_is_described_on_disk_before_anything_is_done(tmp_path, resume):
+    directory = tmp_path / "runs" / "first"
+    with open_run(directory, FACTS, resume=resume) as opened:
+        assert opened == directory
+        assert json.loads((directory / "run.json").read_text()) == json.loads(json.dumps(FACTS))
+
+
+def test_a_run_is_gone_on_with_only_if_asked(tmp_path):
+    begin(tmp_path / "run")
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    assert "--resume" in refuse(tmp_path / "run", resume=False).hint
+    with open_run(tmp_path / "run", {**FACTS, "versions": {"torch": "3"}}, resume=True):
+        pass
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_another_run_is_refused_by_what_differs(tmp_path):
+    begin(tmp_path / "run")
+    message = refuse(tmp_path / "run", resume=True, seed=3, epochs=5).message
+    assert "seed was 0, now 3" in message
+    assert "epochs was 4, now 5" in message
+    assert "image_size" not in message
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, resume):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("precious")
+    assert "holds files, but no run" in refuse(tmp_path / "thesis", resume=resume).message
+    assert "is a file" in refuse(tmp_path / "thesis" / "chapter.tex", resume=resume).message
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_an_empty_folder_will_do(tmp_path, resume):
+    with open_run(tmp_path, FACTS, resume=resume):
+        assert (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_process_killed_before_it_described_the_run_leaves_nothing_in_the_way(tmp_path, resume):
+    (tmp_path / ".lock").touch()
+    with open_run(tmp_path, FACTS, resume=resume):
+        assert (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_process_killed_while_it_described_the_run_leaves_nothing_in_the_way(tmp_path, resume):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".run.json.4242").write_text('{"schema"')  # as write_atomically writes it, before it is renamed
+    with open_run(tmp_path, FACTS, resume=resume):
+        assert (tmp_path / "run.json").exists()
+
+
+def test_one_writer_at_a_time(tmp_path):
+    with open_run(tmp_path / "run", FACTS, resume=False):
+        assert "Another process" in refuse(tmp_path / "run", resume=True).message
+    with open_run(tmp_path / "run", FACTS, resume=True):
+        pass
+
+
+def test_an_error_inside_lets_go_of_the_run(tmp_path):
+    with pytest.raises(ZeroDivisionError), open_run(tmp_path / "run", FACTS, resume=False):
+        raise ZeroDivisionError
+    with open_run(tmp_path / "run", FACTS, resume=True):
+        pass
+
+
+def test_a_description_cut_anywhere_is_refused_and_kept(tmp_path):
+    begin(tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    whole = file.read_bytes()
+    for length in range(len(whole.rstrip())):
+        file.write_bytes(whole[:length])
+        assert "run.json cannot be read" in refuse(tmp_path / "run", resume=True).message
+        assert file.read_bytes() == whole[:length]
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "3", "null", "{}", '{"identity": null}', '{"identity": []}', '{"identity": "seed"}', "\x00" * 50]
+)
+def test_a_foreign_description_is_refused(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    assert "run.json cannot be read" in refuse(tmp_path, resume=True).message
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "run.json").write_bytes(b'{"identity": "\xff\xfe"}')
+    assert "run.json cannot be read" in refuse(tmp_path, resume=True).message
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=r"file/run could not be made"), open_run(
+        tmp_path / "file" / "run", FACTS, resume=False
+    ):
+        pytest.fail("it was let in")
+
+
+def test_json_is_replaced_whole(tmp_path):
+    path = write_json(tmp_path / "a.json", {"name": "Zürich", "n": 1})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"name": "Zürich", "n": 1}
+    write_json(path, {"n": 2})
+    assert json.loads(path.read_text()) == {"n": 2}
+    assert [found.name for found in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_default_folder_is_new(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = default_directory("convnet720", "random")
+    assert re.fullmatch(r"runs/\d{4}-\d\d-\d\d-convnet720-random", str(first))
+    assert str(date.today().year) in str(first)
+    first.mkdir(parents=True)
+    second = default_directory("convnet720", "random")
+    assert second == first.with_name(f"{first.name}-2")
+    second.touch()
+    assert default_directory("convnet720", "random") == first.with_name(f"{first.name}-3")
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/a/b/my space.py:Mine", "..", "ü/\x1b[31m.py", "a" * 999, ".py"])
+def test_no_name_leads_the_default_folder_astray(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    folder = default_directory(name, name)
+    assert folder.parent == Path("runs")
+    assert re.fullmatch(r"[\w-]+", folder.name)
+    folder.mkdir(parents=True)

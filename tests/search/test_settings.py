@@ -1,0 +1,143 @@
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nasproxy.condensation.recipe import MatchingRecipe
+from nasproxy.errors import InputError
+from nasproxy.search.halving import Rung, halving_rungs
+from nasproxy.search.settings import SearchSettings
+from nasproxy.training.recipe import TrainingRecipe
+
+COUNTS = (
+    "ipc epochs repeats top_k finalist_epochs finalist_batch_size limit workers threads_per_worker".split()
+)
+
+CHANGED = {
+    "dataset": "mnist",
+    "space": "other",
+    "proxy": "random",
+    "preset": "paper",
+    "ipc": 3,
+    "epochs": 7,
+    "repeats": 4,
+    "top_k": 3,
+    "finalist_epochs": 9,
+    "finalist_learning_rate": 0.5,
+    "finalist_batch_size": 17,
+    "finalist_augmentation": "crop",
+    "limit": 33,
+    "scheduler": "none",
+    "executor": "inline",
+    "workers": 2,
+    "threads_per_worker": 2,
+    "gpus_per_worker": 0.5,
+    "device": "cpu",
+    "precision": "float32",
+    "storage": "sqlite:///study.db",
+    "seed": 8,
+    "out": Path("somewhere"),
+    "data_dir": Path("data"),
+    "image_size": (24, 32),
+    "skip_broken": True,
+    "evaluate_at": (2, 5),
+}
+"""Every setting, with a value that is not the default."""
+
+APART = {"out", "workers", "executor", "data_dir", "storage"}
+"""Scores do not depend on these."""
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("value", [0, -1, -(10**30)])
+def test_a_count_below_one_is_refused_by_its_option(name, value):
+    with pytest.raises(InputError, match=f"^--{name.replace('_', '-')} must be 1 or more, got {value}"):
+        SearchSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("preset", "quik", "quick"),
+        ("scheduler", "halvin", "halving"),
+        ("executor", "tunes", "tune"),
+        ("precision", "bfloat", "bfloat16"),
+        ("finalist_augmentation", "crop-flipp", "crop-flip"),
+    ],
+)
+def test_an_unknown_name_is_refused_and_the_nearest_shown(name, value, meant):
+    with pytest.raises(InputError, match=f"{value!r}") as caught:
+        SearchSettings(**{name: value})
+    assert f"Did you mean {meant}?" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["gpus_per_worker", "finalist_learning_rate"])
+def test_a_share_or_rate_that_makes_no_sense_is_refused(name, value):
+    with pytest.raises(InputError):
+        SearchSettings(**{name: value})
+
+
+def test_a_seed_that_torch_cannot_take_is_refused():
+    with pytest.raises(InputError, match="--seed"):
+        SearchSettings(seed=-1)
+    with pytest.raises(InputError, match="--seed"):
+        SearchSettings(seed=2**64)
+
+
+@pytest.mark.parametrize("epochs", [(0,), (8,), (1, 8), (-1,)])
+def test_scores_are_taken_within_the_training(epochs):
+    with pytest.raises(InputError, match="1 to 7"):
+        SearchSettings(epochs=7, evaluate_at=epochs)
+    SearchSettings(epochs=7, evaluate_at=(1, 7))
+
+
+def test_presets_fill_in_what_is_not_said():
+    quick, paper = SearchSettings().resolved(), SearchSettings(preset="paper").resolved()
+    assert (quick.repeats, quick.finalist_epochs, quick.scheduler) == (1, 30, "halving")
+    assert (paper.repeats, paper.finalist_epochs, paper.scheduler) == (5, 100, "none")
+    assert quick.matching_recipe() == MatchingRecipe.quick(10)
+    assert paper.matching_recipe() == MatchingRecipe.paper(10)
+
+
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_presets_leave_alone_what_is_said(preset):
+    said = SearchSettings(preset=preset, repeats=2, finalist_epochs=3, scheduler="halving")
+    assert said.resolved() == said
+    assert SearchSettings(preset=preset).resolved().resolved() == SearchSettings(preset=preset).resolved()
+
+
+def test_rungs_follow_the_scheduler():
+    settings = SearchSettings(epochs=100, top_k=10)
+    assert replace(settings, scheduler="none").rungs(720) == [Rung(100, 720)]
+    assert replace(settings, scheduler="halving").rungs(720) == halving_rungs(720, 100, 10)
+
+
+@given(st.integers(1, 100_000), st.none() | st.integers(1, 10_000))
+def test_the_finalists_batch_is_a_sixteenth_of_the_images(images, said):
+    recipe = SearchSettings(finalist_epochs=5, finalist_batch_size=said).finalist_recipe(images)
+    expected = said or sorted((16, images // 16, 256))[1]
+    assert recipe == TrainingRecipe(5, learning_rate=0.01, batch_size=expected)
+
+
+def test_the_table_of_this_file_is_complete():
+    assert list(CHANGED) == [field.name for field in fields(SearchSettings)]
+    assert all(value != getattr(SearchSettings(), name) for name, value in CHANGED.items())
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_the_identity_differs_exactly_where_scores_can(name):
+    ours, other = SearchSettings(), SearchSettings(**{name: CHANGED[name]})
+    assert (ours.identity() != other.identity()) == (name not in APART)
+    assert name in other.as_json()
+
+
+@pytest.mark.parametrize("settings", [SearchSettings(), SearchSettings().resolved(), SearchSettings(**CHANGED)])
+def test_json_keeps_identity_and_settings(settings):
+    for document in (settings.identity(), settings.as_json()):
+        assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert set(settings.as_json()) == set(CHANGED)
+    assert set(settings.identity()) == set(CHANGED) - APART

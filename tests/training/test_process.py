@@ -1,0 +1,37 @@
+"""What a process sets once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nasproxy.training.process import peak_memory_bytes, prepare_process
+
+
+@pytest.fixture
+def _restored():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.usefixtures("_restored")
+def test_threads_and_denormals_are_set_as_often_as_asked():
+    denormal = torch.tensor([1e-40])
+    assert (denormal * 1.5).item() > 0
+    for threads in (1, 1, 2):
+        prepare_process(threads)
+        assert torch.get_num_threads() == threads
+    # Not a processor of today without it, but torch says so where the setting has no effect.
+    if torch.set_flush_denormal(True):
+        assert (denormal * 1.5).item() == 0
+
+
+def test_the_peak_of_memory_is_in_bytes_and_never_falls():
+    before = peak_memory_bytes(torch.device("cpu"))
+    assert before > 20 * 2**20  # torch alone takes more
+    block = torch.ones(2**20)
+    after = peak_memory_bytes(torch.device("cpu"))
+    del block
+    assert before <= after <= before + 2**30

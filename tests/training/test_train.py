@@ -1,0 +1,199 @@
+"""Training against a hand-written loop, and evaluation against one image at a time."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from nasproxy.networks.convnet import ConvNet
+from nasproxy.training.recipe import TrainingRecipe
+from nasproxy.training.train import Images, Score, evaluate, train
+
+
+class Recorder(nn.Module):
+    """A linear classifier that keeps what it is shown; ``positions`` finds an image among ``images``."""
+
+    def __init__(self, pixels: int = 8, classes: int = 3) -> None:
+        super().__init__()
+        self.linear = nn.Linear(pixels, classes)
+        self.shown: list[torch.Tensor] = []
+
+    def forward(self, images):
+        if self.training:
+            self.shown.append(images.detach().clone())
+        return self.linear(images.flatten(1))
+
+
+def draw(count, *, classes=3, shape=(2, 2, 2), seed=0):
+    source = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, classes, (count,), generator=source)
+    return Images(torch.randn(count, *shape, generator=source), labels)
+
+
+def positions(batch, images):
+    return [int((images == image).flatten(1).all(1).nonzero()) for image in batch]
+
+
+def fit(model, data, recipe, validation=None, **more):
+    return train(model, data, recipe, validation or data, **{"seed": 0, "precision": "float32", **more})
+
+
+def by_hand(model, data, recipe, batches, per_epoch):
+    """Momentum SGD with weight decay in float64, over the batches that were seen."""
+    weight, bias = (p.detach().double() for p in model.linear.parameters())
+    speeds = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    for step, batch in enumerate(batches):
+        x, y = data.images[batch].flatten(1).double(), data.labels[batch]
+        error = (torch.softmax(x @ weight.T + bias, 1) - F.one_hot(y, 3)) / len(batch)
+        slopes = [error.T @ x + recipe.weight_decay * weight, error.sum(0) + recipe.weight_decay * bias]
+        speeds = [recipe.momentum * speed + slope for speed, slope in zip(speeds, slopes, strict=True)]
+        rate = recipe.learning_rate * (1 if step // per_epoch < (recipe.epochs + 1) // 2 else 0.1)
+        weight, bias = weight - rate * speeds[0], bias - rate * speeds[1]
+    return weight, bias
+
+
+@pytest.mark.parametrize(("batch_size", "per_epoch"), [(256, 1), (10, 1), (4, 3)])
+def test_equals_a_loop_written_by_hand(batch_size, per_epoch):
+    data, model = draw(10), Recorder()
+    initial = copy.deepcopy(model)
+    recipe = TrainingRecipe(epochs=5, learning_rate=0.3, weight_decay=0.05, batch_size=batch_size)
+    fit(model, data, recipe)
+    batches = [positions(batch, data.images) for batch in model.shown]
+    assert len(batches) == 5 * per_epoch
+    weight, bias = by_hand(initial, data, recipe, batches, per_epoch)
+    torch.testing.assert_close(model.linear.weight.double(), weight, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.linear.bias.double(), bias, rtol=0, atol=1e-5)
+    assert (model.linear.weight - initial.linear.weight).abs().max() > 0.1
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 23), st.integers(1, 9))
+def test_an_epoch_shows_each_image_once_in_batches_of_more_than_one(count, size):
+    data, model = draw(count), Recorder()
+    fit(model, data, TrainingRecipe(epochs=2, batch_size=size))
+    batches = [positions(batch, data.images) for batch in model.shown]
+    for epoch in (batches[: len(batches) // 2], batches[len(batches) // 2 :]):
+        assert sorted(sum(epoch, [])) == list(range(count))
+        whole, rest = divmod(count, size)
+        full = [size] * whole + [rest] * bool(rest)
+        joined = [*full[:-2], full[-2] + 1] if len(full) > 1 and full[-1] == 1 else full
+        assert [len(batch) for batch in epoch] == joined
+
+
+def test_a_batch_normalised_network_survives_one_image_too_many():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    assert fit(model, draw(9), TrainingRecipe(epochs=1, batch_size=4))[-1].epoch == 1
+
+
+def test_every_epoch_has_another_order():
+    data, model = draw(12), Recorder()
+    fit(model, data, TrainingRecipe(epochs=4, batch_size=6))
+    orders = {tuple(positions(torch.cat(model.shown[i : i + 2]), data.images)) for i in range(0, 8, 2)}
+    assert len(orders) == 4
+
+
+def test_the_seed_decides_the_order():
+    shown = []
+    for seed in (1, 1, 2):
+        model = Recorder()
+        fit(model, draw(12), TrainingRecipe(epochs=1, batch_size=6), seed=seed)
+        shown.append(torch.cat(model.shown))
+    assert torch.equal(shown[0], shown[1])
+    assert not torch.equal(shown[0], shown[2])
+
+
+@pytest.mark.parametrize("count", [1, 99, 100, 101, 257])
+def test_evaluation_equals_one_image_at_a_time(count):
+    data, model = draw(count, seed=3), Recorder()
+    right, loss = 0, 0.0
+    for image, label in zip(data.images, data.labels.tolist(), strict=True):
+        logits = model.linear(image.flatten()).double().tolist()
+        right += logits.index(max(logits)) == label
+        loss += math.log(sum(map(math.exp, logits))) - logits[label]
+    score = evaluate(model, data, epoch=7, precision="float32")
+    assert score.epoch == 7
+    assert score.accuracy == pytest.approx(right / count, abs=1e-7)
+    assert score.cross_entropy == pytest.approx(loss / count, rel=1e-5)
+    assert not score.diverged
+
+
+def test_evaluation_is_in_evaluation_mode_and_changes_nothing():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+    before = copy.deepcopy(model.state_dict())
+    data = draw(30)
+    one, other = (evaluate(model, data, epoch=1, precision="float32") for _ in range(2))
+    assert one == other
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_training_goes_on_in_training_mode_after_a_score():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    fit(model, draw(10), TrainingRecipe(epochs=4), evaluate_at=(1, 2))
+    assert int(model[1].num_batches_tracked) == 4
+
+
+def small_network(norm="batch"):
+    torch.manual_seed(0)
+    return ConvNet(2, 3, (4, 4), width=4, depth=1, norm=norm)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "crop-flip"])
+@pytest.mark.parametrize("batch_size", [4, 256])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_shorter_training_has_the_scores_of_a_longer_one_at_its_epochs(augmentation, batch_size, precision):
+    data, validation = draw(13, shape=(2, 4, 4)), draw(50, shape=(2, 4, 4), seed=1)
+    recipe = TrainingRecipe(epochs=8, learning_rate=0.1, batch_size=batch_size, augmentation=augmentation)
+    long = fit(small_network(), data, recipe, validation, precision=precision, evaluate_at=(1, 3, 6))
+    assert [score.epoch for score in long] == [1, 3, 6, 8]
+    assert len({score.cross_entropy for score in long}) == 4
+    for index, epochs in enumerate((1, 3, 6, 8)):
+        assert fit(small_network(), data, recipe, validation, precision=precision, epochs=epochs) == [long[index]]
+
+
+def test_bfloat16_scores_nearly_alike_with_float32_weights():
+    data, validation = draw(30, shape=(2, 4, 4)), draw(200, shape=(2, 4, 4), seed=1)
+    scores = []
+    for precision in ("float32", "bfloat16"):
+        model = small_network("instance")
+        scores += fit(model, data, TrainingRecipe(epochs=20), validation, precision=precision)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert scores[0] != scores[1]
+    assert scores[1].cross_entropy == pytest.approx(scores[0].cross_entropy, rel=0.02)
+
+
+def test_a_network_learns():
+    source = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (120,), generator=source)
+    patterns = torch.randn(3, 2, 4, 4, generator=source)
+    images = patterns[labels] + 0.3 * torch.randn(120, 2, 4, 4, generator=source)
+    data, validation = Images(images[:60], labels[:60]), Images(images[60:], labels[60:])
+    score = fit(small_network("instance"), data, TrainingRecipe(epochs=30, learning_rate=0.1), validation)[-1]
+    assert score.accuracy > 0.9
+    assert score.cross_entropy < 0.4
+
+
+def test_a_training_that_diverges_ends_at_the_score_that_shows_it():
+    model = Recorder()
+    recipe = TrainingRecipe(epochs=200, learning_rate=1e6)
+    scores = fit(model, draw(10), recipe, evaluate_at=range(1, 200))
+    assert scores[-1] == Score(scores[-1].epoch, 0.0, math.inf)
+    assert [score.diverged for score in scores] == [False] * (len(scores) - 1) + [True]
+    assert scores[-1].epoch < 200
+    assert len(model.shown) == scores[-1].epoch
+
+
+def test_weights_that_are_no_numbers_score_nothing():
+    model = Recorder()
+    with torch.no_grad():
+        model.linear.weight[0, 0] = torch.nan
+    score = evaluate(model, draw(10), epoch=2, precision="float32")
+    assert score == Score(2, 0.0, math.inf)
+    assert score.diverged
