@@ -66,6 +66,7 @@ class WriteError(NasproxyError):
     """A file could not be written: a full disk, a missing permission."""
 
     kind = "write"
+    exit_code = 2
 
 
 def nearest(name: str, available: Iterable[str]) -> str:

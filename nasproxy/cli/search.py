@@ -121,7 +121,8 @@ def search(
     }
     from nasproxy.search.run_directory import default_directory
 
-    directory = out or default_directory(space, proxy)
+    # Without --out there is nothing to resume, and run_search says so.
+    directory = out if out is not None or resume else default_directory(space, proxy)
     settings = SearchSettings(**options, image_size=parse_image_size(image_size), out=directory)
     from nasproxy.search.run import run_search
 
@@ -129,7 +130,8 @@ def search(
         with open_screen() as screen:
             result = run_search(settings, resume=resume, progress=screen)
     except KeyboardInterrupt:
-        _say_how_to_resume(directory)
+        if directory is not None:
+            _say_how_to_resume(directory)
         raise
     if as_json:
         print_json(result.summary)

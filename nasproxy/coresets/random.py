@@ -16,12 +16,22 @@ def draw_per_class(dataset: ImageDataset, ipc: int, generator: torch.Generator) 
     Raises:
         DatasetError: a class has fewer than ``ipc`` training images.
     """
-    drawn = []
-    for name, members in zip(dataset.class_names, dataset.train.indices_by_class(dataset.num_classes), strict=True):
-        if len(members) < ipc:
-            raise DatasetError(
-                f"{ipc} images per class were asked for, but class {name!r} has {len(members)} training images.",
-                f"Use --ipc {len(members)} or less, or add images to that class.",
-            )
-        drawn.append(members[torch.randperm(len(members), generator=generator)[:ipc]])
-    return torch.cat(drawn)
+    check_class_sizes(dataset, ipc)
+    by_class = dataset.train.indices_by_class(dataset.num_classes)
+    return torch.cat([members[torch.randperm(len(members), generator=generator)[:ipc]] for members in by_class])
+
+
+def check_class_sizes(dataset: ImageDataset, ipc: int) -> None:
+    """Makes sure that every class has ``ipc`` training images.
+
+    Raises:
+        DatasetError: the smallest class has fewer.
+    """
+    sizes = torch.bincount(dataset.train.labels, minlength=dataset.num_classes)
+    smallest = int(sizes.argmin())
+    if sizes[smallest] < ipc:
+        raise DatasetError(
+            f"{ipc} images per class were asked for, but class {dataset.class_names[smallest]!r} has "
+            f"{int(sizes[smallest])} training images.",
+            f"Use --ipc {int(sizes[smallest])} or less, or add images to that class.",
+        )

@@ -36,24 +36,15 @@ def measure_cost(
 ) -> Cost:
     """Builds a candidate once and counts; a network that cannot be built is a result, not an exception."""
     try:
-        # Without memory or arithmetic this takes a third of the time; not every network can do without.
-        with torch.device("meta"):
-            return _count(space, candidate, channels, image_size, num_classes)
-    except Exception:
-        try:
-            return _count(space, candidate, channels, image_size, num_classes)
-        except Exception as error:
-            where = space_location(error, space)
-            return Cost(0, 0, f"{type(error).__name__}: {error}" + (f" ({where})" if where else ""))
-
-
-def _count(
-    space: SearchSpace, candidate: Candidate, channels: int, image_size: tuple[int, int], num_classes: int
-) -> Cost:
-    model = space.build(dict(candidate.config), in_channels=channels, num_classes=num_classes, image_size=image_size)
-    if any(is_lazy(parameter) for parameter in model.parameters()):
-        model = materialise(model, torch.zeros(2, channels, *image_size), num_classes)
-    return Cost(count_parameters(model), count_multiply_adds(model, channels, image_size))
+        model = space.build(
+            dict(candidate.config), in_channels=channels, num_classes=num_classes, image_size=image_size
+        )
+        if any(is_lazy(parameter) for parameter in model.parameters()):
+            model = materialise(model, torch.zeros(2, channels, *image_size), num_classes)
+        return Cost(count_parameters(model), count_multiply_adds(model, channels, image_size))
+    except Exception as error:
+        where = space_location(error, space)
+        return Cost(0, 0, f"{type(error).__name__}: {error}" + (f" ({where})" if where else ""))
 
 
 def longest_first(tasks: Sequence[Task], costs: Mapping[str, Cost]) -> list[Task]:

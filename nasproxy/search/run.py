@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +15,27 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from nasproxy.analysis.report import write_report
-from nasproxy.datasets.image_dataset import ImageDataset
-from nasproxy.datasets.load import load_dataset
-from nasproxy.errors import InputError, NasproxyError, SpaceError, nearest
+from nasproxy.errors import NasproxyError
 from nasproxy.files import write_atomically
 from nasproxy.networks.materialise import materialise
 from nasproxy.progress import Progress, Silent
-from nasproxy.proxies.make import PROXIES, condensed_proxy, load_matching_proxy, random_proxy
+from nasproxy.proxies.make import condensed_proxy, random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.bench import Payload
 from nasproxy.search.campaign import Campaign
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost, measure_cost
-from nasproxy.search.devices import check_workers, default_workers, resolve_device
+from nasproxy.search.graph_source import WinnerError
 from nasproxy.search.inline import run_inline
+from nasproxy.search.plan import Plan, make_plan, run_facts
 from nasproxy.search.results import results_table, summarise
-from nasproxy.search.run_directory import default_directory, open_run, write_json
+from nasproxy.search.run_directory import open_run, write_json
 from nasproxy.search.settings import SearchSettings
-from nasproxy.search.space import SearchSpace
-from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.study import Study, open_storage
 from nasproxy.search.task import Outcome
-from nasproxy.search.winner import WinnerError, write_winner
-from nasproxy.training.precision import resolve_precision
+from nasproxy.search.winner import write_winner
 from nasproxy.training.process import prepare_process
-from nasproxy.versions import library_versions, machine_facts, usable_cores
+from nasproxy.versions import library_versions, usable_cores
 
 
 @dataclass(frozen=True)
@@ -58,21 +53,6 @@ class SearchResult:
     directory: Path
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is known before anything is computed or written."""
-
-    settings: SearchSettings
-    dataset: ImageDataset
-    source: SpaceSource
-    space: SearchSpace
-    candidates: list[Candidate]
-    device: torch.device
-    workers: int
-    given_proxy: ProxySet | None
-    invalid: int
-
-
 def run_search(settings: SearchSettings, *, resume: bool = False, progress: Progress | None = None) -> SearchResult:
     """Condenses, ranks all candidates, trains the best on the whole data, and writes the winner and a report.
 
@@ -88,15 +68,14 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     """
     began = time.perf_counter()
     progress = progress or Silent()
-    plan = _plan(settings, resume=resume)
+    plan = make_plan(settings, resume=resume)
     for note in plan.dataset.notes:
         progress.note(note)
     if plan.invalid:
         progress.note(f"{plan.invalid} configurations make no sense at this image size and are left out.")
     prepare_process(usable_cores())
-    directory = plan.settings.out
-    assert directory is not None
-    with open_run(directory, _facts(plan), resume=resume):
+    directory = plan.directory
+    with open_run(directory, run_facts(plan), resume=resume):
         proxy, condense_seconds = _proxy(plan, directory, progress)
         storage = open_storage(directory, plan.settings.storage)
         study = Study(storage, _study_name(plan.settings, directory), plan.space.choices)
@@ -118,95 +97,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     return SearchResult(summary, table, directory)
 
 
-def _plan(settings: SearchSettings, *, resume: bool) -> _Plan:
-    """Loads and checks everything the user named; writes nothing."""
-    settings = settings.resolved()
-    device = resolve_device(settings.device)
-    settings = replace(settings, device=device.type, precision=resolve_precision(settings.precision, device))
-    workers = settings.workers or default_workers(device, settings.threads_per_worker, settings.gpus_per_worker)
-    check_workers(workers if settings.executor == "tune" else 1, device, settings.threads_per_worker)
-    source = SpaceSource.parse(settings.space)
-    _check_proxy_name(settings.proxy)
-    dataset = load_dataset(
-        settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size, skip_broken=settings.skip_broken
-    )
-    given = load_matching_proxy(Path(settings.proxy), dataset) if settings.proxy not in PROXIES else None
-    if given is None:
-        _check_class_sizes(dataset, settings.ipc)
-    space = source.load()
-    candidates, invalid = _candidates(space, settings, dataset.image_size)
-    if settings.top_k > len(candidates):
-        raise InputError(
-            f"--top-k {settings.top_k} is more than the {len(candidates)} candidates.",
-            f"Use --top-k {len(candidates)} or less.",
-        )
-    if settings.out is None:
-        if resume:
-            raise InputError("--resume needs the --out directory of the run to resume.", "Pass --out DIR.")
-        settings = replace(settings, out=default_directory(space.name, settings.proxy))
-    return _Plan(settings, dataset, source, space, candidates, device, workers, given, invalid)
-
-
-def _check_proxy_name(name: str) -> None:
-    if name not in PROXIES and not Path(name).is_file():
-        raise InputError(f"No proxy is called {name!r}, and there is no file of that name.", nearest(name, PROXIES))
-
-
-def _check_class_sizes(dataset: ImageDataset, ipc: int) -> None:
-    for name, members in zip(dataset.class_names, dataset.train.indices_by_class(dataset.num_classes), strict=True):
-        if len(members) < ipc:
-            raise InputError(
-                f"--ipc {ipc} was asked for, but class {name!r} has {len(members)} training images.",
-                f"Use --ipc {len(members)} or less, or add images to that class.",
-            )
-
-
-def _candidates(
-    space: SearchSpace, settings: SearchSettings, image_size: tuple[int, int]
-) -> tuple[list[Candidate], int]:
-    limit = settings.limit
-    if limit is not None and limit > len(space):
-        raise InputError(f"--limit {limit} is more than the {len(space)} candidates of {space.name}.", "Leave it out.")
-    configs = list(space) if limit is None else space.sample(limit, settings.seed)
-    answers = [space.is_valid(config, image_size) for config in configs]
-    valid = [Candidate.of(config) for config, answer in zip(configs, answers, strict=True) if answer is True]
-    if not valid:
-        reason = next((answer for answer in answers if isinstance(answer, str)), "is_valid returned False")
-        raise SpaceError(
-            f"No candidate of {space.name} is valid at {image_size[0]}×{image_size[1]} pixels: {reason}.",
-            "Choose a larger --image-size.",
-        )
-    return valid, len(configs) - len(valid)
-
-
-def _facts(plan: _Plan) -> dict[str, Any]:
-    """The content of ``run.json``."""
-    dataset, space = plan.dataset, plan.space
-    described = {
-        "name": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "train": len(dataset.train),
-        "validation": len(dataset.validation),
-        "test": len(dataset.test),
-        "channels": dataset.channels,
-        "image_size": list(dataset.image_size),
-        "class_names": list(dataset.class_names),
-        "notes": list(dataset.notes),
-    }
-    choices = {name: list(values) for name, values in space.choices.items()}
-    proxy = {"proxy_fingerprint": _proxy_digest(plan.given_proxy)} if plan.given_proxy else {}
-    return {
-        "schema": 1,
-        "identity": {**plan.settings.identity(), "fingerprint": dataset.fingerprint, "choices": choices, **proxy},
-        "settings": plan.settings.as_json(),
-        "dataset": described,
-        "space": {"name": space.name, "size": len(space), "choices": choices},
-        "versions": library_versions(),
-        "machine": machine_facts(plan.device.type),
-    }
-
-
-def _proxy(plan: _Plan, directory: Path, progress: Progress) -> tuple[ProxySet, float]:
+def _proxy(plan: Plan, directory: Path, progress: Progress) -> tuple[ProxySet, float]:
     """The proxy, from the run directory if it is resumed, and the seconds that getting it took."""
     began = time.perf_counter()
     kept = directory / "proxy.safetensors"
@@ -234,7 +125,7 @@ def _proxy(plan: _Plan, directory: Path, progress: Progress) -> tuple[ProxySet, 
     return proxy, time.perf_counter() - began
 
 
-def _costs(plan: _Plan, progress: Progress) -> dict[str, Cost]:
+def _costs(plan: Plan, progress: Progress) -> dict[str, Cost]:
     progress.stage("Measuring candidates", len(plan.candidates))
     costs = {}
     for candidate in plan.candidates:
@@ -249,7 +140,7 @@ def _costs(plan: _Plan, progress: Progress) -> dict[str, Cost]:
     return costs
 
 
-def _campaign(plan: _Plan, directory: Path, study: Study, costs: Mapping[str, Cost], progress: Progress) -> Campaign:
+def _campaign(plan: Plan, directory: Path, study: Study, costs: Mapping[str, Cost], progress: Progress) -> Campaign:
     def keep_weights(outcome: Outcome) -> None:
         (directory / "finalists").mkdir(exist_ok=True)
         # Tied tensors share memory, which safetensors refuses: each is written by itself.
@@ -267,7 +158,7 @@ def _campaign(plan: _Plan, directory: Path, study: Study, costs: Mapping[str, Co
     )
 
 
-def _execute(plan: _Plan, campaign: Campaign, proxy: ProxySet) -> None:
+def _execute(plan: Plan, campaign: Campaign, proxy: ProxySet) -> None:
     payload = Payload.of(
         plan.source,
         plan.dataset,
@@ -286,7 +177,7 @@ def _execute(plan: _Plan, campaign: Campaign, proxy: ProxySet) -> None:
 
 
 def _summary(
-    plan: _Plan,
+    plan: Plan,
     campaign: Campaign,
     table: pd.DataFrame,
     study: Study,
@@ -304,7 +195,7 @@ def _summary(
     }
 
 
-def _hand_over(plan: _Plan, summary: Mapping[str, Any], directory: Path, progress: Progress) -> str | None:
+def _hand_over(plan: Plan, summary: Mapping[str, Any], directory: Path, progress: Progress) -> str | None:
     """Writes ``winner/``; returns its path, or None where no finalist could be trained."""
     winner = summary["winner"]
     if winner is None:
@@ -328,7 +219,7 @@ def _hand_over(plan: _Plan, summary: Mapping[str, Any], directory: Path, progres
     return str(directory / "winner")
 
 
-def _rebuilt(plan: _Plan, config: Mapping[str, Any]) -> nn.Module:
+def _rebuilt(plan: Plan, config: Mapping[str, Any]) -> nn.Module:
     dataset = plan.dataset
     model = plan.space.build(
         dict(config),
@@ -341,12 +232,6 @@ def _rebuilt(plan: _Plan, config: Mapping[str, Any]) -> nn.Module:
 
 def _weights_file(directory: Path, candidate_id: str, repeat: int) -> Path:
     return directory / "finalists" / f"{candidate_id}-{repeat}.safetensors"
-
-
-def _proxy_digest(proxy: ProxySet) -> str:
-    import hashlib
-
-    return hashlib.blake2b(proxy.images.numpy().tobytes() + proxy.labels.numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def _study_name(settings: SearchSettings, directory: Path) -> str:

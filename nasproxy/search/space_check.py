@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections import Counter
@@ -14,8 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from nasproxy.networks.cost import count_multiply_adds, count_parameters
+from nasproxy.search.sampling import stratified
 from nasproxy.search.space import Config, SearchSpace
-from nasproxy.search.space_source import check_contract, space_location
+from nasproxy.search.space_contract import check_contract
+from nasproxy.search.space_source import space_location
 
 EXAMINED = 100_000
 """The largest number of candidates that ``is_valid`` is asked about."""
@@ -86,7 +87,7 @@ def check_space(
         trial.problem(f"No candidate is valid for images of {image_size[0]}×{image_size[1]} pixels")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for config in _stratified(space, valid, sample, seed):
+        for config in stratified(space, valid, sample, seed):
             trial.attempt(config)
     return SpaceReport(
         candidates=len(space),
@@ -186,18 +187,6 @@ class _Trial:
     def _reason(self, error: Exception) -> str:
         place = space_location(error, self.space)
         return f"{f' at {place}' if place else ''}: {type(error).__name__}: {str(error).strip().rstrip('.')}"
-
-
-def _stratified(space: SearchSpace, valid: list[Config], count: int, seed: int) -> list[Config]:
-    """``count`` of the valid configurations: those of a stratified sample of the space, made up by uniform draws."""
-    if len(valid) <= count:
-        return valid
-    accepted = {json.dumps(config): config for config in valid}
-    wanted = [json.dumps(config) for config in space.sample(count, seed)]
-    picked = [accepted.pop(key) for key in wanted if key in accepted]
-    rest = list(accepted.values())
-    order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed)).tolist()
-    return picked + [rest[position] for position in order[: count - len(picked)]]
 
 
 def _range(values: list[int]) -> tuple[int, int] | None:

@@ -8,13 +8,10 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import json
 import linecache
-import math
-import re
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
@@ -23,6 +20,7 @@ from typing import Any, Literal
 
 from nasproxy.errors import SpaceError, nearest
 from nasproxy.search.space import SearchSpace
+from nasproxy.search.space_contract import check_contract
 
 GROUP = "nasproxy.search_spaces"
 """The entry-point group that a package registers its spaces in."""
@@ -120,55 +118,6 @@ def space_location(error: BaseException, space: SearchSpace) -> str | None:
     """As :func:`user_location`, for a space at hand of which only its class is known."""
     module = type(space).__module__
     return _location(error, module, getattr(sys.modules.get(module), "__file__", None) or "")
-
-
-def check_contract(space: SearchSpace, label: str) -> None:
-    """Makes sure that a space has a name and choices that a study can hold; builds nothing.
-
-    Values are compared by their JSON text, since Python takes ``1``, ``1.0`` and ``True`` for equal.
-
-    Raises:
-        SpaceError: it has not; the message calls the space ``label``.
-    """
-    owner = type(space).__name__
-    name = getattr(space, "name", None)
-    if name is None:
-        raise SpaceError(f"The search space {label} has no name.", f'Add a line to {owner}: name = "{owner.lower()}"')
-    _check_word(name, f"The name of the search space {label}")
-    choices = getattr(space, "choices", None)
-    if not isinstance(choices, Mapping) or not choices:
-        hint = f'Write in {owner}: choices = {{"width": [32, 64], "depth": [1, 2, 3]}}'
-        raise SpaceError(f"The search space {label} needs a non-empty mapping of choices, got {choices!r}.", hint)
-    for choice, values in choices.items():
-        _check_word(choice, f"The name of a choice of {label}")
-        _check_values(values, f"The choice {choice} of {label}")
-    size = math.prod(len(values) for values in choices.values())
-    if size > sys.maxsize:
-        raise SpaceError(f"The search space {label} has {size:.1e} candidates, more than can be numbered.", "Split it.")
-
-
-def _check_word(word: object, what: str) -> None:
-    if not isinstance(word, str) or not re.fullmatch(r"\w[\w.-]*", word):
-        raise SpaceError(
-            f"{what} is {word!r}.", "Use letters, digits, '_', '-' and '.', for it becomes a column or a folder."
-        )
-
-
-def _check_values(values: object, what: str) -> None:
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise SpaceError(f"{what} needs a list of values, got {values!r}.", "Write a list or a tuple.")
-    if not values:
-        raise SpaceError(f"{what} has no values.", "Give it at least one, or leave the choice out.")
-    seen: set[str] = set()
-    for value in values:
-        finite = not isinstance(value, float) or math.isfinite(value)
-        if type(value) not in (bool, int, float, str, type(None)) or not finite:
-            hint = "A value is None, a bool, an int, a finite float or a str; let build turn it into anything else."
-            raise SpaceError(f"{what} holds {value!r} of type {type(value).__name__}.", hint)
-        text = json.dumps(value)
-        if text in seen:
-            raise SpaceError(f"{what} holds {value!r} twice.", "Candidates are distinct; remove one.")
-        seen.add(text)
 
 
 def _split_file(spec: str) -> tuple[str, str]:

@@ -6,15 +6,12 @@ pickled, no class of the search space is needed to run it, and no format of one 
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import copy
 import io
 import json
-import keyword
 import logging
 import math
-import operator
 import runpy
 import shutil
 import warnings
@@ -28,25 +25,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
-from torch.fx import GraphModule, Node
 
 from nasproxy.datasets.image_dataset import ImageDataset
-from nasproxy.errors import NasproxyError, WriteError
+from nasproxy.errors import WriteError
+from nasproxy.search.graph_source import NetworkSource, WinnerError, refusal
 from nasproxy.search.space import Config
 
 SCHEMA = 1
 CHECKED_BATCHES = (1, 2, 7)
 # Other than the sizes above, so that a size that the trace took for a constant shows.
 TRACED_BATCH = 5
-GUARDS = ("_assert", "sym_constrain_range")
-RESERVED = {*keyword.kwlist, *dir(builtins), "aten", "math", "operator", "torch", "weights", "x"}
-
-
-class WinnerError(NasproxyError):
-    """The winner's network cannot be written as plain Python; its weights and its description are there."""
-
-    kind = "winner"
 
 
 def write_winner(
@@ -163,7 +151,7 @@ def _write_classifier(folder: Path, model: nn.Module, tensors: dict[str, Tensor]
     with torch.no_grad(), _as_winner_error("torch.export cannot trace it"), _silent():
         program, one_by_one = _traced(model, images)
     with _as_winner_error("its trace cannot be written"):
-        source = _NetworkSource(program).text(one_by_one)
+        source = NetworkSource(program).text(one_by_one)
     template = resources.files("nasproxy.search").joinpath("classify.py.txt").read_text(encoding="utf-8")
     (folder / "classify.py").write_text(template.replace("{{network}}", source), encoding="utf-8")
     # The state dict comes last: a network loaded from the file by its own class finds its own values.
@@ -181,14 +169,7 @@ def _as_winner_error(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), "")
-        raise _refusal(f"{what}: {type(error).__name__}: {reason}") from error
-
-
-def _refusal(reason: str) -> WinnerError:
-    return WinnerError(
-        f"The winner's network cannot be written as plain Python: {reason.rstrip('.')}.",
-        "Its configuration and its weights are kept beside; its search space can build it anew and load them.",
-    )
+        raise refusal(f"{what}: {type(error).__name__}: {reason}") from error
 
 
 @contextlib.contextmanager
@@ -237,142 +218,7 @@ def _check(file: Path, model: nn.Module, images: Float[Tensor, "n c h w"], num_c
         expected = model(images[:count].clone())
         found = written["forward"](weights, images[:count].clone())
         if expected.shape != (count, num_classes):
-            raise _refusal(f"it gives {tuple(expected.shape)} for {count} images of {num_classes} classes")
+            raise refusal(f"it gives {tuple(expected.shape)} for {count} images of {num_classes} classes")
         scale = max(1.0, float(expected.abs().max()))
         if found.shape != expected.shape or not torch.allclose(found, expected, 1e-4, 1e-5 * scale, equal_nan=True):
-            raise _refusal(f"what was written gives other logits than the network on {count} images")
-
-
-class _NetworkSource:
-    """Writes a traced network as Python functions over ``torch.ops.aten``."""
-
-    def __init__(self, program: ExportedProgram) -> None:
-        self._program = program
-        self._functions: list[str] = []
-        self._parts = 0
-
-    def text(self, one_by_one: bool) -> str:
-        """The functions, among them ``forward(weights, x)``.
-
-        Raises:
-            WinnerError: an operation needs more than torch to run, or the result is not one tensor.
-        """
-        name = "_forward_one" if one_by_one else "forward"
-        signature = "(weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:"
-        purpose = '    """The logits of normalised images."""'
-        module, values = self._program.graph_module, self._inputs()
-        values |= _names(module, set(values))
-        self._add(f"def {name}{signature}\n{purpose}", module, values, f"return {values[self._result()]}")
-        if one_by_one:
-            body = f"    return torch.cat([{name}(weights, image) for image in x.split(1)])"
-            self._functions.append(f"def forward{signature}\n{purpose}\n{body}")
-        return "\n\n\n".join(self._functions)
-
-    def _inputs(self) -> dict[Node, str]:
-        """The expression that each input of the network stands for."""
-        nodes = {node.name: node for node in self._program.graph.nodes}
-        inputs = {}
-        for spec in self._program.graph_signature.input_specs:
-            if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
-                inputs[nodes[spec.arg.name]] = f"weights[{spec.target!a}]"
-            elif spec.kind is InputKind.USER_INPUT:
-                inputs[nodes[spec.arg.name]] = "x"
-            else:
-                raise _refusal(f"it holds an object that is not a tensor, {spec.target!a}")
-        return inputs
-
-    def _result(self) -> Node:
-        outputs: Any = self._program.graph.output_node().args[0]
-        specs = self._program.graph_signature.output_specs
-        results = [node for node, spec in zip(outputs, specs, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
-        if len(results) != 1 or not isinstance(results[0], Node):
-            raise _refusal(f"it gives {len(results)} results, expected one tensor of logits")
-        return results[0]
-
-    def _add(self, header: str, module: GraphModule, values: dict[Node, str], end: str) -> None:
-        for node in module.graph.nodes:
-            # Guards of the trace: what they check holds wherever the logits are right.
-            if node.op == "call_function" and getattr(node.target, "__name__", "").startswith(GUARDS):
-                module.graph.erase_node(node)
-        module.graph.eliminate_dead_code()
-        lines = []
-        for node in module.graph.nodes:
-            if node.op == "get_attr":
-                part: Any = module.get_submodule(str(node.target))
-                values[node] = self._add_part(part)
-            elif node.op == "call_function":
-                lines += _statement(node, values)
-        self._functions.append("\n    ".join([header, *lines, end]))
-
-    def _add_part(self, module: GraphModule) -> str:
-        """Writes a nested graph as a function of its own; returns the function's name."""
-        values = _names(module, set())
-        inputs = ", ".join(values[node] for node in module.graph.nodes if node.op == "placeholder")
-        outputs = module.graph.output_node().args[0]
-        self._parts += 1
-        name = f"_part_{self._parts}"
-        self._add(f"def {name}({inputs}):", module, values, f"return {_literal(outputs, values)}")
-        return name
-
-
-def _names(module: GraphModule, known: set[Node]) -> dict[Node, str]:
-    """A name for each node of a graph, distinct from each other and from all that the file uses."""
-    taken = {node.name for node in module.graph.nodes}
-    names = {}
-    for node in module.graph.nodes:
-        if node in known:
-            continue
-        name = node.name
-        while name in RESERVED or (name != node.name and name in taken):
-            name += "_"
-        taken.add(name)
-        names[node] = name
-    return names
-
-
-def _statement(node: Node, values: Mapping[Node, str]) -> list[str]:
-    """The lines that compute a node."""
-    arguments = [_literal(argument, values) for argument in node.args]
-    assign = f"{values[node]} = " if node.users else ""
-    higher_order = getattr(node.target, "__name__", "")
-    if higher_order == "wrap_with_set_grad_enabled":  # gradients are off throughout
-        return [f"{assign}{arguments[1]}({', '.join(arguments[2:])})"]
-    if higher_order == "wrap_with_autocast":
-        device, dtype, enabled, _, function, *rest = arguments
-        context = f"with torch.autocast({device}, dtype={dtype}, enabled={enabled}):"
-        return [context, f"    {assign}{function}({', '.join(rest)})"]
-    arguments += [f"{key}={_literal(argument, values)}" for key, argument in node.kwargs.items()]
-    return [f"{assign}{_function(node.target)}({', '.join(arguments)})"]
-
-
-def _function(target: Any) -> str:
-    """The expression for an operation."""
-    if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
-        # The layout of the model's weights, which the file does not keep, may be what allowed the view.
-        return "aten.reshape.default" if str(target) == "aten.view.default" else str(target)
-    name = getattr(target, "__name__", "")
-    for prefix, module in (("operator", operator), ("math", math), ("torch", torch)):
-        if name and getattr(module, name, None) is target:
-            return f"{prefix}.{name}"
-    raise _refusal(f"it uses {target}, which torch alone does not provide")
-
-
-def _literal(value: Any, values: Mapping[Node, str]) -> str:
-    """The expression for an argument."""
-    match value:
-        case Node():
-            return values[value]
-        case list():
-            return f"[{', '.join(_literal(item, values) for item in value)}]"
-        case tuple():
-            return f"({''.join(_literal(item, values) + ', ' for item in value)})"
-        case float():
-            # float.__repr__: that of a NumPy float, which is a float, names NumPy.
-            return float.__repr__(value) if math.isfinite(value) else f"float({float.__repr__(value)!r})"
-        case None | bool() | int() | str():
-            return ascii(value)
-        case torch.dtype() | torch.layout() | torch.memory_format():
-            return str(value)
-        case torch.device(type="cpu"):
-            return 'torch.device("cpu")'
-    raise _refusal(f"it uses the value {value!a}, which only this process knows")
+            raise refusal(f"what was written gives other logits than the network on {count} images")

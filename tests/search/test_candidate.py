@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from nasproxy.search.candidate import Candidate
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-configs = st.dictionaries(st.text(min_size=1), scalars, max_size=6)
+words = st.text('aZ0_ "\\\n\x00\x1b\u00e9\u2603')
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words
+configs = st.dictionaries(words, scalars, max_size=6)
 seeds = st.integers(min_value=0, max_value=2**63)
 repeats = st.integers(min_value=0, max_value=1000)
 

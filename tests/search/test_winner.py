@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from nasproxy.datasets.image_dataset import ImageDataset, Normalisation, Split
 from nasproxy.errors import WriteError
 from nasproxy.networks.convnet import ConvNet
-from nasproxy.search.winner import WinnerError, write_winner
+from nasproxy.search.graph_source import WinnerError
+from nasproxy.search.winner import write_winner
 
 HOSTILE = ('"""\nraise SystemExit("ran")\n"""', "'; import os #", "naïve\x1b[31m", "{{network}}\\", "a\tb\nc")
 SIZES = {1: (16, 16), 3: (12, 20)}

@@ -22,20 +22,20 @@ def test_a_format_that_is_named_is_taken(name, device):
     [(False, False, "float32"), (True, False, "bfloat16"), (False, True, "bfloat16"), (True, True, "bfloat16")],
 )
 def test_auto_follows_the_processor(monkeypatch, avx512, amx, expected):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
     assert resolve_precision("auto", CPU) == expected
 
 
 def test_auto_is_float32_where_torch_cannot_say(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
     assert resolve_precision("auto", CPU) == "float32"
     assert resolve_precision("auto", torch.device("mps")) == "float32"
 
 
 def test_an_unknown_format_is_an_error_that_names_the_nearest():
-    with pytest.raises(InputError, match="No precision is called 'bfloat'.*Did you mean bfloat16"):
+    with pytest.raises(InputError, match=r"No precision is called 'bfloat'.*Did you mean bfloat16"):
         resolve_precision("bfloat", CPU)
 
 

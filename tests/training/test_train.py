@@ -80,7 +80,7 @@ def test_an_epoch_shows_each_image_once_in_batches_of_more_than_one(count, size)
     fit(model, data, TrainingRecipe(epochs=2, batch_size=size))
     batches = [positions(batch, data.images) for batch in model.shown]
     for epoch in (batches[: len(batches) // 2], batches[len(batches) // 2 :]):
-        assert sorted(sum(epoch, [])) == list(range(count))
+        assert sorted(position for batch in epoch for position in batch) == list(range(count))
         whole, rest = divmod(count, size)
         full = [size] * whole + [rest] * bool(rest)
         joined = [*full[:-2], full[-2] + 1] if len(full) > 1 and full[-1] == 1 else full

@@ -1,0 +1,119 @@
+"""Everything the user named, loaded and checked before anything is computed or written."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nasproxy.coresets.random import check_class_sizes
+from nasproxy.datasets.image_dataset import ImageDataset
+from nasproxy.datasets.load import load_dataset
+from nasproxy.errors import InputError, nearest
+from nasproxy.proxies.make import PROXIES, load_matching_proxy
+from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.devices import check_workers, default_workers, resolve_device
+from nasproxy.search.run_directory import default_directory
+from nasproxy.search.sampling import choose_candidates
+from nasproxy.search.settings import SearchSettings
+from nasproxy.search.space import SearchSpace
+from nasproxy.search.space_source import SpaceSource
+from nasproxy.training.precision import resolve_precision
+from nasproxy.versions import library_versions, machine_facts
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search will do.
+
+    Args:
+        settings: with what presets and the machine decide filled in.
+        dataset: loaded, split.
+        source: where workers find the search space.
+        space: the search space.
+        candidates: the valid ones that take part.
+        device: to compute on.
+        workers: processes of Ray.
+        given_proxy: the proxy, where a file was given.
+        invalid: configurations left out because they make no sense at this image size.
+        directory: of the run.
+    """
+
+    settings: SearchSettings
+    dataset: ImageDataset
+    source: SpaceSource
+    space: SearchSpace
+    candidates: list[Candidate]
+    device: torch.device
+    workers: int
+    given_proxy: ProxySet | None
+    invalid: int
+    directory: Path
+
+
+def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
+    """Loads and checks everything the user named; writes nothing."""
+    settings = settings.resolved()
+    device = resolve_device(settings.device)
+    settings = replace(settings, device=device.type, precision=resolve_precision(settings.precision, device))
+    workers = settings.workers or default_workers(device, settings.threads_per_worker, settings.gpus_per_worker)
+    check_workers(workers if settings.executor == "tune" else 1, device, settings.threads_per_worker)
+    source = SpaceSource.parse(settings.space)
+    _check_proxy_name(settings.proxy)
+    dataset = load_dataset(
+        settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size, skip_broken=settings.skip_broken
+    )
+    given = load_matching_proxy(Path(settings.proxy), dataset) if settings.proxy not in PROXIES else None
+    if given is None:
+        check_class_sizes(dataset, settings.ipc)
+    space = source.load()
+    candidates, invalid = choose_candidates(space, dataset.image_size, limit=settings.limit, seed=settings.seed)
+    if settings.top_k > len(candidates):
+        raise InputError(
+            f"--top-k {settings.top_k} is more than the {len(candidates)} candidates.",
+            f"Use --top-k {len(candidates)} or less.",
+        )
+    if settings.out is None and resume:
+        raise InputError("--resume needs the --out directory of the run to resume.", "Pass --out DIR.")
+    directory = settings.out or default_directory(space.name, settings.proxy)
+    return Plan(settings, dataset, source, space, candidates, device, workers, given, invalid, directory)
+
+
+def _check_proxy_name(name: str) -> None:
+    if name not in PROXIES and not Path(name).is_file():
+        raise InputError(f"No proxy is called {name!r}, and there is no file of that name.", nearest(name, PROXIES))
+
+
+def run_facts(plan: Plan) -> dict[str, Any]:
+    """The content of ``run.json``."""
+    dataset, space = plan.dataset, plan.space
+    described = {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "train": len(dataset.train),
+        "validation": len(dataset.validation),
+        "test": len(dataset.test),
+        "channels": dataset.channels,
+        "image_size": list(dataset.image_size),
+        "class_names": list(dataset.class_names),
+        "notes": list(dataset.notes),
+    }
+    choices = {name: list(values) for name, values in space.choices.items()}
+    proxy = {"proxy_fingerprint": _proxy_digest(plan.given_proxy)} if plan.given_proxy else {}
+    return {
+        "schema": 1,
+        "identity": {**plan.settings.identity(), "fingerprint": dataset.fingerprint, "choices": choices, **proxy},
+        "settings": plan.settings.as_json(),
+        "dataset": described,
+        "space": {"name": space.name, "size": len(space), "choices": choices},
+        "versions": library_versions(),
+        "machine": machine_facts(plan.device.type),
+    }
+
+
+def _proxy_digest(proxy: ProxySet) -> str:
+    return hashlib.blake2b(proxy.images.numpy().tobytes() + proxy.labels.numpy().tobytes(), digest_size=8).hexdigest()

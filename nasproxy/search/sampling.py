@@ -1,0 +1,65 @@
+"""Which candidates of a space take part in a search."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+
+from nasproxy.errors import InputError, SpaceError
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.space import Config, SearchSpace
+from nasproxy.search.space_source import space_location
+
+
+def choose_candidates(
+    space: SearchSpace, image_size: tuple[int, int], *, limit: int | None, seed: int
+) -> tuple[list[Candidate], int]:
+    """All valid candidates of ``space``, or a stratified sample of ``limit`` of them, and the number of invalid ones.
+
+    Args:
+        space: to choose from.
+        image_size: (height, width) in pixels.
+        limit: at most this many; None takes all.
+        seed: of the sample.
+
+    Raises:
+        InputError: ``limit`` is larger than the number of valid candidates.
+        SpaceError: no candidate is valid, or ``is_valid`` raises.
+    """
+    configs = list(space)
+    answers = [_ask(space, config, image_size) for config in configs]
+    valid = [config for config, answer in zip(configs, answers, strict=True) if answer is True]
+    if not valid:
+        reason = next((answer for answer in answers if isinstance(answer, str)), "is_valid returned False")
+        raise SpaceError(
+            f"No candidate of {space.name} is valid at {image_size[0]}×{image_size[1]} pixels: {reason}.",
+            "Choose a larger --image-size.",
+        )
+    if limit is not None and limit > len(valid):
+        raise InputError(
+            f"--limit {limit} is more than the {len(valid)} valid candidates of {space.name}.",
+            "Leave it out to rank all of them.",
+        )
+    chosen = valid if limit is None else stratified(space, valid, limit, seed)
+    return [Candidate.of(config) for config in chosen], len(configs) - len(valid)
+
+
+def stratified(space: SearchSpace, valid: Sequence[Config], count: int, seed: int) -> list[Config]:
+    """``count`` of the valid configurations: those of a stratified sample of the space, made up by uniform draws."""
+    if len(valid) <= count:
+        return list(valid)
+    accepted = {json.dumps(config): config for config in valid}
+    wanted = [json.dumps(config) for config in space.sample(count, seed)]
+    picked = [accepted.pop(key) for key in wanted if key in accepted]
+    return picked + random.Random(seed).sample(list(accepted.values()), count - len(picked))
+
+
+def _ask(space: SearchSpace, config: Config, image_size: tuple[int, int]) -> bool | str:
+    try:
+        return space.is_valid(dict(config), image_size)
+    except Exception as error:
+        where = space_location(error, space) or space.name
+        raise SpaceError(
+            f"is_valid of {space.name} raised {type(error).__name__}: {error} ({where}).", "Mend it and try again."
+        ) from error

@@ -1,0 +1,178 @@
+"""Proxies by name: drawn, or condensed once and kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import tiny_dataset, with_other_held_out_images
+
+from nasproxy.condensation.recipe import MatchingRecipe
+from nasproxy.errors import DatasetError, InputError, WriteError
+from nasproxy.proxies.make import condensed_proxy, random_proxy
+from nasproxy.proxies.proxy_file import load_proxy, save_proxy
+
+RECIPE = MatchingRecipe(ipc=1, iterations=2, matching_steps=1, width=4, depth=1)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return tiny_dataset((7, 5))
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("NASPROXY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class Maker:
+    """Asks for the condensed proxy, and counts the iterations that were computed."""
+
+    def __init__(self, dataset):
+        self.dataset, self.iterations = dataset, 0
+
+    def __call__(self, dataset=None, recipe=RECIPE, seed=0, precision="float32", **more):
+        def count(iteration, loss):
+            self.iterations += 1
+
+        where = {"device": torch.device("cpu"), "precision": precision}
+        return condensed_proxy(dataset or self.dataset, recipe, seed=seed, on_iteration=count, **where, **more)
+
+
+@pytest.fixture
+def make(cache, dataset):
+    return Maker(dataset)
+
+
+def kept(cache):
+    return sorted(cache.rglob("*.*"))
+
+
+def test_a_random_proxy_is_stratified_real_training_images(dataset):
+    proxy = random_proxy(dataset, 3, seed=0)
+    assert proxy.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    pixels = dataset.normalisation.invert(proxy.images)
+    for image, label in zip(pixels, proxy.labels, strict=True):
+        same = (dataset.train.images == image).flatten(1).all(1)
+        assert dataset.train.labels[same].tolist() == [label]
+    assert len({image.numpy().tobytes() for image in pixels}) == 6
+
+
+def test_a_random_proxy_says_where_it_comes_from(dataset):
+    proxy = random_proxy(dataset, 2, seed=4)
+    assert (proxy.method, dict(proxy.recipe)) == ("random", {"ipc": 2, "seed": 4})
+    assert (proxy.dataset, proxy.fingerprint) == (dataset.name, dataset.fingerprint)
+    assert (proxy.class_names, proxy.normalisation) == (dataset.class_names, dataset.normalisation)
+    assert "torch" in proxy.versions
+    proxy.check_matches(dataset)
+
+
+def test_the_seed_of_a_random_proxy_decides(dataset):
+    draws = [random_proxy(dataset, 2, seed=seed).images for seed in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_a_random_proxy_comes_from_the_training_part_alone(dataset):
+    one, other = (random_proxy(d, 3, seed=0) for d in (dataset, with_other_held_out_images(dataset)))
+    assert torch.equal(one.images, other.images)
+
+
+def test_a_class_that_is_too_small_is_an_error(dataset, make, cache):
+    with pytest.raises(DatasetError, match="class 'class 1' has 5 training images"):
+        random_proxy(dataset, 6, seed=0)
+    with pytest.raises(DatasetError, match="class 'class 1' has 5 training images"):
+        make(recipe=replace(RECIPE, ipc=6))
+    assert kept(cache) == []
+
+
+@pytest.mark.parametrize("ipc", [0, -1])
+def test_less_than_one_image_a_class_is_an_error(dataset, ipc):
+    with pytest.raises(InputError):
+        random_proxy(dataset, ipc, seed=0)
+
+
+def test_a_condensed_proxy_is_made_once_and_kept(make, cache):
+    first = make()
+    assert make.iterations == 2
+    again = make()
+    assert make.iterations == 2
+    assert torch.equal(first.images, again.images)
+    assert first.history == again.history
+    assert (first.method, first.recipe["seed"], first.recipe["iterations"]) == ("dc", 0, 2)
+    assert len(first.history) == 2
+    assert first.seconds > 0
+    first.check_matches(make.dataset)
+    assert [torch.equal(load_proxy(path).images, first.images) for path in kept(cache)] == [True]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"precision": "bfloat16"},
+        {"recipe": replace(RECIPE, iterations=1)},
+        {"recipe": replace(RECIPE, image_learning_rate=0.05)},
+        {"dataset": tiny_dataset((7, 5), seed=1)},
+        {"dataset": with_other_held_out_images(tiny_dataset((7, 5)))},
+    ],
+    ids=["seed", "precision", "iterations", "learning rate", "images", "held-out images"],
+)
+def test_whatever_else_is_asked_for_is_another_file(make, cache, other):
+    if "dataset" in other:
+        # ``replace`` leaves the fingerprint as it was; real datasets get theirs from their content.
+        other = {"dataset": replace(other["dataset"], fingerprint="f" * 32)}
+    make()
+    before = make.iterations
+    make(**other)
+    assert make.iterations > before
+    assert len(kept(cache)) == 2
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-1], lambda content: b"x" * 500])
+def test_a_damaged_entry_is_made_anew(make, cache, damage):
+    first = make()
+    (path,) = kept(cache)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    again = make()
+    assert make.iterations == 4
+    assert torch.equal(again.images, first.images)
+    assert torch.equal(load_proxy(path).images, first.images)
+    assert kept(cache) == [path]
+
+
+def test_an_entry_of_another_dataset_is_made_anew(make, cache):
+    first = make()
+    (path,) = kept(cache)
+    save_proxy(random_proxy(tiny_dataset((7, 5), seed=1), 1, seed=0), path)
+    assert torch.equal(make().images, first.images)
+
+
+def test_the_cache_can_be_passed_by_but_is_filled(make, cache):
+    first = make(use_cache=False)
+    again = make(use_cache=False)
+    assert make.iterations == 4
+    assert torch.equal(first.images, again.images)
+    make()
+    assert make.iterations == 4
+    assert len(kept(cache)) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_an_error(make, cache):
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(WriteError):
+        make()
+
+
+def test_an_interrupted_condensation_leaves_no_entry(cache, dataset):
+    def interrupt(iteration, loss):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        condensed_proxy(
+            dataset, RECIPE, seed=0, device=torch.device("cpu"), precision="float32", on_iteration=interrupt
+        )
+    assert kept(cache) == []

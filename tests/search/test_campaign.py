@@ -1,0 +1,425 @@
+"""The course of a search, with a trainer that takes no time: scores are a hash of what is trained."""
+
+import hashlib
+import math
+import random
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from nasproxy.search.campaign import Campaign
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.costs import Cost
+from nasproxy.search.settings import SearchSettings
+from nasproxy.search.study import Study
+from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.training.train import Score
+
+CHOICES = {"n": list(range(40))}
+SETTINGS = SearchSettings(epochs=100, top_k=2, repeats=1, finalist_epochs=3, scheduler="halving")
+"""Rungs for 40 candidates: 40 × 6, 10 × 25 and 6 × 100 epochs."""
+
+
+def made(count: int = 40) -> list[Candidate]:
+    return [Candidate.of({"n": n}) for n in range(count)]
+
+
+@dataclass
+class Trainer:
+    """Trains in no time, and keeps account."""
+
+    failing: set[int] = field(default_factory=set)
+    diverging: set[int] = field(default_factory=set)
+    trained: Counter[tuple] = field(default_factory=Counter)
+
+    def perform(self, task: Task) -> Outcome:
+        self.trained[task.key] += 1
+        number = task.candidate.config["n"]
+        if number in self.failing:
+            return Outcome(task, (), 0.0, failure=f"RuntimeError: number {number}")
+        if number in self.diverging:
+            return Outcome(task, (Score(task.epochs, 0.0, math.inf),), 0.0)
+        digest = hashlib.sha256(repr((task.key, task.seed)).encode()).digest()
+        # Few different accuracies, so that cross-entropy decides often.
+        score = Score(task.epochs, digest[0] % 5 / 4, digest[1] / 100)
+        return Outcome(task, (score,), 0.0, 0.5 if task.data == WHOLE else None)
+
+
+class Events:
+    """Collects what the user sees."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, int, int, float]] = []
+        self.done: list[int] = []
+        self.work: list[float] = []
+
+    def stage(self, name: str, total: int, *, done: int = 0, work: float | None = None) -> None:
+        assert work is not None
+        self.stages.append((name, total, done, work))
+        self.done.append(done)
+        self.work.append(0.0)
+
+    def advance(self, headline: str = "", work: float = 1.0) -> None:
+        self.done[-1] += 1
+        self.work[-1] += work
+
+    def note(self, text: str) -> None:
+        pytest.fail(text)
+
+
+def costs_of(candidates: list[Candidate], unbuildable: set[int] = frozenset()) -> dict[str, Cost]:
+    return {
+        c.id: Cost(0, 0, "ValueError: no") if c.config["n"] in unbuildable else Cost(1, 10**6 * (1 + c.config["n"] % 7))
+        for c in candidates
+    }
+
+
+def campaign_of(
+    storage: InMemoryStorage,
+    candidates: list[Candidate] | None = None,
+    *,
+    settings: SearchSettings = SETTINGS,
+    unbuildable: set[int] = frozenset(),
+    progress: Events | None = None,
+    kept: list[Outcome] | None = None,
+) -> tuple[Campaign, Study]:
+    candidates = candidates or made()
+    study = Study(storage, "nasproxy", CHOICES)
+    campaign = Campaign(
+        settings,
+        candidates,
+        costs_of(candidates, unbuildable),
+        study,
+        train_images=100,
+        keep_weights=(kept if kept is not None else []).append,
+        progress=progress or Events(),
+    )
+    return campaign, study
+
+
+def run_plainly(campaign: Campaign, trainer: Trainer) -> None:
+    while not campaign.finished:
+        for task in campaign.next_bundle(1):
+            campaign.record(trainer.perform(task))
+
+
+def run_shuffled(campaign: Campaign, trainer: Trainer, rng: random.Random, workers: int, most: int = 10**9) -> int:
+    """Up to ``workers`` bundles at a time, whose results arrive interleaved; stops after ``most`` results."""
+    running: list[list[Task]] = []
+    results = 0
+    while not campaign.finished and results < most:
+        while len(running) < workers and (bundle := campaign.next_bundle(workers)):
+            running.append(bundle)
+        bundle = rng.choice(running)
+        campaign.record(trainer.perform(bundle.pop(0)))
+        results += 1
+        running = [bundle for bundle in running if bundle]
+    return results
+
+
+def outcome_of(campaign: Campaign, study: Study) -> tuple:
+    """All that a user sees, times left out."""
+    assert campaign.finished
+    ranking = [candidate.id for candidate in campaign.ranking]
+    return ranking, [candidate.id for candidate in campaign.finalists], study.measurements, study.states
+
+
+def undisturbed(**facts) -> tuple[tuple, Trainer]:
+    trainer = Trainer(**facts)
+    campaign, study = campaign_of(InMemoryStorage())
+    run_plainly(campaign, trainer)
+    return outcome_of(campaign, study), trainer
+
+
+def test_the_ranking_is_that_of_successive_halving():
+    trainer = Trainer()
+    campaign, study = campaign_of(InMemoryStorage())
+    run_plainly(campaign, trainer)
+
+    def best_first(candidates: list[Candidate], epochs: int) -> list[Candidate]:
+        scores = {c.id: study.measurements[c.id, PROXY, epochs, 0].scores[-1] for c in candidates}
+        return sorted(candidates, key=lambda c: (-scores[c.id].accuracy, scores[c.id].cross_entropy, c.id))
+
+    first = best_first(made(), 6)
+    second = best_first(first[:10], 25)
+    third = best_first(second[:6], 100)
+    assert campaign.ranking == third + second[6:] + first[10:]
+    assert campaign.finalists == third[:2]
+    expected = {c.id: TrialState.PRUNED for c in made()} | {c.id: TrialState.COMPLETE for c in third}
+    assert study.states == expected
+    assert Counter((data, epochs) for _, data, epochs, _ in trainer.trained) == {
+        (PROXY, 6): 40, (PROXY, 25): 10, (PROXY, 100): 6, (WHOLE, 3): 2,
+    }  # fmt: skip
+    assert set(trainer.trained.values()) == {1}
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.randoms(use_true_random=False), st.integers(1, 8))
+def test_neither_workers_nor_the_order_of_results_matter(rng, workers):
+    expected, _ = undisturbed(failing={3, 17}, diverging={5})
+    trainer = Trainer(failing={3, 17}, diverging={5})
+    candidates = made()
+    rng.shuffle(candidates)
+    campaign, study = campaign_of(InMemoryStorage(), candidates)
+    run_shuffled(campaign, trainer, rng, workers)
+    assert outcome_of(campaign, study) == expected
+    assert set(trainer.trained.values()) == {1}
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.randoms(use_true_random=False), st.lists(st.integers(0, 25), max_size=6), st.integers(1, 4))
+def test_interrupted_anywhere_it_goes_on_to_the_same_end(rng, portions, workers):
+    expected, _ = undisturbed(failing={3, 17}, diverging={5})
+    trainer = Trainer(failing={3, 17}, diverging={5})
+    storage = InMemoryStorage()
+    for most in portions:
+        run_shuffled(campaign_of(storage)[0], trainer, rng, workers, most)
+    campaign, study = campaign_of(storage)
+    run_shuffled(campaign, trainer, rng, workers)
+    assert outcome_of(campaign, study) == expected
+    assert set(trainer.trained.values()) == {1}
+    assert outcome_of(*campaign_of(storage)) == expected
+
+
+class Killed(Exception):  # noqa: N818
+    pass
+
+
+class Dying(InMemoryStorage):
+    """Storage of a process that is killed after a number of writes."""
+
+    left = 0
+
+    def _write(self) -> None:
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+
+    def create_new_trial(self, *arguments, **named):
+        self._write()
+        return super().create_new_trial(*arguments, **named)
+
+    def set_trial_state_values(self, *arguments, **named):
+        self._write()
+        return super().set_trial_state_values(*arguments, **named)
+
+    def set_trial_intermediate_value(self, *arguments, **named):
+        self._write()
+        return super().set_trial_intermediate_value(*arguments, **named)
+
+    def set_trial_user_attr(self, *arguments, **named):
+        self._write()
+        return super().set_trial_user_attr(*arguments, **named)
+
+    def set_study_user_attr(self, *arguments, **named):
+        self._write()
+        return super().set_study_user_attr(*arguments, **named)
+
+
+def test_killed_between_any_two_writes_it_goes_on_to_the_same_end():
+    few = replace(SETTINGS, top_k=1)  # 12 candidates for 6 epochs, then 3 for 100
+
+    def run(storage: Dying, writes: int) -> tuple:
+        storage.left = writes
+        campaign, study = campaign_of(storage, made(12), settings=few)
+        run_plainly(campaign, Trainer(failing={3}, diverging={5}))
+        return outcome_of(campaign, study)
+
+    whole = Dying()
+    expected = run(whole, 1000)
+    for writes in range(1000 - whole.left):
+        storage = Dying()
+        with pytest.raises(Killed):
+            run(storage, writes)
+        assert run(storage, 1000) == expected
+        trials = storage.get_all_trials(storage.get_study_id_from_name("nasproxy"))
+        assert len(trials) == len({trial.user_attrs["id"] for trial in trials}) == 12
+
+
+def test_failures_are_closed_with_their_reason_and_the_rest_goes_on():
+    storage = InMemoryStorage()
+    campaign, study = campaign_of(storage, unbuildable={1, 2})
+    run_plainly(campaign, Trainer(failing={3, 17}))
+    failed = {Candidate.of({"n": n}).id for n in (1, 2, 3, 17)}
+    assert {name for name, state in study.states.items() if state == TrialState.FAIL} == failed
+    assert {candidate.id for candidate in campaign.ranking} == {c.id for c in made()} - failed
+    assert len(campaign.finalists) == 2
+    trials = {trial.user_attrs["id"]: trial for trial in storage.get_all_trials(0)}
+    assert trials[Candidate.of({"n": 1}).id].user_attrs["reason"] == "ValueError: no"
+    assert trials[Candidate.of({"n": 17}).id].user_attrs["reason"] == "RuntimeError: number 17"
+    assert all(trial.state.is_finished() for trial in trials.values())
+    assert campaign.rungs[0].candidates == 38
+
+
+@pytest.mark.parametrize("facts", [{"unbuildable": set(range(40))}, {}])
+def test_a_search_in_which_everything_fails_comes_to_an_end(facts):
+    campaign, study = campaign_of(InMemoryStorage(), **facts)
+    run_plainly(campaign, Trainer(failing=set(range(40))))
+    assert campaign.finished
+    assert campaign.ranking == campaign.finalists == []
+    assert set(study.states.values()) == {TrialState.FAIL}
+
+
+def test_a_finalist_that_fails_keeps_its_place_on_the_proxy():
+    class Finale(Trainer):
+        def perform(self, task: Task) -> Outcome:
+            return Outcome(task, (), 0.0, failure="no memory") if task.data == WHOLE else super().perform(task)
+
+    kept: list[Outcome] = []
+    campaign, study = campaign_of(InMemoryStorage(), kept=kept)
+    run_plainly(campaign, Finale())
+    assert campaign.finished
+    assert kept == []
+    assert len(campaign.finalists) == 2
+    assert all(study.states[candidate.id] == TrialState.COMPLETE for candidate in campaign.finalists)
+
+
+def test_weights_are_kept_before_the_training_counts_as_done():
+    kept: list[Outcome] = []
+    storage = InMemoryStorage()
+    campaign, study = campaign_of(storage, kept=kept)
+
+    class Full(Exception):  # noqa: N818
+        pass
+
+    def refuse(outcome: Outcome) -> None:
+        raise Full
+
+    campaign._keep_weights = refuse
+    with pytest.raises(Full):
+        run_plainly(campaign, Trainer())
+    assert all(data == PROXY for _, data, _, _ in Study(storage, "nasproxy", CHOICES).measurements)
+    campaign, study = campaign_of(storage, kept=kept)
+    run_plainly(campaign, Trainer())
+    assert [outcome.task.candidate for outcome in kept] == sorted(campaign.finalists, key=lambda c: kept_order(c, kept))
+    assert len(kept) == 2
+    assert sum(data == WHOLE for _, data, _, _ in study.measurements) == 2
+
+
+def kept_order(candidate: Candidate, kept: list[Outcome]) -> int:
+    return [outcome.task.candidate.id for outcome in kept].index(candidate.id)
+
+
+def test_a_diverged_candidate_ranks_last_of_its_rung():
+    everyone_else = set(range(40)) - {5}
+    campaign, study = campaign_of(InMemoryStorage())
+
+    class Hopeless(Trainer):
+        """All are never right, one diverges."""
+
+        def perform(self, task: Task) -> Outcome:
+            wrong = Outcome(task, (Score(task.epochs, 0.0, 1e30),), 0.0)
+            return wrong if task.candidate.config["n"] in everyone_else else super().perform(task)
+
+    run_plainly(campaign, Hopeless(diverging={5}))
+    assert campaign.ranking[-1] == Candidate.of({"n": 5})
+    assert study.states[Candidate.of({"n": 5}).id] == TrialState.PRUNED
+
+
+def test_repeats_are_averaged_and_trained_from_seeds_of_their_own():
+    thrice = SearchSettings(epochs=10, top_k=2, repeats=3, finalist_epochs=3, scheduler="none")
+    accuracies = {0: (1.0, 0.0, 0.0), 1: (0.5, 0.5, 0.5), 2: (0.4, 0.4, 0.4)}
+    seeds = set()
+
+    class Fixed(Trainer):
+        def perform(self, task: Task) -> Outcome:
+            seeds.add(task.seed)
+            accuracy = accuracies[task.candidate.config["n"]][task.repeat]
+            return Outcome(task, (Score(task.epochs, accuracy, 1.0),), 0.0)
+
+    campaign, _ = campaign_of(InMemoryStorage(), made(3), settings=thrice)
+    run_plainly(campaign, Fixed())
+    assert [candidate.config["n"] for candidate in campaign.ranking] == [1, 2, 0]
+    score = campaign.score(made(1)[0], PROXY, 10)
+    assert score is not None
+    assert score.accuracy == pytest.approx(1 / 3)
+    assert len(seeds) == 3 * 3 + 2 * 3
+
+
+def test_one_failed_repeat_fails_the_candidate():
+    thrice = SearchSettings(epochs=10, top_k=1, repeats=3, finalist_epochs=3, scheduler="none")
+
+    class Second(Trainer):
+        def perform(self, task: Task) -> Outcome:
+            if task.repeat == 1 and task.candidate.config["n"] == 0:
+                return Outcome(task, (), 0.0, failure="only now and then")
+            return super().perform(task)
+
+    campaign, study = campaign_of(InMemoryStorage(), made(3), settings=thrice)
+    run_plainly(campaign, Second())
+    assert study.states[made(1)[0].id] == TrialState.FAIL
+    assert len(campaign.ranking) == 2
+
+
+def test_a_training_whose_worker_died_is_handed_out_once_more_then_fails():
+    trainer = Trainer()
+    campaign, study = campaign_of(InMemoryStorage(), made(8))
+    handed: Counter[tuple] = Counter()
+    doomed = made(1)[0].id
+    while not campaign.finished:
+        for task in campaign.next_bundle(1):
+            handed[task.key] += 1
+            if task.candidate.id == doomed:
+                campaign.give_up([task], "the worker died")
+            else:
+                campaign.record(trainer.perform(task))
+    assert handed[doomed, PROXY, 6, 0] == 2
+    assert set(trainer.trained.values()) == {1}
+    assert study.measurements[doomed, PROXY, 6, 0].failure == "the worker died"
+    assert study.states[doomed] == TrialState.FAIL
+    assert len(campaign.ranking) == 7
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sets(st.integers(0, 39), max_size=12), st.randoms(use_true_random=False), st.integers(1, 4))
+def test_a_candidate_that_kills_its_worker_takes_no_other_with_it(deadly, rng, workers):
+    """A worker that dies gives back its whole bundle: what it had finished, what it was at, what it had not begun."""
+    trainer = Trainer()
+    campaign, study = campaign_of(InMemoryStorage())
+    running: list[tuple[list[Task], list[Task]]] = []
+    steps = 0
+    while not campaign.finished:
+        steps += 1
+        assert steps < 1000, "it does not come to an end"
+        while len(running) < workers and (bundle := campaign.next_bundle(workers)):
+            running.append((bundle, list(bundle)))
+        bundle, left = rng.choice(running)
+        task = left.pop(0)
+        if task.candidate.config["n"] in deadly:
+            left.clear()
+            campaign.give_up(bundle, "the worker died")
+        else:
+            campaign.record(trainer.perform(task))
+        running = [pair for pair in running if pair[1]]
+    failed = {name for name, state in study.states.items() if state == TrialState.FAIL}
+    assert failed == {Candidate.of({"n": n}).id for n in deadly}
+    assert len(campaign.ranking) == 40 - len(deadly)
+
+
+def test_a_result_that_nobody_waits_for_is_left_out():
+    campaign, study = campaign_of(InMemoryStorage(), made(3))
+    (task, *_) = campaign.next_bundle(1)
+    campaign.give_up([task], "lost")
+    campaign.record(Trainer().perform(task))
+    assert study.measurements == {}
+
+
+def test_progress_adds_up():
+    events = Events()
+    storage = InMemoryStorage()
+    run_shuffled(campaign_of(storage)[0], Trainer(), random.Random(0), 2, most=45)
+    campaign, _ = campaign_of(storage, progress=events)
+    run_plainly(campaign, Trainer())
+    names = [(name, total, done) for name, total, done, _ in events.stages]
+    assert names == [
+        ("Ranking, 25 epochs", 10, 5),
+        ("Ranking, 100 epochs", 6, 0),
+        ("Finalists, whole data", 2, 0),
+    ]
+    assert events.done == [10, 6, 2]
+    assert events.work == pytest.approx([work for *_, work in events.stages])

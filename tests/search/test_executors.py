@@ -1,0 +1,128 @@
+"""The same work by the inline executor and by real Ray Tune. Ray runs in processes of its own: it starts slowly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from pandas.testing import assert_frame_equal
+from tiny_search import (
+    SPACE,
+    TRAININGS,
+    Said,
+    finish,
+    invoke,
+    read_table,
+    recorded_trainings,
+    search_words,
+    start,
+    write_space,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("executors")
+
+
+@pytest.fixture(scope="module")
+def inline(folder: Path) -> Path:
+    """The run directory of the inline executor, the reference."""
+    assert invoke(*search_words(write_space(folder), folder / "inline")).code == 0
+    return folder / "inline"
+
+
+def on_tune(space: Path, out: Path, workers: int, *more: str) -> Said:
+    words = search_words(space, out, "--executor", "tune", "--workers", str(workers), "--json", *more)
+    return finish(start(words))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_same_scores_on_ray_tune(folder: Path, inline: Path, workers: int):
+    out = folder / f"tune-{workers}"
+    said = on_tune(write_space(folder), out, workers)
+    assert said.code == 0, said.err
+    assert_frame_equal(read_table(out), read_table(inline))
+    assert set(recorded_trainings(out).values()) == {1}
+    assert recorded_trainings(out).total() == TRAININGS
+    ours, theirs = (json.loads((run / "summary.json").read_text()) for run in (out, inline))
+    for name in ("top", "winner", "agreement", "candidates", "evaluated", "failed", "diverged"):
+        assert ours[name] == theirs[name]
+    assert said.json == ours
+    # Ray says nothing: every line on stderr is one of ours.
+    begins = ("There is no test part", "Measuring candidates", "Ranking, ", "Finalists, ")
+    assert all(line.startswith(begins) for line in said.err.splitlines()), said.err
+    weights = [sorted(path.name for path in (run / "finalists").iterdir()) for run in (out, inline)]
+    assert weights[0] == weights[1]
+    for name in weights[0]:
+        assert (out / "finalists" / name).read_bytes() == (inline / "finalists" / name).read_bytes()
+
+
+HOSTILE = (
+    SPACE.replace("import os\n", "import os\nimport signal\nimport sys\n")
+    .replace('    name = "tiny"\n', '    name = "hostile"\n')
+    .replace(
+        "    choices = {",
+        '    choices = {"fate": ["none", "raise", "shape", "kill", "exit", "die in training"], ',
+    )
+    .replace('"width": [2, 4, 8, 16], "activation": ["relu", "tanh", "sigmoid"]', '"width": [2, 4], "activation": ["relu"]')
+    .replace(
+        "        activation = {",
+        """        fate = config["fate"]
+        # This process, or one of Ray's? The candidates' sizes are measured in this one.
+        in_worker = "default_worker" in sys.argv[0]
+        if fate == "raise" and in_worker:
+            raise RuntimeError("only here")  # HERE
+        if fate == "shape" and in_worker:
+            return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes + 1))
+        if fate == "kill" and in_worker and config["width"] == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fate == "exit" and in_worker and config["width"] == 2:
+            os._exit(3)
+        activation = {""",
+    )
+)
+
+
+def scores_of(run: Path) -> dict[tuple[str, str], object]:
+    storage = JournalStorage(JournalFileBackend(str(run / "study.log")))
+    trials = optuna.load_study(study_name="nasproxy", storage=storage).trials
+    return {
+        (trial.params["fate"] + str(trial.params["width"]), name): value["scores"]
+        for trial in trials
+        for name, value in trial.user_attrs.items()
+        if name.startswith("proxy:") and "failure" not in value
+    }
+
+
+def test_workers_that_die_take_nobody_with_them(folder: Path):
+    space = write_space(folder / "hostile", HOSTILE)
+    out = folder / "hostile" / "tune"
+    said = on_tune(space, out, 2)
+    assert said.code == 1, said.err
+    assert "Traceback" not in said.err
+    document = said.json
+    table = read_table(out)
+    reasons = {f"{row['params_fate']}{row['params_width']}": row["reason"] for row in table.to_dict("records")}
+    failed = {name for name, reason in reasons.items() if isinstance(reason, str)}
+    assert failed == {"raise2", "raise4", "shape2", "shape4", "kill2", "exit2"}
+    assert document["failed"] == len(failed)
+    assert set(table["state"]) == {"complete", "failed"}
+    line = next(n for n, text in enumerate(HOSTILE.splitlines(), 1) if text.endswith("# HERE"))
+    assert reasons["raise2"] == f"RuntimeError: only here (my_space.py:{line})"
+    assert "(2, 11)" in reasons["shape2"]
+    for name in ("kill2", "exit2"):
+        assert "worker process died" in reasons[name]
+    assert document["winner"] is not None
+    assert document["evaluated"] == 6
+    inline = folder / "hostile" / "inline"
+    assert invoke(*search_words(space, inline)).code == 0
+    found, expected = scores_of(out), scores_of(inline)
+    shared = found.keys() & expected.keys()
+    assert {name for name, _ in shared} >= {"none2", "none4", "kill4", "exit4", "die in training2"}
+    assert {key: found[key] for key in shared} == {key: expected[key] for key in shared}
+    assert set(recorded_trainings(out).values()) == {1}

@@ -1,0 +1,451 @@
+"""Whole searches in this process; where a process of its own matters, see test_survival and test_executors."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+import torch
+from pandas.testing import assert_frame_equal
+from safetensors.torch import load_file
+from tiny_search import (
+    CANDIDATES,
+    FINALISTS,
+    SPACE,
+    TRAININGS,
+    invoke,
+    journal_lines,
+    read_table,
+    recorded_trainings,
+    search_words,
+    write_space,
+)
+
+from nasproxy.datasets.load import load_dataset
+from nasproxy.errors import InputError, RunError
+from nasproxy.proxies.make import random_proxy
+from nasproxy.proxies.proxy_file import load_proxy, save_proxy
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.run import SearchResult, run_search
+from nasproxy.search.settings import SearchSettings
+from nasproxy.search.space_source import SpaceSource
+
+
+def settings_of(folder: Path, name: str = "run", text: str = SPACE, **changed: Any) -> SearchSettings:
+    facts: dict[str, Any] = {
+        "space": str(write_space(folder, text)),
+        "proxy": "random",
+        "ipc": 2,
+        "epochs": 4,
+        "finalist_epochs": 1,
+        "top_k": 2,
+        "executor": "inline",
+        "out": folder / name,
+    }
+    return SearchSettings(**{**facts, **changed})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    return run_search(settings_of(tmp_path_factory.mktemp("finished")))
+
+
+def test_the_summary_is_the_promised_document(finished: SearchResult):
+    summary = finished.summary
+    assert json.loads((finished.directory / "summary.json").read_text()) == summary
+    promised = ["schema", "space", "dataset", "proxy", "candidates", "evaluated", "diverged", "failed", "top", "winner"]
+    assert [name for name in summary if name in promised] == promised
+    assert (summary["schema"], summary["space"], summary["dataset"], summary["proxy"]) == (1, "tiny", "digits", "random")
+    assert (summary["candidates"], summary["evaluated"], summary["diverged"], summary["failed"]) == (CANDIDATES, CANDIDATES, 0, 0)
+    keys = "rank id config proxy_accuracy whole_accuracy test_accuracy parameters multiply_adds".split()
+    assert [list(entry) for entry in summary["top"]] == [keys] * FINALISTS
+    assert [entry["rank"] for entry in summary["top"]] == [1, 2]
+    assert list(summary["seconds"]) == ["condense", "search", "finalists", "total"]
+    assert all(seconds >= 0 for seconds in summary["seconds"].values())
+    assert summary["run"] == str(finished.directory)
+    assert [(rung["epochs"], rung["candidates"]) for rung in summary["rungs"]] == [(1, CANDIDATES), (4, 6)]
+
+
+def test_the_winner_is_the_finalist_with_the_highest_whole_accuracy(finished: SearchResult):
+    top, winner = finished.summary["top"], finished.summary["winner"]
+    assert winner in top
+    assert winner["whole_accuracy"] == max(entry["whole_accuracy"] for entry in top)
+    weights = load_file(finished.directory / "winner" / "weights.safetensors")
+    kept = load_file(finished.directory / "finalists" / f"{winner['id']}-0.safetensors")
+    assert weights.keys() == kept.keys()
+    assert all(torch.equal(weights[name], kept[name]) for name in kept)
+
+
+def test_the_table_has_a_row_for_each_candidate_best_first(finished: SearchResult):
+    table = finished.table
+    kept = read_table(finished.directory).drop(columns="reason")
+    assert_frame_equal(kept, table[kept.columns], check_dtype=False)
+    assert list(table["rank"]) == list(range(1, CANDIDATES + 1))
+    assert list(table["state"]) == ["complete"] * 6 + ["pruned"] * 6
+    assert list(table["proxy_epochs"]) == [4] * 6 + [1] * 6
+    for part in (table[:6], table[6:]):
+        order = part.sort_values(["proxy_accuracy", "proxy_cross_entropy"], ascending=[False, True])
+        assert list(order["id"]) == list(part["id"])
+    for row in table.to_dict("records"):
+        config = {"width": row["params_width"], "activation": row["params_activation"]}
+        assert Candidate.of(config).id == row["id"]
+        width = row["params_width"]
+        assert row["parameters"] == 256 * width + width + width * 10 + 10
+        assert row["multiply_adds"] == 256 * width + width * 10
+        assert row["proxy_accuracy"] in {n / 400 for n in range(401)}
+    assert table["whole_accuracy"].notna().sum() == FINALISTS
+    assert table.loc[table["whole_accuracy"].notna(), "rank"].tolist() == [1, 2]
+    assert table["reason"].isna().all()
+
+
+def test_the_directory_holds_what_is_promised(finished: SearchResult):
+    names = {path.name for path in finished.directory.iterdir()} - {".lock"}
+    assert names == {
+        "run.json", "proxy.safetensors", "study.log", "results.csv", "summary.json", "report.html", "finalists", "winner",
+    }  # fmt: skip
+    assert load_proxy(finished.directory / "proxy.safetensors").method == "random"
+    facts = json.loads((finished.directory / "run.json").read_text())
+    assert facts["settings"]["preset"] == "quick"
+    assert facts["identity"]["scheduler"] == "halving"
+    assert facts["dataset"]["image_size"] == [16, 16]
+    assert facts["space"]["size"] == CANDIDATES
+    assert "torch" in facts["versions"]
+
+
+def test_each_training_is_done_once(finished: SearchResult):
+    trained = recorded_trainings(finished.directory)
+    assert len(trained) == TRAININGS
+    assert set(trained.values()) == {1}
+
+
+def test_a_finished_run_is_resumed_without_training(finished: SearchResult):
+    before, lines = read_table(finished.directory), len(journal_lines(finished.directory))
+    again = run_search(settings_of(finished.directory.parent), resume=True)
+    assert recorded_trainings(finished.directory).total() == TRAININGS
+    assert len(journal_lines(finished.directory)) < lines + CANDIDATES
+    assert_frame_equal(read_table(finished.directory), before)
+    assert {**again.summary, "seconds": 0, "rungs": 0} == {**finished.summary, "seconds": 0, "rungs": 0}
+
+
+def test_the_same_settings_give_the_same_scores_another_seed_others(finished: SearchResult, tmp_path: Path):
+    same = run_search(settings_of(tmp_path, "same"))
+    other = run_search(settings_of(tmp_path, "other", seed=1))
+    assert_frame_equal(read_table(same.directory), read_table(finished.directory))
+    ours, theirs = (table.set_index("id")["proxy_cross_entropy"] for table in (same.table, other.table))
+    assert not (ours.sort_index() == theirs.sort_index()).any()
+
+
+def test_scores_do_not_depend_on_who_else_takes_part(finished: SearchResult, tmp_path: Path):
+    few = run_search(settings_of(tmp_path, limit=4, scheduler="none"))
+    assert len(few.table) == few.summary["candidates"] == 4
+    full = finished.table[finished.table["state"] == "complete"]
+    both = few.table.merge(full, on="id")
+    assert len(both) > 0, "choose another seed for this test"
+    assert list(both["proxy_cross_entropy_x"]) == list(both["proxy_cross_entropy_y"])
+
+
+def test_a_proxy_file_takes_the_place_of_a_named_proxy(finished: SearchResult, tmp_path: Path):
+    file = save_proxy(random_proxy(load_dataset("digits"), 2, seed=0), tmp_path / "mine.safetensors")
+    found = run_search(settings_of(tmp_path, proxy=str(file)))
+    assert_frame_equal(read_table(found.directory), read_table(finished.directory))
+    assert found.summary["proxy"] == str(file)
+    changed = save_proxy(random_proxy(load_dataset("digits"), 2, seed=1), tmp_path / "mine.safetensors")
+    with pytest.raises(RunError, match="proxy_fingerprint"):
+        run_search(settings_of(tmp_path, proxy=str(changed)), resume=True)
+
+
+def test_repeats_are_averaged(tmp_path: Path):
+    found = run_search(settings_of(tmp_path, limit=3, repeats=2, scheduler="none", top_k=1))
+    assert recorded_trainings(found.directory).total() == 3 * 2 + 2
+    study = optuna.load_study(
+        study_name="nasproxy",
+        storage=optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(found.directory / "study.log"))
+        ),
+    )
+    accuracies = found.table.set_index("id")["proxy_accuracy"]
+    for trial in study.trials:
+        single = [trial.user_attrs[f"proxy:4:{repeat}"]["scores"][-1][1] for repeat in (0, 1)]
+        assert accuracies[trial.user_attrs["id"]] == pytest.approx(sum(single) / 2)
+        assert trial.value == pytest.approx(sum(single) / 2)
+    assert len(list((found.directory / "finalists").iterdir())) == 2
+
+
+def test_a_database_serves_as_well_as_the_journal(finished: SearchResult, tmp_path: Path):
+    address = f"sqlite:///{tmp_path}/study.db"
+    found = run_search(settings_of(tmp_path, storage=address))
+    assert_frame_equal(read_table(found.directory), read_table(finished.directory))
+    assert not (found.directory / "study.log").exists()
+    assert len(optuna.load_study(study_name="nasproxy-run", storage=address).trials) == CANDIDATES
+    again = run_search(settings_of(tmp_path, storage=address), resume=True)
+    assert_frame_equal(read_table(again.directory), read_table(finished.directory))
+
+
+def test_runs_of_one_name_do_not_mix_in_a_shared_database(tmp_path: Path):
+    address = f"sqlite:///{tmp_path}/study.db"
+    run_search(settings_of(tmp_path / "a", storage=address))
+    try:
+        second = run_search(settings_of(tmp_path / "b", storage=address, seed=1))
+    except InputError:
+        return  # refusing is as good
+    alone = run_search(settings_of(tmp_path / "c", seed=1))
+    assert_frame_equal(read_table(second.directory), read_table(alone.directory))
+
+
+def test_configurations_that_make_no_sense_are_left_out_and_counted(tmp_path: Path):
+    text = SPACE + (
+        "\n    def is_valid(self, config, image_size):\n"
+        "        return config['width'] != 16 or f'{image_size[0]} pixels are too few'\n"
+    )
+    notes: list[str] = []
+
+    class Listening:
+        def stage(self, name: str, total: int, *, done: int = 0, work: float | None = None) -> None: ...
+        def advance(self, headline: str = "", work: float = 1.0) -> None: ...
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    found = run_search(settings_of(tmp_path, text=text), progress=Listening())
+    assert found.summary["candidates"] == 9
+    assert set(found.table["params_width"]) == {2, 4, 8}
+    assert any(note.startswith("3 configurations make no sense") for note in notes)
+
+
+HAZARDS = '''
+import torch
+from torch import nn
+
+from nasproxy import SearchSpace
+
+
+class Hazard(nn.Module):
+    def __init__(self, fate):
+        super().__init__()
+        self.fate = fate
+
+    def forward(self, logits):
+        if self.training and self.fate == "raise":
+            raise RuntimeError("a broken dream")  # HERE
+        if self.training and self.fate == "memory":
+            raise torch.OutOfMemoryError("no memory for a dream")
+        if self.training and self.fate == "shape":
+            return logits[:, :3]
+        return logits * 1e38 if self.fate == "diverge" else logits
+
+
+class Hazards(SearchSpace):
+    name = "hazards"
+    choices = {"fate": FATES, "width": [2, 4]}
+
+    def build(self, config, *, in_channels, num_classes, image_size):
+        if config["fate"] == "build":
+            raise ValueError("not this one")
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(config["width"]), nn.LazyLinear(num_classes), Hazard(config["fate"]))
+'''
+
+
+def test_failures_and_divergences_are_counted_and_the_rest_goes_on(tmp_path: Path):
+    fates = '["none", "raise", "memory", "shape", "diverge", "build"]'
+    found = run_search(settings_of(tmp_path, text=HAZARDS.replace("FATES", fates), scheduler="none"))
+    summary, table = found.summary, found.table
+    assert (summary["candidates"], summary["evaluated"], summary["diverged"], summary["failed"]) == (12, 4, 2, 8)
+    assert list(table["state"]) == ["complete"] * 4 + ["failed"] * 8
+    assert list(table["params_fate"][:4]) == ["none", "none", "diverge", "diverge"]
+    assert list(table["rank"][:4]) == [1, 2, 3, 4]
+    assert table["rank"][4:].isna().all()
+    diverged = table[table["diverged"]]
+    assert set(diverged["proxy_accuracy"]) == {0.0}
+    assert diverged["proxy_cross_entropy"].isna().all()
+    reasons = {fate: set(rows["reason"]) for fate, rows in table.groupby("params_fate")}
+    line = next(n for n, text in enumerate(HAZARDS.splitlines(), 1) if text.endswith("# HERE"))
+    assert reasons["raise"] == {f"RuntimeError: a broken dream (my_space.py:{line})"}
+    assert all("no memory for a dream" in reason for reason in reasons["memory"])
+    assert all("not this one (my_space.py:" in reason for reason in reasons["build"])
+    assert all(math.isnan(reason) for reason in reasons["none"] | reasons["diverge"] if isinstance(reason, float))
+    assert summary["winner"]["config"]["fate"] == "none"
+
+
+@pytest.mark.parametrize("fates", ['["raise"]', '["build"]', '["diverge"]'])
+def test_a_space_without_a_single_good_network_comes_to_an_end(tmp_path: Path, fates: str):
+    space = write_space(tmp_path, HAZARDS.replace("FATES", fates))
+    said = invoke(*search_words(space, tmp_path / "run", "--json"))
+    assert "Traceback" not in said.err
+    document = said.json
+    assert "error" not in document, document
+    assert document["candidates"] == 2
+    assert (tmp_path / "run" / "report.html").exists()
+    if fates == '["diverge"]':
+        assert (document["diverged"], document["failed"], said.code) == (2, 0, 0)
+    else:
+        assert (document["evaluated"], document["failed"], document["winner"], said.code) == (0, 2, None, 1)
+    said = invoke(*search_words(space, tmp_path / "run", "--resume"))
+    assert "Traceback" not in said.out + said.err
+    assert said.code == (0 if fates == '["diverge"]' else 1)
+
+
+def test_a_finalist_of_which_one_repeat_failed_does_not_break_the_end(tmp_path: Path):
+    space = settings_of(tmp_path).space
+    unlucky = {candidate.seed(0, 0, "whole") for candidate in map(Candidate.of, SpaceSource.parse(space).load())}
+    text = SPACE.replace("from torch import nn", "import torch\nfrom torch import nn").replace(
+        "        if self.training:",
+        f"        if self.training and torch.initial_seed() in {unlucky}:\n"
+        '            raise RuntimeError("the first of two")\n'
+        "        if self.training:",
+    )
+    found = run_search(settings_of(tmp_path, text=text, limit=3, repeats=2, scheduler="none"))
+    winner = found.summary["winner"]
+    assert set(found.table["state"]) == {"complete"}
+    assert (winner is None) == found.table["whole_accuracy"].isna().all()
+    assert (found.directory / "winner").exists() == (winner is not None)
+    assert found.table["reason"].notna().sum() == FINALISTS
+
+
+def test_another_run_in_the_directory_is_refused_by_what_differs(finished: SearchResult):
+    before = {path: path.read_bytes() for path in finished.directory.rglob("*") if path.is_file()}
+    for changed in ({"seed": 5}, {"epochs": 5}, {"ipc": 3}, {"top_k": 3}, {"limit": 4}, {"repeats": 2}, {"image_size": (8, 8)}):
+        with pytest.raises(RunError, match=next(iter(changed))):
+            run_search(settings_of(finished.directory.parent, **changed), resume=True)
+    with pytest.raises(RunError, match="already holds a run"):
+        run_search(settings_of(finished.directory.parent))
+    assert {path: path.read_bytes() for path in finished.directory.rglob("*") if path.is_file()} == before
+
+
+def test_a_space_whose_choices_changed_is_another_run(tmp_path: Path):
+    run_search(settings_of(tmp_path, limit=2, top_k=1))
+    with pytest.raises(RunError, match="choices"):
+        run_search(settings_of(tmp_path, text=SPACE.replace("[2, 4,", "[3, 4,"), limit=2, top_k=1), resume=True)
+
+
+def test_a_space_whose_build_changed_is_another_run(tmp_path: Path):
+    run_search(settings_of(tmp_path, limit=2, top_k=1))
+    with pytest.raises(RunError):
+        run_search(settings_of(tmp_path, text=SPACE.replace("nn.Tanh", "nn.GELU"), limit=2, top_k=1), resume=True)
+
+
+def test_a_leftover_of_an_interrupted_write_does_no_harm(finished: SearchResult, tmp_path: Path):
+    settings = settings_of(tmp_path)
+    run_search(settings)
+    for name in (".results.csv.77", ".summary.json.77", ".proxy.safetensors.77", "study.log.lock"):
+        (tmp_path / "run" / name).write_bytes(b"half")
+    (tmp_path / "run" / "results.csv").unlink()
+    (tmp_path / "run" / "summary.json").unlink()
+    (tmp_path / "run" / "winner" / "classify.py").write_text("half")
+    run_search(settings, resume=True)
+    assert_frame_equal(read_table(tmp_path / "run"), read_table(finished.directory))
+    assert (tmp_path / "run" / "winner" / "classify.py").read_text() != "half"
+
+
+@pytest.mark.parametrize("missing", ["proxy.safetensors", "finalists", "winner"])
+def test_what_is_missing_from_a_run_is_made_again(finished: SearchResult, tmp_path: Path, missing: str):
+    settings = settings_of(tmp_path)
+    run_search(settings)
+    gone = tmp_path / "run" / missing
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    run_search(settings, resume=True)
+    assert_frame_equal(read_table(tmp_path / "run"), read_table(finished.directory))
+    assert gone.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk takes the right to mount one")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+# Enough for nothing; for run.json; for the proxy and a part of the study; for all but the winner or the report.
+@pytest.mark.parametrize("room", [0, 8, 40, 120, 300])
+def test_a_full_disk_is_an_error_and_the_run_goes_on_where_there_is_space(
+    finished: SearchResult, small_disk: Path, tmp_path: Path, room: int
+):
+    ballast = small_disk / "ballast"
+    with ballast.open("wb") as file:
+        file.write(bytes(2 * 2**20 - room * 1024))
+    words = search_words(write_space(tmp_path), small_disk / "run", "--json")
+    said = invoke(*words)
+    error = said.json["error"]
+    assert said.code in (1, 2)
+    assert error["kind"] in ("write", "run"), error
+    assert "No space left" in error["message"]
+    assert error["hint"]
+    assert "Traceback" not in said.err
+    ballast.unlink()
+    said = invoke(*words, "--resume")
+    assert said.code == 0, said.err
+    assert_frame_equal(read_table(small_disk / "run"), read_table(finished.directory))
+    assert set(recorded_trainings(small_disk / "run").values()) == {1}
+
+
+def test_a_disk_that_cannot_be_written_is_an_error(small_disk: Path, tmp_path: Path):
+    words = search_words(write_space(tmp_path), small_disk / "run")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    said = invoke(*words, "--json")
+    assert said.code in (1, 2)
+    assert "Read-only" in said.json["error"]["message"]
+    assert said.json["error"]["kind"] != "internal"
+
+
+def test_a_run_on_a_disk_that_has_become_read_only_is_an_error(small_disk: Path, tmp_path: Path):
+    words = search_words(write_space(tmp_path), small_disk / "run", "--limit", "2", "--top-k", "1")
+    assert invoke(*words).code == 0
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    said = invoke(*words, "--resume", "--json")
+    assert said.code in (1, 2)
+    assert said.json["error"]["kind"] != "internal", said.json
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"limit": 13}, "--limit 13 is more than the 12"),
+        ({"top_k": 13}, "--top-k 13 is more than the 12"),
+        ({"limit": 3, "top_k": 4}, "--top-k 4 is more than the 3"),
+        ({"ipc": 2000}, "--ipc 2000 was asked for, but class '.*' has"),
+        ({"proxy": "randon"}, "No proxy is called 'randon'"),
+        ({"executor": "tune", "workers": 10_000}, "10000 workers of 1 threads need 10000 cores"),
+        ({"threads_per_worker": 10_000}, "10000 threads need 10000 cores"),
+        ({"image_size": (0, 8)}, "0"),
+        ({"storage": "nonsense://"}, "storage"),
+    ],
+)
+def test_wrong_input_is_refused_before_anything_is_written(tmp_path: Path, changed: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message) as caught:
+        run_search(settings_of(tmp_path, **changed))
+    assert caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["my_space.py"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_is_not_promised_where_there_is_none(tmp_path: Path):
+    with pytest.raises(InputError, match="--device cuda") as caught:
+        run_search(settings_of(tmp_path, device="cuda"))
+    assert "cpu" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_default_directory_is_named_after_space_and_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    found = run_search(settings_of(tmp_path, out=None, limit=2, top_k=1))
+    assert found.directory.parent.resolve() == tmp_path / "runs"
+    assert found.directory.name.endswith("-tiny-random")
+    with pytest.raises(InputError, match="--resume needs"):
+        run_search(settings_of(tmp_path, out=None), resume=True)
+
+
+def test_tables_open_in_plain_pandas(finished: SearchResult):
+    table = pd.read_csv(finished.directory / "results.csv")
+    assert table["diverged"].dtype == bool
+    assert table["rank"].dtype.kind == "i"
