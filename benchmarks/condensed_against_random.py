@@ -29,6 +29,7 @@ from nasproxy.cli.options import parse_image_size
 from nasproxy.cli.output import plain_table, stdout
 from nasproxy.cli.screen import open_screen
 from nasproxy.condensation.recipe import MatchingRecipe
+from nasproxy.coresets.random import check_class_sizes
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import InputError, NasproxyError, RunError, WriteError
@@ -76,8 +77,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     dataset = replace(dataset, name=_plain_name(dataset.name))
     prepare_process(arguments.threads)
     bench = Bench(dataset, arguments, device, resolve_precision(arguments.precision, device))
-    for ipc in arguments.ipc:
-        random_proxy(dataset, ipc, seed=0)  # a class that is too small shows itself before hours of work
+    check_class_sizes(dataset, max(arguments.ipc))  # shows itself before hours of work
     file = arguments.out or RESULTS / f"condensed_against_random_{dataset.name}.json"
     document = _open(file, bench.about())
     _save(document, file)  # so does a place that cannot be written

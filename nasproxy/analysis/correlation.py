@@ -13,6 +13,9 @@ _CHUNK = (
     1_000_000  # Elements resampled at a time; 10,000 resamples of 720 candidates would take half a gigabyte at once.
 )
 
+# Three or four pairs are in perfect order by chance once in six or 24 times; draws from them vary far too little.
+_FEWEST_FOR_INTERVAL = 5
+
 
 @dataclass(frozen=True)
 class RankAgreement:
@@ -71,6 +74,8 @@ def spearman(
         return RankAgreement(None, None, None, count, reason, level)
     rho = float(np.clip(stats.spearmanr(first, second).statistic, -1, 1))
     kendall = float(np.clip(stats.kendalltau(first, second).statistic, -1, 1))
+    if count < _FEWEST_FOR_INTERVAL:
+        return RankAgreement(rho, None, kendall, count, f"an interval takes {_FEWEST_FOR_INTERVAL} pairs", level)
     draws = _bootstrap(first, second, resamples, seed)
     if not len(draws):
         return RankAgreement(rho, None, kendall, count, "every bootstrap draw was constant on one side", level)

@@ -191,18 +191,13 @@ def _describe(config: dict[str, Any]) -> str:
 
 
 def _agreement(agreement: dict[str, Any]) -> str:
-    if agreement["rho"] is None:
-        return f"no rank correlation of the finalists: {agreement['reason']}."
-    text = f"Spearman's rho of the finalists, proxy against whole data: {agreement['rho']:.2f}"
-    if agreement["interval"] is None:
-        return text + "."
-    low, high = agreement["interval"]
-    meaning = (
-        "their order on the proxy is informative"
-        if low > 0
-        else "too few to say that their order on the proxy means anything"
-    )
-    return f"{text} (95 % interval {low:.2f} to {high:.2f}, {agreement['n']} networks): {meaning}."
+    from nasproxy.analysis.correlation import RankAgreement
+    from nasproxy.analysis.explain import explain
+
+    interval = agreement["interval"]
+    found = RankAgreement(**{**agreement, "interval": tuple(interval) if interval else None})
+    # The rest of the explanation is in the report.
+    return " ".join(explain(found)[:2])
 
 
 def _effort(summary: dict[str, Any]) -> str:

@@ -88,11 +88,18 @@ def test_no_rho_comes_with_its_reason(x, y, reason):
 
 def test_draws_that_are_all_constant_leave_no_interval():
     # The one draw of this seed takes the first pair only.
-    seed = next(s for s in range(1000) if not np.random.default_rng(s).integers(3, size=(1, 3)).any())
-    agreement = spearman([1, 2, 3], [1, 3, 2], resamples=1, seed=seed)
-    assert agreement.rho == pytest.approx(0.5)
+    seed = next(s for s in range(100_000) if not np.random.default_rng(s).integers(5, size=(1, 5)).any())
+    agreement = spearman([1, 2, 3, 4, 5], [1, 3, 2, 4, 5], resamples=1, seed=seed)
+    assert agreement.rho == pytest.approx(0.9)
     assert agreement.interval is None
     assert "constant" in agreement.reason
+
+
+def test_four_pairs_have_a_rho_but_no_interval():
+    agreement = spearman([1, 2, 3, 4], [10, 20, 30, 40])
+    assert agreement.rho == 1.0
+    assert agreement.interval is None
+    assert "5 pairs" in agreement.reason
 
 
 @pytest.mark.parametrize("options", [{"resamples": 0}, {"level": 0.0}, {"level": 1.0}])
