@@ -30,6 +30,19 @@ def write_atomically(path: Path, content: bytes) -> Path:
     return path
 
 
+def make_folder(path: Path) -> Path:
+    """Makes a folder and those above it, unless it is there; returns it.
+
+    Raises:
+        WriteError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{path} could not be made: {error.strerror}.", "Choose another folder.") from error
+    return path
+
+
 def cache_folder() -> Path:
     """Where proxies and downloaded datasets are kept: ``NASPROXY_CACHE``, or the user's cache folder."""
     named = os.environ.get("NASPROXY_CACHE")

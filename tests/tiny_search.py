@@ -50,7 +50,7 @@ class Tiny(SearchSpace):
 
 CANDIDATES, FINALISTS, TRAININGS = 12, 2, 12 + 6 + 2
 
-QUICK = "--proxy random --ipc 2 --epochs 4 --finalist-epochs 1 --top-k 2".split()
+QUICK = ["--proxy", "random", "--ipc", "2", "--epochs", "4", "--finalist-epochs", "1", "--top-k", "2"]
 
 TIMES = ["seconds", "whole_seconds"]
 """The columns of ``results.csv`` that differ from run to run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,9 @@ def condense(
             # The last network of an iteration is thrown away: training it further would be wasted.
             if step + 1 < recipe.matching_steps:
                 _train_inner(network, images.detach(), labels, recipe, generator, precision)
+        # The last step's images are in no loss yet.
+        if not bool(torch.isfinite(images).all()):
+            loss = loss.new_tensor(torch.nan)
         losses.append(_finite(float(loss) / (recipe.matching_steps * dataset.num_classes), iteration, recipe))
         if on_iteration is not None:
             on_iteration(iteration + 1, losses[-1])
@@ -160,7 +164,7 @@ def _train_inner(
 
 
 def _finite(loss: float, iteration: int, recipe: MatchingRecipe) -> float:
-    if not torch.isfinite(torch.tensor(loss)):
+    if not math.isfinite(loss):
         raise DivergedError(
             f"The matching loss became {loss} in outer iteration {iteration + 1} of {recipe.iterations}.",
             f"Lower the image learning rate (now {recipe.image_learning_rate}) or use --precision float32.",

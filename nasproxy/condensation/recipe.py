@@ -52,6 +52,8 @@ class MatchingRecipe:
         for name in ("image_learning_rate", "network_learning_rate"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if not 0 <= self.image_momentum < 1:
+            raise InputError(f"image_momentum must be in [0, 1), got {self.image_momentum}.")
         if self.initial not in ("noise", "real"):
             raise InputError(f"initial must be noise or real, got {self.initial!r}.")
 

@@ -7,7 +7,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from nasproxy.datasets.image_dataset import ImageDataset
-from nasproxy.errors import DatasetError
+from nasproxy.errors import DatasetError, InputError
 
 
 def draw_per_class(dataset: ImageDataset, ipc: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
@@ -25,8 +25,11 @@ def check_class_sizes(dataset: ImageDataset, ipc: int) -> None:
     """Makes sure that every class has ``ipc`` training images.
 
     Raises:
+        InputError: ``ipc`` is less than one.
         DatasetError: the smallest class has fewer.
     """
+    if ipc < 1:
+        raise InputError(f"A proxy holds 1 image per class or more, got {ipc}.")
     sizes = torch.bincount(dataset.train.labels, minlength=dataset.num_classes)
     smallest = int(sizes.argmin())
     if sizes[smallest] < ipc:

@@ -16,7 +16,7 @@ from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.coresets.random import draw_per_class
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import ProxyError
-from nasproxy.files import cache_folder
+from nasproxy.files import cache_folder, make_folder
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.versions import library_versions
@@ -55,13 +55,13 @@ def condensed_proxy(
     kept = cached_path("dc", dataset.fingerprint, settings)
     if use_cache and kept.exists():
         try:
-            return load_proxy(kept)
+            return load_matching_proxy(kept, dataset)
         except ProxyError:
             # A damaged cache entry is no error of the user's: it is made again.
             kept.unlink(missing_ok=True)
     made = condense(dataset, recipe, seed=seed, device=device, precision=precision, on_iteration=on_iteration)
     proxy = _proxy_set(dataset, made.images, made.labels, "dc", settings, made.seconds, made.losses)
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(kept.parent)
     save_proxy(proxy, kept)
     return proxy
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ def load_proxy(path: Path) -> ProxySet:
     Raises:
         ProxyError: there is no such file; it is truncated, not safetensors, or not one of nasproxy's.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113, Path.is_file raises for a name that is too long
         raise ProxyError(f"There is no proxy file {path}.", "Make one with nasproxy condense --out FILE.")
     try:
         with safe_open(path, framework="pt") as file:
@@ -60,7 +62,7 @@ def load_proxy(path: Path) -> ProxySet:
         ) from error
     try:
         return _proxy(tensors, json.loads(metadata[_KEY]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ProxyError(
             f"{path} is a safetensors file, but not a proxy that nasproxy {_SCHEMA}.x wrote: {_reason(error)}.",
             "Make one with nasproxy condense --out FILE.",
@@ -72,7 +74,7 @@ def _proxy(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> ProxySet:
         raise ValueError(f"schema {facts['schema']}, expected {_SCHEMA}")
     images, labels = tensors["images"], tensors["labels"]
     class_names = tuple(str(name) for name in facts["class_names"])
-    if images.ndim != 4 or labels.ndim != 1 or len(images) != len(labels) or len(labels) == 0:
+    if images.ndim != 4 or labels.ndim != 1 or len(images) != len(labels) or images.numel() == 0:
         raise ValueError(f"images {tuple(images.shape)} and labels {tuple(labels.shape)} do not belong together")
     if images.dtype != torch.float32 or labels.dtype != torch.int64 or not bool(torch.isfinite(images).all()):
         raise ValueError("expected finite float32 images and int64 labels")
@@ -81,6 +83,8 @@ def _proxy(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> ProxySet:
     scale = facts["normalisation"]
     if images.shape[1] not in (1, 3) or not len(scale["mean"]) == len(scale["std"]) == images.shape[1]:
         raise ValueError(f"{images.shape[1]} channels, {len(scale['mean'])} means and {len(scale['std'])} deviations")
+    if not all(map(math.isfinite, (*scale["mean"], *scale["std"]))) or min(scale["std"]) <= 0:
+        raise ValueError(f"no images are normalised by {scale}")
     return ProxySet(
         images=images,
         labels=labels,

@@ -16,7 +16,7 @@ from torch import nn
 
 from nasproxy.analysis.report import write_report
 from nasproxy.errors import NasproxyError
-from nasproxy.files import write_atomically
+from nasproxy.files import make_folder, write_atomically
 from nasproxy.networks.materialise import materialise
 from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.make import condensed_proxy, random_proxy
@@ -142,7 +142,7 @@ def _costs(plan: Plan, progress: Progress) -> dict[str, Cost]:
 
 def _campaign(plan: Plan, directory: Path, study: Study, costs: Mapping[str, Cost], progress: Progress) -> Campaign:
     def keep_weights(outcome: Outcome) -> None:
-        (directory / "finalists").mkdir(exist_ok=True)
+        make_folder(directory / "finalists")
         # Tied tensors share memory, which safetensors refuses: each is written by itself.
         tensors = {name: value.clone().contiguous() for name, value in outcome.weights.items()}
         write_atomically(_weights_file(directory, outcome.task.candidate.id, outcome.task.repeat), save(tensors))

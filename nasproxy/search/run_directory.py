@@ -11,8 +11,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nasproxy.errors import RunError, WriteError
-from nasproxy.files import write_atomically
+from nasproxy.errors import RunError
+from nasproxy.files import make_folder, write_atomically
 
 
 def default_directory(space: str, proxy: str) -> Path:
@@ -36,10 +36,7 @@ def open_run(directory: Path, facts: Mapping[str, Any], *, resume: bool) -> Iter
         WriteError: it cannot be made.
     """
     _check(directory, facts["identity"], resume=resume)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{directory} could not be made: {error.strerror}.", "Choose another --out.") from error
+    make_folder(directory)
     try:
         with FileLock(directory / ".lock", timeout=0):
             # Between the check above and the lock another process may have begun the run.

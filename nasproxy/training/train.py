@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasproxy.training.augmentation import augment
 from nasproxy.training.precision import autocast
 from nasproxy.training.recipe import TrainingRecipe
 
 _EVALUATION_BATCH = {"cpu": 100, "cuda": 5000}  # on a CPU, what keeps the activations in cache
+_STATISTICS_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ def train(
         evaluate_at: epochs, counted from 1, after which to score; the last one always is.
 
     Returns:
-        The scores in the order of epochs. A training that diverges ends at the score that shows it.
+        The scores in the order of epochs. A training that diverges ends at the score that shows it. Before the
+        recipe's last epoch, batch-norm statistics are estimated anew for the score, see ``settled_statistics``.
     """
     optimizer = torch.optim.SGD(
         model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
@@ -87,10 +91,40 @@ def train(
             group["lr"] = recipe.learning_rate_at(epoch)
         _train_epoch(model, data, recipe, optimizer, generator, precision)
         if epoch + 1 in stops:
-            scores.append(evaluate(model, validation, epoch=epoch + 1, precision=precision))
+            unsettled = epoch + 1 < recipe.epochs
+            with settled_statistics(model, data, precision) if unsettled else contextlib.nullcontext():
+                scores.append(evaluate(model, validation, epoch=epoch + 1, precision=precision))
             if scores[-1].diverged:
                 break
     return scores
+
+
+@contextlib.contextmanager
+def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterator[None]:
+    """Batch-norm statistics of ``data`` under the present weights, for the length of the context.
+
+    A proxy is so small that an epoch is a step or two, and moving averages (a tenth of the new in each step) lag far
+    behind the weights: after 6 steps of 100 a network that will be the best scores as by chance. Successive halving must
+    not cut it for that. Nothing else of the model changes, and its moving averages are put back.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    kept = [(norm.momentum, {name: buffer.clone() for name, buffer in norm.named_buffers()}) for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for a plain average
+        norm.train()
+    if norms:
+        with torch.no_grad(), autocast(precision, data.images.device):
+            for images in data.images.split(_STATISTICS_BATCH):
+                model(images)
+    try:
+        yield
+    finally:
+        for norm, (momentum, buffers) in zip(norms, kept, strict=True):
+            norm.momentum = momentum
+            for name, buffer in norm.named_buffers():
+                buffer.copy_(buffers[name])
 
 
 def _train_epoch(

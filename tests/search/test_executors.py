@@ -69,7 +69,9 @@ HOSTILE = (
         "    choices = {",
         '    choices = {"fate": ["none", "raise", "shape", "kill", "exit", "die in training"], ',
     )
-    .replace('"width": [2, 4, 8, 16], "activation": ["relu", "tanh", "sigmoid"]', '"width": [2, 4], "activation": ["relu"]')
+    .replace(
+        '"width": [2, 4, 8, 16], "activation": ["relu", "tanh", "sigmoid"]', '"width": [2, 4], "activation": ["relu"]'
+    )
     .replace(
         "        activation = {",
         """        fate = config["fate"]

@@ -123,8 +123,9 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match=r"file/run could not be made"), open_run(
-        tmp_path / "file" / "run", FACTS, resume=False
+    with (
+        pytest.raises(WriteError, match=r"file/run could not be made"),
+        open_run(tmp_path / "file" / "run", FACTS, resume=False),
     ):
         pytest.fail("it was let in")
 

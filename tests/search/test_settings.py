@@ -12,9 +12,17 @@ from nasproxy.search.halving import Rung, halving_rungs
 from nasproxy.search.settings import SearchSettings
 from nasproxy.training.recipe import TrainingRecipe
 
-COUNTS = (
-    "ipc epochs repeats top_k finalist_epochs finalist_batch_size limit workers threads_per_worker".split()
-)
+COUNTS = [
+    "ipc",
+    "epochs",
+    "repeats",
+    "top_k",
+    "finalist_epochs",
+    "finalist_batch_size",
+    "limit",
+    "workers",
+    "threads_per_worker",
+]
 
 CHANGED = {
     "dataset": "mnist",

@@ -136,7 +136,10 @@ scores = st.tuples(st.integers(1, 1000), accuracies, st.floats(0, 1e30)) | st.tu
     st.integers(1, 1000), st.just(0.0), st.just(math.inf)
 )
 measurements = st.tuples(
-    st.lists(scores, max_size=4), st.floats(0, 1e6), st.none() | accuracies, st.none() | st.text('aZ0_ "\\\n\x00\x1b\u00e9\u2603', min_size=1)
+    st.lists(scores, max_size=4),
+    st.floats(0, 1e6),
+    st.none() | accuracies,
+    st.none() | st.text('aZ0_ "\\\n\x00\x1b\u00e9\u2603', min_size=1),
 )
 keys = st.tuples(
     st.sampled_from([candidate.id for candidate in CANDIDATES]),
@@ -148,9 +151,7 @@ keys = st.tuples(
 
 @given(st.dictionaries(keys, measurements, max_size=8))
 def test_every_measurement_is_read_back_as_it_was(drawn):
-    found = {
-        key: Measurement(tuple(Score(*row) for row in rows), *rest) for key, (rows, *rest) in drawn.items()
-    }
+    found = {key: Measurement(tuple(Score(*row) for row in rows), *rest) for key, (rows, *rest) in drawn.items()}
     storage = InMemoryStorage()
     study = Study(storage, "nasproxy", CHOICES)
     by_id = {candidate.id: candidate for candidate in CANDIDATES}
@@ -259,9 +260,13 @@ def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path, address, room):
     before = dict(study.measurements)
     file = tmp_path / ("study.db" if address else "study.log")
     size = file.stat().st_size
-    with largest_file(size + room), pytest.raises(WriteError, match="could not be written") as caught:
+
+    def fill_up() -> None:
         for number in range(1000):  # a database has some room inside
             study.record(outcome(CANDIDATES[1], repeat=number, failure="x" * 1000))
+
+    with largest_file(size + room), pytest.raises(WriteError, match="could not be written") as caught:
+        fill_up()
     assert "--resume" in caught.value.hint
     resumed = open_study(tmp_path, address)
     assert before.items() <= resumed.measurements.items()

@@ -1,0 +1,172 @@
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+from tiny_search import invoke, write_space
+
+from nasproxy.cli import main as command_line
+
+HEAVY = ["torch", "torchvision", "ray", "pandas", "scipy", "sklearn", "matplotlib", "pyarrow", "optuna", "numpy"]
+
+LOADED = """
+import contextlib, io, json, sys
+from nasproxy.cli import main
+with contextlib.redirect_stdout(io.StringIO()) as out:
+    try:
+        main.run(sys.argv[1:])
+    except SystemExit as end:
+        code = end.code
+modules = sorted({name.partition(".")[0] for name in sys.modules})
+print(json.dumps({"code": code, "modules": modules, "out": out.getvalue()}))
+"""
+
+
+def loaded_by(*words: str) -> dict:
+    done = subprocess.run([sys.executable, "-c", LOADED, *words], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["search", "--help"], ["condense", "--help"], ["datasets", "list"]]
+)
+def test_what_computes_nothing_loads_nothing_heavy(words):
+    found = loaded_by(*words)
+    assert found["code"] == 0
+    assert found["out"]
+    assert set(found["modules"]) & set(HEAVY) == set()
+
+
+def test_import_of_the_package_loads_nothing_heavy():
+    code = "import sys, nasproxy; print(*(name.partition('.')[0] for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) & set(HEAVY) == set()
+
+
+def test_the_inline_executor_does_not_load_ray(folder):
+    space = write_space(folder)
+    words = [
+        "--executor",
+        "inline",
+        "--proxy",
+        "random",
+        "--ipc",
+        "1",
+        "--epochs",
+        "1",
+        "--finalist-epochs",
+        "1",
+        "--top-k",
+        "1",
+        "--limit",
+        "1",
+        "--json",
+    ]
+    found = loaded_by("search", "--space", str(space), "--out", "run", *words)
+    assert found["code"] == 0
+    assert "torch" in found["modules"]
+    assert "ray" not in found["modules"]
+
+
+def test_version():
+    said = invoke("--version")
+    assert (said.code, said.out, said.err) == (0, f"nasproxy {version('nasproxy')}\n", "")
+
+
+def test_help_names_every_command_and_the_exit_codes():
+    said = invoke("--help")
+    assert said.code == 0
+    for word in ("search", "condense", "report", "proxy", "spaces", "datasets", "--version", "130"):
+        assert word in said.out
+    assert said.err == ""
+
+
+@pytest.mark.parametrize("words", [[], ["spaces"], ["proxy"], ["datasets"]])
+def test_a_command_that_is_missing_shows_the_help(words):
+    said = invoke(*words)
+    assert said.code == 2
+    assert "Usage" in said.out + said.err
+    assert "Error" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (["serch"], ["serch", "search"]),
+        (["spaces", "lst"], ["lst", "list"]),
+        (["search", "--datset", "digits"], ["--datset", "--dataset"]),
+        (["condense", "--iteration", "3"], ["--iteration", "--iterations"]),
+        (["search", "--epochs", "many"], ["--epochs", "integer"]),
+        (["search", "--epochs"], ["--epochs", "argument"]),
+        (["search", "surplus"], ["surplus"]),
+        (["report"], ["run"]),
+    ],
+)
+def test_wrong_usage_is_one_message_that_names_what_was_meant(words, fragments, folder):
+    said = invoke(*words)
+    assert said.code == 2
+    assert said.out == ""
+    for fragment in fragments:
+        assert fragment in said.err
+    assert said.err.count("Error") == 1
+    assert "Traceback" not in said.err
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["serch"], ["search", "--datset", "x"], ["search", "--epochs", "many"], ["report"]])
+def test_wrong_usage_with_json_is_one_document(words):
+    said = invoke(*words, "--json")
+    document = said.json
+    assert said.code == 2
+    assert document["schema"] == 1
+    assert document["error"]["kind"] == "usage"
+    assert list(document["error"]) == ["kind", "message", "hint"]
+    assert "--help" in document["error"]["hint"]
+
+
+class Stop(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_defect_is_called_one(monkeypatch, as_json):
+    def fail(*arguments, **named):
+        raise Stop("something odd")
+
+    monkeypatch.setattr("nasproxy.datasets.catalogue.available_datasets", fail)
+    said = invoke("datasets", "list", *(["--json"] if as_json else []))
+    assert said.code == 1
+    assert "Stop: something odd" in said.err
+    assert "--debug" in said.err
+    assert "Traceback" not in said.err
+    if as_json:
+        assert said.json["error"]["kind"] == "internal"
+    with pytest.raises(Stop):
+        command_line.run(["datasets", "list", "--debug"])
+
+
+def test_debug_shows_the_traceback_of_what_the_user_did_wrong():
+    with pytest.raises(command_line.NasproxyError):
+        command_line.run(["--debug", "spaces", "show", "nothing"])
+    with pytest.raises(command_line.NasproxyError):
+        command_line.run(["spaces", "show", "nothing", "--debug"])
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_is_130(monkeypatch, as_json):
+    def interrupt(*arguments, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nasproxy.datasets.catalogue.available_datasets", interrupt)
+    said = invoke("datasets", "list", *(["--json"] if as_json else []))
+    assert said.code == 130
+    assert "Traceback" not in said.err
+    if as_json:
+        assert said.json["error"]["kind"] == "interrupted"
+
+
+def test_markup_in_what_the_user_wrote_is_shown_as_it_is():
+    said = invoke("spaces", "show", "[red]no[/red]such")
+    assert said.code == 2
+    assert "[red]no[/red]such" in said.err

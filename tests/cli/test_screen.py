@@ -1,0 +1,77 @@
+import os
+import pty
+import re
+import subprocess
+import sys
+
+from rich.console import Console
+
+from nasproxy.cli.screen import PlainScreen
+
+
+def test_plain_lines_say_what_begins_and_ends(capsys):
+    screen = PlainScreen(Console(file=sys.stdout, width=30))
+    screen.stage("Ranking, 6 epochs", 3)
+    for _ in range(3):
+        screen.advance("best 50.0%")
+    screen.note("a note [bold]as it is[/bold] that is longer than thirty columns")
+    screen.stage("Finalists", 5, done=3)
+    screen.advance()
+    screen.advance()
+    screen.close()
+    screen.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Ranking, 6 epochs: 3"
+    assert lines[1] == "a note [bold]as it is[/bold] that is longer than thirty columns"
+    assert re.fullmatch(r"Ranking, 6 epochs: 3 of 3 in \d+\.\d s", lines[2])
+    assert lines[3] == "Finalists: 5, 3 done before"
+    assert re.fullmatch(r"Finalists: 5 of 5 in \d+\.\d s", lines[4])
+    assert len(lines) == 5
+
+
+LIVE = """
+from nasproxy.cli.screen import open_screen
+with open_screen() as screen:
+    screen.note("a note [bold]as it is[/bold]")
+    screen.stage("Ranking", 4, done=1, work=7.1)
+    for work in (4.0, 2.0, 1.0):
+        screen.advance("best 51.0%", work)
+    screen.stage("Finalists", 2)
+    screen.advance("best 61.0%")
+print("result")
+"""
+
+
+def test_a_terminal_gets_a_live_display_on_stderr_alone():
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "NO_COLOR": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", LIVE], stdout=subprocess.PIPE, stderr=theirs, stdin=subprocess.DEVNULL, env=environment
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        except OSError:
+            pass  # the other end is closed
+        assert process.stdout is not None
+        assert process.stdout.read() == b"result\n"
+    os.close(ours)
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    last = [line for line in text.replace("\r", "\n").splitlines() if line.strip()][-2:]
+    assert "a note [bold]as it is[/bold]" in text
+    assert "Ranking" in last[0]
+    assert "4 of 4" in last[0]
+    assert "best 51.0%" in last[0]
+    assert "Finalists" in last[1]
+    assert "1 of 2" in last[1]
+
+
+def test_without_a_terminal_nothing_moves():
+    done = subprocess.run([sys.executable, "-c", LIVE], capture_output=True, text=True, check=True)
+    assert done.stdout == "result\n"
+    assert "\x1b" not in done.stderr
+    assert "\r" not in done.stderr
+    assert "Ranking: 4, 1 done before\n" in done.stderr

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_search import SPACE, Said, invoke, search_words, write_space
+
+KEYS = [
+    "schema",
+    "space",
+    "dataset",
+    "proxy",
+    "candidates",
+    "evaluated",
+    "diverged",
+    "failed",
+    "top",
+    "winner",
+    "seconds",
+    "run",
+]
+ENTRY = ["rank", "id", "config", "proxy_accuracy", "whole_accuracy", "test_accuracy", "parameters", "multiply_adds"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("search")
+
+
+@pytest.fixture(scope="module")
+def plain(home: Path) -> Said:
+    return invoke(*search_words(write_space(home), home / "plain"))
+
+
+@pytest.fixture(scope="module")
+def as_json(home: Path) -> Said:
+    return invoke(*search_words(write_space(home), home / "json", "--json"))
+
+
+def test_json_is_the_promised_document(as_json: Said, home: Path):
+    assert as_json.code == 0
+    document = as_json.json
+    assert [name for name in document if name in KEYS] == KEYS
+    assert [list(entry) for entry in document["top"]] == [ENTRY] * 2
+    assert list(document["winner"]) == ENTRY
+    assert list(document["seconds"]) == ["condense", "search", "finalists", "total"]
+    assert document["run"] == str(home / "json")
+    for entry in document["top"]:
+        assert all(0 <= entry[name] <= 1 for name in ENTRY[3:6])
+
+
+def test_results_go_to_stdout_and_all_else_to_stderr(plain: Said, as_json: Said, home: Path):
+    assert plain.code == 0
+    winner = as_json.json["winner"]
+    for text in (winner["id"], "Winner", "Trust", "Effort", "12 of 12 ranked (12 × 1 epochs → 6 × 4 epochs)"):
+        assert text in plain.out
+    assert str(home / "plain") in plain.out
+    for said in (plain, as_json):
+        for stage in ("Measuring candidates: 12", "Ranking, 1 epochs: 12", "Ranking, 4 epochs: 6", "Finalists"):
+            assert stage in said.err
+            assert stage not in said.out
+        assert "\x1b" not in said.out + said.err
+        assert "There is no test part" in said.err
+
+
+def test_the_finalists_are_listed_in_proxy_order(plain: Said, as_json: Said):
+    rows = [line.split() for line in plain.out.splitlines()]
+    start = next(number for number, row in enumerate(rows) if row[:2] == ["Rank", "Proxy"])
+    for row, entry in zip(rows[start + 1 :], as_json.json["top"], strict=False):
+        assert row[0] == str(entry["rank"])
+        assert row[1] == f"{100 * entry['proxy_accuracy']:.1f}"
+        assert entry["id"] in row
+
+
+def test_one_candidate_is_enough(folder: Path):
+    said = invoke(*search_words(write_space(folder), folder / "run", "--limit", "1", "--top-k", "1", "--json"))
+    assert said.code == 0
+    assert said.json["candidates"] == 1
+    assert said.json["winner"]["rank"] == 1
+
+
+def test_a_run_without_a_name_gets_one(folder: Path):
+    words = search_words(write_space(folder), folder, "--limit", "1", "--top-k", "1", "--json")
+    position = words.index("--out")
+    del words[position : position + 2]
+    first, second = invoke(*words).json["run"], invoke(*words).json["run"]
+    assert Path(first).parent == Path("runs")
+    assert first.endswith("-my-space-random") or first.endswith("-tiny-random")
+    assert second == f"{first}-2"
+    said = invoke(*words, "--resume")
+    assert said.code == 2
+    assert "--out" in said.json["error"]["message"]
+
+
+def test_failures_are_one_in_the_exit_code_and_told(folder: Path):
+    refuse = 'if config["width"] == 2:\n            raise ValueError("[bold]two[/bold] is not enough")'
+    text = SPACE.replace("        activation = {", f"        {refuse}\n        activation = {{")
+    said = invoke(*search_words(write_space(folder, text), folder / "run"))
+    assert said.code == 1
+    assert "3 candidates failed" in said.out
+    assert "ValueError: [bold]two[/bold] is not enough (my_space.py:" in said.out
+
+
+def test_a_proxy_file_of_ones_own(folder: Path, home: Path, as_json: Said):
+    kept = home / "json" / "proxy.safetensors"
+    said = invoke(*search_words(write_space(folder), folder / "run", "--proxy", str(kept), "--json"))
+    assert said.code == 0
+    assert said.json["top"] == as_json.json["top"]
