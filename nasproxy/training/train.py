@@ -104,8 +104,8 @@ def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterat
     """Batch-norm statistics of ``data`` under the present weights, for the length of the context.
 
     A proxy is so small that an epoch is a step or two, and moving averages (a tenth of the new in each step) lag far
-    behind the weights: after 6 steps of 100 a network that will be the best scores as by chance. Successive halving must
-    not cut it for that. Nothing else of the model changes, and its moving averages are put back.
+    behind the weights: after 6 steps of 100 a network that will be the best scores as by chance. Successive halving
+    must not cut it for that. Nothing else of the model changes, and its moving averages are put back.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     kept = [(norm.momentum, {name: buffer.clone() for name, buffer in norm.named_buffers()}) for norm in norms]
