@@ -37,6 +37,7 @@ def main() -> None:
     settings = SearchSettings(
         scheduler="none",
         top_k=arguments.finalists,
+        finalist_epochs=30,
         seed=arguments.seed,
         evaluate_at=EPOCHS,
         out=arguments.out,

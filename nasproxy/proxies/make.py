@@ -59,9 +59,9 @@ def condensed_proxy(
         except ProxyError:
             # A damaged cache entry is no error of the user's: it is made again.
             kept.unlink(missing_ok=True)
+    make_folder(kept.parent)  # before the work, which would be lost without it
     made = condense(dataset, recipe, seed=seed, device=device, precision=precision, on_iteration=on_iteration)
     proxy = _proxy_set(dataset, made.images, made.labels, "dc", settings, made.seconds, made.losses)
-    make_folder(kept.parent)
     save_proxy(proxy, kept)
     return proxy
 

@@ -1,4 +1,4 @@
-"""The executor on Ray Tune: a trial is a bundle of trainings, an iteration of it one training.
+"""The executor on Ray Tune: a trial is a bundle of trainings, an iteration of it a second of them or one.
 
 One Tune experiment carries the whole search. Its search algorithm asks the campaign for the next bundle, its callback
 files every result as it arrives, and its workers are reused from bundle to bundle, so that Tune's own cost is spread
@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -39,6 +40,8 @@ from nasproxy.search.bench import Bench, Payload  # noqa: E402
 from nasproxy.search.campaign import Campaign  # noqa: E402
 from nasproxy.search.task import Outcome, Task  # noqa: E402
 
+_PORTION = 1.0  # seconds of work between two reports
+
 
 class _Worker(tune.Trainable):
     """Performs bundles in a process of Ray's."""
@@ -53,10 +56,15 @@ class _Worker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        outcome = self._bench.perform(self._left.pop(0))
+        began = time.monotonic()
+        outcomes = []
+        # Tune takes tens of milliseconds for a result, longer than a small network trains: they go in portions.
+        while self._left and time.monotonic() - began < _PORTION:
+            outcomes.append(self._bench.perform(self._left.pop(0)))
         # Tune keeps every result; weights go through the object store and are fetched as they arrive.
-        weights = [ray.put(outcome.weights)] if outcome.weights else []
-        return {"outcome": replace(outcome, weights={}), "weights": weights, "done": not self._left}
+        weights = [[ray.put(outcome.weights)] if outcome.weights else [] for outcome in outcomes]
+        plain = [replace(outcome, weights={}) for outcome in outcomes]
+        return {"outcomes": plain, "weights": weights, "done": not self._left}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the study holds all there is to keep."""
@@ -102,10 +110,10 @@ class _Filing(_NotSaved, tune.Callback):
         self.error: NasproxyError | None = None
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        outcome: Outcome = result["outcome"]
-        weights = ray.get(result["weights"][0]) if result["weights"] else {}
+        outcomes: list[Outcome] = result["outcomes"]
         try:
-            self._campaign.record(replace(outcome, weights=weights))
+            for outcome, weights in zip(outcomes, result["weights"], strict=True):
+                self._campaign.record(replace(outcome, weights=ray.get(weights[0]) if weights else {}))
         except NasproxyError as error:
             # Tune turns whatever is raised here into text; run_on_tune raises the error itself.
             self.error = error

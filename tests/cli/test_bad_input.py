@@ -111,7 +111,7 @@ WRONG = {
     "storage": (["--storage", "nonsense"], "run", ["nonsense", "sqlite:///"]),
     "directory of something else": (["--out", "thesis"], "run", ["thesis", "--out"]),
     "directory a file": (["--out", "thesis/chapter.tex"], "run", ["chapter.tex", "--out"]),
-    "directory below a file": (["--out", "thesis/chapter.tex/run"], "run", ["chapter.tex"]),
+    "directory below a file": (["--out", "thesis/chapter.tex/run"], "write", ["chapter.tex"]),
 }
 
 

@@ -34,7 +34,7 @@ def pets(tmp_path: Path) -> Path:
 
 def test_classes_are_folders_in_alphabetical_order(pets: Path) -> None:
     dataset = load_dataset(str(pets))
-    assert dataset.name == str(pets)
+    assert dataset.name == pets.name
     assert dataset.class_names == ("cat", "dog")
     assert (dataset.channels, dataset.image_size) == (1, (6, 8))
     assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [16, 8, 6]
