@@ -69,7 +69,7 @@ def search(
     ] = None,
     top_k: Annotated[int, typer.Option(help="Finalists.", rich_help_panel=WHOLE)] = _D.top_k,
     finalist_epochs: Annotated[
-        int | None, typer.Option(help="Epochs on the whole data.", show_default="12; paper 100", rich_help_panel=WHOLE)
+        int | None, typer.Option(help="Epochs on the whole data.", show_default="8; paper 100", rich_help_panel=WHOLE)
     ] = None,
     finalist_learning_rate: Annotated[
         float, typer.Option(help="Learning rate on the whole data.", rich_help_panel=WHOLE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 # What a few minutes on two cores allow; benchmarks/halving.py says what it keeps of the full ranking, and what longer
 # rungs would.
-_RUNGS = ((0.04, 1 / 5), (0.20, 2 / 15))
+_RUNGS = ((0.04, 1 / 5), (0.20, 1 / 10))
 """(share of all epochs, share of the candidates that goes on)."""
 
 
@@ -33,13 +33,13 @@ def halving_rungs(candidates: int, epochs: int, finalists: int) -> list[Rung]:
     Args:
         candidates: that take part in the first round.
         epochs: of the last round, a training in full.
-        finalists: twice as many take part in the last round, where there are.
+        finalists: one and a half times as many take part in the last round, where there are.
     """
     rungs: list[Rung] = []
     left = candidates
     for share, survive in _RUNGS:
         length = math.ceil(epochs * share)
-        keep = min(left, max(2 * finalists, math.ceil(left * survive)))
+        keep = min(left, max(math.ceil(1.5 * finalists), math.ceil(left * survive)))
         longer = not rungs or length > rungs[-1].epochs
         if keep < left and longer and length < epochs:
             rungs.append(Rung(length, left))

@@ -102,7 +102,7 @@ class SearchSettings:
         return replace(
             self,
             repeats=self.repeats or (1 if quick else 5),
-            finalist_epochs=self.finalist_epochs or (12 if quick else 100),
+            finalist_epochs=self.finalist_epochs or (8 if quick else 100),
             scheduler=self.scheduler or ("halving" if quick else "none"),
         )
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_search import SPACE, Said, invoke, search_words, write_space
+from tiny_search import RUNGS, SPACE, Said, invoke, search_words, write_space
 
 KEYS = [
     "schema",
@@ -52,11 +52,13 @@ def test_json_is_the_promised_document(as_json: Said, home: Path):
 def test_results_go_to_stdout_and_all_else_to_stderr(plain: Said, as_json: Said, home: Path):
     assert plain.code == 0
     winner = as_json.json["winner"]
-    for text in (winner["id"], "Winner", "Trust", "Effort", "12 of 12 ranked (12 × 1 epochs → 6 × 4 epochs)"):
+    rungs = " → ".join(f"{rung.candidates} × {rung.epochs} epochs" for rung in RUNGS)
+    for text in (winner["id"], "Winner", "Trust", "Effort", f"12 of 12 ranked ({rungs})"):
         assert text in plain.out
     assert str(home / "plain") in plain.out
     for said in (plain, as_json):
-        for stage in ("Measuring candidates: 12", "Ranking, 1 epochs: 12", "Ranking, 4 epochs: 6", "Finalists"):
+        ranking = [f"Ranking, {rung.epochs} epochs: {rung.candidates}" for rung in RUNGS]
+        for stage in ("Measuring candidates: 12", *ranking, "Finalists"):
             assert stage in said.err
             assert stage not in said.out
         assert "\x1b" not in said.out + said.err

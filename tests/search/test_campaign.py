@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
+from nasproxy.search.halving import halving_rungs
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Study
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
@@ -22,7 +23,9 @@ from nasproxy.training.train import Score
 
 CHOICES = {"n": list(range(40))}
 SETTINGS = SearchSettings(epochs=100, top_k=2, repeats=1, finalist_epochs=3, scheduler="halving")
-"""Rungs for 40 candidates: 40 × 6, 10 × 25 and 6 × 100 epochs."""
+
+RUNGS = halving_rungs(40, 100, 2)
+"""What these do with 40 candidates; the tests want three rungs."""
 
 
 def made(count: int = 40) -> list[Candidate]:
@@ -145,16 +148,16 @@ def test_the_ranking_is_that_of_successive_halving():
         scores = {c.id: study.measurements[c.id, PROXY, epochs, 0].scores[-1] for c in candidates}
         return sorted(candidates, key=lambda c: (-scores[c.id].accuracy, scores[c.id].cross_entropy, c.id))
 
-    first = best_first(made(), 6)
-    second = best_first(first[:10], 25)
-    third = best_first(second[:6], 100)
-    assert campaign.ranking == third + second[6:] + first[10:]
+    small, middle, full = RUNGS
+    first = best_first(made(), small.epochs)
+    second = best_first(first[: middle.candidates], middle.epochs)
+    third = best_first(second[: full.candidates], full.epochs)
+    assert campaign.ranking == third + second[full.candidates :] + first[middle.candidates :]
     assert campaign.finalists == third[:2]
     expected = {c.id: TrialState.PRUNED for c in made()} | {c.id: TrialState.COMPLETE for c in third}
     assert study.states == expected
-    assert Counter((data, epochs) for _, data, epochs, _ in trainer.trained) == {
-        (PROXY, 6): 40, (PROXY, 25): 10, (PROXY, 100): 6, (WHOLE, 3): 2,
-    }  # fmt: skip
+    trained = Counter((data, epochs) for _, data, epochs, _ in trainer.trained)
+    assert trained == {(PROXY, rung.epochs): rung.candidates for rung in RUNGS} | {(WHOLE, 3): 2}
     assert set(trainer.trained.values()) == {1}
 
 
@@ -222,7 +225,7 @@ class Dying(InMemoryStorage):
 
 
 def test_killed_between_any_two_writes_it_goes_on_to_the_same_end():
-    few = replace(SETTINGS, top_k=1)  # 12 candidates for 6 epochs, then 3 for 100
+    few = replace(SETTINGS, top_k=1)
 
     def run(storage: Dying, writes: int) -> tuple:
         storage.left = writes
@@ -368,9 +371,10 @@ def test_a_training_whose_worker_died_is_handed_out_once_more_then_fails():
                 campaign.give_up([task], "the worker died")
             else:
                 campaign.record(trainer.perform(task))
-    assert handed[doomed, PROXY, 6, 0] == 2
+    epochs = campaign.rungs[0].epochs
+    assert handed[doomed, PROXY, epochs, 0] == 2
     assert set(trainer.trained.values()) == {1}
-    assert study.measurements[doomed, PROXY, 6, 0].failure == "the worker died"
+    assert study.measurements[doomed, PROXY, epochs, 0].failure == "the worker died"
     assert study.states[doomed] == TrialState.FAIL
     assert len(campaign.ranking) == 7
 
@@ -412,14 +416,15 @@ def test_a_result_that_nobody_waits_for_is_left_out():
 def test_progress_adds_up():
     events = Events()
     storage = InMemoryStorage()
-    run_shuffled(campaign_of(storage)[0], Trainer(), random.Random(0), 2, most=45)
+    _, middle, full = RUNGS
+    run_shuffled(campaign_of(storage)[0], Trainer(), random.Random(0), 2, most=40 + 2)
     campaign, _ = campaign_of(storage, progress=events)
     run_plainly(campaign, Trainer())
     names = [(name, total, done) for name, total, done, _ in events.stages]
     assert names == [
-        ("Ranking, 25 epochs", 10, 5),
-        ("Ranking, 100 epochs", 6, 0),
+        (f"Ranking, {middle.epochs} epochs", middle.candidates, 2),
+        (f"Ranking, {full.epochs} epochs", full.candidates, 0),
         ("Finalists, whole data", 2, 0),
     ]
-    assert events.done == [10, 6, 2]
+    assert events.done == [middle.candidates, full.candidates, 2]
     assert events.work == pytest.approx([work for *_, work in events.stages])
