@@ -1,5 +1,8 @@
 """Shape annotations are checked at run time while the tests run."""
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 from jaxtyping import install_import_hook
 
@@ -7,3 +10,11 @@ from jaxtyping import install_import_hook
 torch.set_num_threads(1)
 
 install_import_hook("nasproxy", "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    """What trains in this process flushes denormal numbers to zero; hypothesis refuses to draw floats after that."""
+    torch.set_flush_denormal(False)
+    yield
+    torch.set_flush_denormal(False)

@@ -25,7 +25,7 @@ from nasproxy.cli.output import print_json
 from nasproxy.cli.screen import open_screen
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.errors import InputError, nearest
-from nasproxy.search.settings import PRESETS, SearchSettings
+from nasproxy.search.settings import PRESETS, SearchSettings, check_seed
 
 METHODS = ("dc",)
 METHOD = "Method"
@@ -89,6 +89,7 @@ def condense(
         "real_batch": real_batch,
         "initial": initial,
     }
+    check_seed(seed)
     if ipc < 1:
         raise InputError(f"--ipc must be 1 or more, got {ipc}.")
     base = MatchingRecipe.quick(ipc) if preset == "quick" else MatchingRecipe.paper(ipc)

@@ -17,6 +17,7 @@ from nasproxy.errors import NasproxyError
 # Typer shows its own copy of click's exceptions only through this one.
 _UsageError: Any = typer.BadParameter.__base__
 _ClickException: Any = _UsageError.__base__
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="nasproxy",
@@ -35,14 +36,22 @@ app.add_typer(spaces.app, name="spaces")
 app.add_typer(datasets.app, name="datasets")
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,  # noqa: ARG001, taken by run()
-) -> None:
-    if version:
+def _print_version(asked: bool) -> bool:
+    if asked:
         typer.echo(f"nasproxy {__version__}")
         raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+) -> None:
+    pass
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -53,6 +62,8 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     as_json = "--json" in words
     try:
         code = app(args=words, prog_name="nasproxy", standalone_mode=False)
+        if code == _INTERRUPTED:  # typer's word for Ctrl-C
+            _report("interrupted", "Interrupted.", "", code, as_json=as_json)
     except NasproxyError as error:
         if debug:
             raise
@@ -65,7 +76,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
             sys.exit(2)
         code = _report("usage", message, _usage_hint(error), 2, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
-        code = _report("interrupted", "Interrupted.", "", 130, as_json=as_json)
+        code = _report("interrupted", "Interrupted.", "", _INTERRUPTED, as_json=as_json)
     except Exception as error:
         if debug:
             raise

@@ -45,7 +45,8 @@ def load_dataset(
     size = check_image_size(image_size)
     try:
         # A folder's own name: what is shared of a run must not tell where its data lie.
-        return assemble(Path(name).expanduser().resolve().name, _read(name, data_dir, size, skip_broken=skip_broken))
+        source = _read(name, data_dir, size, skip_broken=skip_broken)
+        return assemble(Path(os.path.abspath(os.path.expanduser(name))).name, source)  # noqa: PTH100, PTH111
     except OSError as error:
         raise DatasetError(
             f"{error.filename or name} cannot be read: {error.strerror or error}.",

@@ -44,6 +44,7 @@ class Campaign:
         study: where results go.
         train_images: number of images in the whole training part.
         keep_weights: called with each training on the whole data before it is recorded.
+        has_weights: whether that was done for a task, by this run or one before.
         progress: what the user sees.
     """
 
@@ -56,6 +57,7 @@ class Campaign:
         *,
         train_images: int,
         keep_weights: Callable[[Outcome], None],
+        has_weights: Callable[[Task], bool],
         progress: Progress,
     ) -> None:
         self._settings = settings
@@ -63,6 +65,7 @@ class Campaign:
         self._study = study
         self._whole_recipe = settings.finalist_recipe(train_images)
         self._keep_weights = keep_weights
+        self._has_weights = has_weights
         self._progress = progress
         self._queue: list[Task] = []
         self._outstanding: dict[Key, Task] = {}
@@ -117,7 +120,7 @@ class Campaign:
     def _advance(self) -> None:
         """Opens the next stage that has something left to do."""
         for stage in self._stages:
-            pending = [task for task in stage.tasks if task.key not in self._study.measurements]
+            pending = [task for task in stage.tasks if not self._is_done(task)]
             if pending:
                 self._queue = longest_first(pending, self._costs)
                 work = sum(predicted_cost(task, self._costs) for task in pending)
@@ -125,6 +128,11 @@ class Campaign:
                 self._progress.stage(stage.name, len(stage.tasks), done=len(stage.tasks) - len(pending), work=work)
                 return
         self.finished = True
+
+    def _is_done(self, task: Task) -> bool:
+        """Whether the result is there, and of a finalist the weights too: the winner is handed over with them."""
+        found = self._study.measurements.get(task.key)
+        return found is not None and (task.data == PROXY or found.failure is not None or self._has_weights(task))
 
     def _run(self, alive: list[Candidate]) -> Iterator[Stage]:
         recipe = self._settings.proxy_recipe()

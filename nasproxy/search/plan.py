@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 
 from nasproxy.coresets.random import check_class_sizes
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
-from nasproxy.errors import InputError, nearest
+from nasproxy.errors import InputError, RunError, nearest
 from nasproxy.proxies.make import PROXIES, load_matching_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.candidate import Candidate
@@ -22,6 +23,7 @@ from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import SpaceSource
+from nasproxy.search.study import open_storage
 from nasproxy.training.precision import resolve_precision
 from nasproxy.versions import library_versions, machine_facts
 
@@ -80,12 +82,26 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
     if settings.out is None and resume:
         raise InputError("--resume needs the --out directory of the run to resume.", "Pass --out DIR.")
     directory = settings.out or default_directory(space.name, settings.proxy)
+    _check_storage(settings, directory)
     return Plan(settings, dataset, source, space, candidates, device, workers, given, invalid, directory)
 
 
 def _check_proxy_name(name: str) -> None:
     if name not in PROXIES and not Path(name).is_file():
         raise InputError(f"No proxy is called {name!r}, and there is no file of that name.", nearest(name, PROXIES))
+
+
+def _check_storage(settings: SearchSettings, directory: Path) -> None:
+    """Makes sure that a storage of the user's opens, and that no other run has left a study of this name in it."""
+    if settings.storage is None:
+        return
+    name = study_name(settings, directory)
+    taken = name in optuna.get_all_study_names(open_storage(directory, settings.storage))
+    if taken and not (directory / "run.json").exists():
+        raise RunError(
+            f"The storage holds a study {name} already, and {directory} no run to go with it.",
+            "Choose an --out of another name.",
+        )
 
 
 def run_facts(plan: Plan) -> dict[str, Any]:
@@ -106,7 +122,13 @@ def run_facts(plan: Plan) -> dict[str, Any]:
     proxy = {"proxy_fingerprint": _proxy_digest(plan.given_proxy)} if plan.given_proxy else {}
     return {
         "schema": 1,
-        "identity": {**plan.settings.identity(), "fingerprint": dataset.fingerprint, "choices": choices, **proxy},
+        "identity": {
+            **plan.settings.identity(),
+            "fingerprint": dataset.fingerprint,
+            "choices": choices,
+            "space_text": hashlib.sha256(plan.source.text.encode()).hexdigest()[:16],
+            **proxy,
+        },
         "settings": plan.settings.as_json(),
         "dataset": described,
         "space": {"name": space.name, "size": len(space), "choices": choices},
@@ -117,3 +139,9 @@ def run_facts(plan: Plan) -> dict[str, Any]:
 
 def _proxy_digest(proxy: ProxySet) -> str:
     return hashlib.blake2b(proxy.images.numpy().tobytes() + proxy.labels.numpy().tobytes(), digest_size=8).hexdigest()
+
+
+def study_name(settings: SearchSettings, directory: Path) -> str:
+    """What the study is called in its storage."""
+    # In a storage of the user's, several runs may live side by side.
+    return "nasproxy" if settings.storage is None else f"nasproxy-{directory.name}"

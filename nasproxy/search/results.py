@@ -61,7 +61,7 @@ def summarise(campaign: Campaign, candidates: Sequence[Candidate], table: pd.Dat
     ]
     best = max(
         trained,
-        key=lambda entry: (entry["whole_accuracy"], -rows[entry["id"]]["whole_cross_entropy"], -entry["rank"]),
+        key=lambda entry: (entry["whole_accuracy"], -_or_infinite(rows[entry["id"]]), -entry["rank"]),
         default=None,
     )
     return {
@@ -123,6 +123,12 @@ def _entry(rank: int, candidate: Candidate, row: Mapping[str, Any]) -> dict[str,
         "parameters": int(row["parameters"]),
         "multiply_adds": int(row["multiply_adds"]),
     }
+
+
+def _or_infinite(row: Mapping[str, Any]) -> float:
+    """A finalist's cross-entropy; the table has none for one that diverged."""
+    value = row["whole_cross_entropy"]
+    return math.inf if pd.isna(value) else float(value)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -27,7 +27,7 @@ from nasproxy.search.campaign import Campaign
 from nasproxy.search.costs import Cost, measure_cost
 from nasproxy.search.graph_source import WinnerError
 from nasproxy.search.inline import run_inline
-from nasproxy.search.plan import Plan, make_plan, run_facts
+from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
 from nasproxy.search.results import results_table, summarise
 from nasproxy.search.run_directory import open_run, write_json
 from nasproxy.search.settings import SearchSettings
@@ -78,7 +78,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     with open_run(directory, run_facts(plan), resume=resume):
         proxy, condense_seconds = _proxy(plan, directory, progress)
         storage = open_storage(directory, plan.settings.storage)
-        study = Study(storage, _study_name(plan.settings, directory), plan.space.choices)
+        study = Study(storage, study_name(plan.settings, directory), plan.space.choices)
         costs = _costs(plan, progress)
         campaign = _campaign(plan, directory, study, costs, progress)
         try:
@@ -154,6 +154,7 @@ def _campaign(plan: Plan, directory: Path, study: Study, costs: Mapping[str, Cos
         study,
         train_images=len(plan.dataset.train),
         keep_weights=keep_weights,
+        has_weights=lambda task: _weights_file(directory, task.candidate.id, task.repeat).exists(),
         progress=progress,
     )
 
@@ -200,7 +201,9 @@ def _hand_over(plan: Plan, summary: Mapping[str, Any], directory: Path, progress
     winner = summary["winner"]
     if winner is None:
         return None
-    weights = load_file(_weights_file(directory, winner["id"], 0))
+    # Of several repeats, the first that succeeded.
+    files = (_weights_file(directory, winner["id"], repeat) for repeat in range(plan.settings.repeats or 1))
+    weights = load_file(next(file for file in files if file.exists()))
     model = _rebuilt(plan, winner["config"])
     model.load_state_dict(weights)
     try:
@@ -232,8 +235,3 @@ def _rebuilt(plan: Plan, config: Mapping[str, Any]) -> nn.Module:
 
 def _weights_file(directory: Path, candidate_id: str, repeat: int) -> Path:
     return directory / "finalists" / f"{candidate_id}-{repeat}.safetensors"
-
-
-def _study_name(settings: SearchSettings, directory: Path) -> str:
-    # In a storage of the user's, several runs may live side by side.
-    return "nasproxy" if settings.storage is None else f"nasproxy-{directory.name}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nasproxy.errors import RunError
+from nasproxy.errors import RunError, WriteError
 from nasproxy.files import make_folder, write_atomically
 
 
@@ -37,17 +37,22 @@ def open_run(directory: Path, facts: Mapping[str, Any], *, resume: bool) -> Iter
     """
     _check(directory, facts["identity"], resume=resume)
     make_folder(directory)
+    lock = FileLock(directory / ".lock", timeout=0)
     try:
-        with FileLock(directory / ".lock", timeout=0):
-            # Between the check above and the lock another process may have begun the run.
-            _check(directory, facts["identity"], resume=resume)
-            if not (directory / "run.json").exists():
-                write_json(directory / "run.json", facts)
-            yield directory
+        lock.acquire()
     except Timeout as error:
         raise RunError(
             f"Another process is working in {directory}.", "Wait for it, or choose another --out."
         ) from error
+    except OSError as error:
+        raise WriteError(f"{directory} cannot be written: {error.strerror}.", "Choose another --out.") from error
+    with lock:
+        lock.release()  # the context has taken it once more
+        # Between the check above and the lock another process may have begun the run.
+        _check(directory, facts["identity"], resume=resume)
+        if not (directory / "run.json").exists():
+            write_json(directory / "run.json", facts)
+        yield directory
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> Path:
@@ -60,12 +65,12 @@ def _check(directory: Path, identity: Mapping[str, Any], *, resume: bool) -> Non
         raise RunError(f"{directory} is a file.", "Choose another --out.")
     file = directory / "run.json"
     if not file.exists():
-        if directory.exists() and any(path.name != ".lock" for path in directory.iterdir()):
+        if directory.exists() and any(not path.name.startswith(".") for path in directory.iterdir()):
             raise RunError(f"{directory} holds files, but no run.", "Choose an empty or new --out.")
         return
     try:
-        there = json.loads(file.read_text(encoding="utf-8"))["identity"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        there = dict(json.loads(file.read_text(encoding="utf-8"))["identity"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file} cannot be read: {error}.", "Choose another --out.") from error
     if not resume:
         raise RunError(f"{directory} already holds a run.", "Go on with it by --resume, or choose another --out.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,9 @@ class SearchSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{_option(name)} must be 1 or more, got {value}.")
-        if not self.gpus_per_worker > 0:
-            raise InputError(f"--gpus-per-worker must be above 0, got {self.gpus_per_worker}.")
-        if self.seed < 0:
-            raise InputError(f"--seed must be 0 or more, got {self.seed}.")
+        if not 0 < self.gpus_per_worker < math.inf:
+            raise InputError(f"--gpus-per-worker must be a number above 0, got {self.gpus_per_worker}.")
+        check_seed(self.seed)
         if any(not 1 <= epoch <= self.epochs for epoch in self.evaluate_at):
             raise InputError(f"Scores can be taken after epochs 1 to {self.epochs}, got {self.evaluate_at}.")
         self.finalist_recipe(1000)
@@ -155,6 +155,16 @@ _POSITIVE = (
     "workers",
     "threads_per_worker",
 )
+
+
+def check_seed(seed: int) -> None:
+    """Makes sure that PyTorch can take a seed.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed must be between 0 and {2**63 - 1}, got {seed}.")
 
 
 def _option(name: str) -> str:

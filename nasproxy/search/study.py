@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,13 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._storage import JournalOperation
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from nasproxy.errors import RunError, WriteError
 from nasproxy.search.candidate import Candidate
@@ -67,7 +71,13 @@ class Study:
         self.measurements: dict[Key, Measurement] = {}
         self.states: dict[str, TrialState] = {}
         self._id = self._open(name)
-        self._read()
+        try:
+            self._read()
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"The study {name} holds what no search of nasproxy wrote: {type(error).__name__} {error}.",
+                "Choose another --out, or another --storage.",
+            ) from error
 
     def record(self, outcome: Outcome) -> None:
         """Stores one measurement, durably, before it returns."""
@@ -169,18 +179,27 @@ def open_storage(directory: Path, address: str | None) -> BaseStorage:
             ) from error
     journal = directory / "study.log"
     journal.with_name("study.log.lock").unlink(missing_ok=True)
+    _mend(journal)
     try:
-        _drop_half_line(journal)
         return JournalStorage(JournalFileBackend(str(journal)))
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{journal} is damaged: {error}", "Start again in another --out.") from error
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise RunError(f"{journal} is damaged: {error}.", "Start again in another --out.") from error
 
 
-def _drop_half_line(journal: Path) -> None:
+def _mend(journal: Path) -> None:
+    """Cuts a half-written last line off; any other line that is no operation of Optuna's is an error."""
     if not journal.exists():
         return
     content = journal.read_bytes()
     whole = content.rfind(b"\n") + 1
+    known = {int(operation) for operation in JournalOperation}
+    for number, line in enumerate(content[:whole].splitlines(), 1):
+        try:
+            sound = json.loads(line)["op_code"] in known
+        except (ValueError, KeyError, TypeError):
+            sound = False
+        if not sound:
+            raise RunError(f"{journal} is damaged in line {number}.", "Start again in another --out.")
     if whole < len(content):
         with journal.open("r+b") as file:
             file.truncate(whole)
@@ -190,9 +209,10 @@ def _drop_half_line(journal: Path) -> None:
 def _writing() -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, SQLAlchemyError, StorageInternalError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(getattr(error, "orig", None) or error)
         raise WriteError(
-            f"The study could not be written: {error.strerror or error}.",
+            f"The study could not be written: {reason}.",
             "Free some space and go on with --resume; nothing that was measured before is lost.",
         ) from error
 

@@ -8,6 +8,7 @@ over many candidates and data are loaded once per worker.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import tempfile
@@ -152,7 +153,9 @@ def run_on_tune(campaign: Campaign, payload: Payload, *, workers: int, gpus_per_
             run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[filing]),
         )
         try:
-            tuner.fit()
+            # Stdout is for results; Ray writes there when a worker dies, however it is asked not to.
+            with contextlib.redirect_stdout(io.StringIO()):
+                tuner.fit()
         except tune.TuneError:
             if filing.error is not None:
                 raise filing.error from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from nasproxy.errors import InputError, nearest
@@ -35,7 +36,7 @@ class TrainingRecipe:
             raise InputError(f"A training takes 1 epoch or more, got {self.epochs}.")
         if self.batch_size < 1:
             raise InputError(f"A batch holds 1 image or more, got {self.batch_size}.")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise InputError(f"The learning rate must be above 0, got {self.learning_rate}.")
         if self.augmentation not in AUGMENTATIONS:
             raise InputError(

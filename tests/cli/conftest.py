@@ -1,8 +1,10 @@
 """Commands run in a folder of their own, with a cache of their own, outside a terminal, in 80 columns."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +16,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: py
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Those that searches set are set back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -100,6 +100,7 @@ def campaign_of(
         study,
         train_images=100,
         keep_weights=(kept if kept is not None else []).append,
+        has_weights=lambda task: True,
         progress=progress or Events(),
     )
     return campaign, study

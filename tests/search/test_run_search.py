@@ -200,7 +200,8 @@ def test_a_database_serves_as_well_as_the_journal(finished: SearchResult, tmp_pa
     found = run_search(settings_of(tmp_path, storage=address))
     assert_frame_equal(read_table(found.directory), read_table(finished.directory))
     assert not (found.directory / "study.log").exists()
-    assert len(optuna.load_study(study_name="nasproxy-run", storage=address).trials) == CANDIDATES
+    (name,) = optuna.get_all_study_names(address)
+    assert len(optuna.load_study(study_name=name, storage=address).trials) == CANDIDATES
     again = run_search(settings_of(tmp_path, storage=address), resume=True)
     assert_frame_equal(read_table(again.directory), read_table(finished.directory))
 
@@ -214,6 +215,15 @@ def test_runs_of_one_name_do_not_mix_in_a_shared_database(tmp_path: Path):
         return  # refusing is as good
     alone = run_search(settings_of(tmp_path / "c", seed=1))
     assert_frame_equal(read_table(second.directory), read_table(alone.directory))
+
+
+def test_a_run_begun_anew_in_a_shared_database_takes_nothing_from_the_one_before(tmp_path: Path):
+    address = f"sqlite:///{tmp_path}/study.db"
+    before = run_search(settings_of(tmp_path, storage=address))
+    shutil.rmtree(before.directory)
+    anew = run_search(settings_of(tmp_path, storage=address, seed=1))
+    alone = run_search(settings_of(tmp_path, "alone", seed=1))
+    assert_frame_equal(read_table(anew.directory), read_table(alone.directory))
 
 
 def test_configurations_that_make_no_sense_are_left_out_and_counted(tmp_path: Path):
