@@ -163,8 +163,10 @@ def check_seed(seed: int) -> None:
     Raises:
         InputError: it cannot.
     """
-    if not 0 <= seed < 2**63:
-        raise InputError(f"--seed must be between 0 and {2**63 - 1}, got {seed}.")
+    if seed < 0:
+        raise InputError(f"--seed must be 0 or more, got {seed}.")
+    if seed >= 2**63:
+        raise InputError(f"--seed must be less than 2 to the power of 63, got {seed}.")
 
 
 def _option(name: str) -> str:

@@ -218,12 +218,12 @@ def test_runs_of_one_name_do_not_mix_in_a_shared_database(tmp_path: Path):
 
 
 def test_a_run_begun_anew_in_a_shared_database_takes_nothing_from_the_one_before(tmp_path: Path):
-    address = f"sqlite:///{tmp_path}/study.db"
-    before = run_search(settings_of(tmp_path, storage=address))
-    shutil.rmtree(before.directory)
-    anew = run_search(settings_of(tmp_path, storage=address, seed=1))
-    alone = run_search(settings_of(tmp_path, "alone", seed=1))
-    assert_frame_equal(read_table(anew.directory), read_table(alone.directory))
+    settings = settings_of(tmp_path, storage=f"sqlite:///{tmp_path}/study.db")
+    run_search(settings)
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(InputError, match="holds a study nasproxy-run already"):
+        run_search(settings)
+    assert not (tmp_path / "run").exists()
 
 
 def test_configurations_that_make_no_sense_are_left_out_and_counted(tmp_path: Path):
