@@ -53,7 +53,7 @@ QUICK = ["--proxy", "random", "--ipc", "2", "--epochs", "4", "--finalist-epochs"
 
 CANDIDATES, FINALISTS = 12, 2
 RUNGS = halving_rungs(CANDIDATES, 4, FINALISTS)
-"""What ``QUICK`` does with them; the tests want two rungs."""
+"""What ``QUICK`` does with them, whatever the cuts are."""
 
 TRAININGS = sum(rung.candidates for rung in RUNGS) + FINALISTS
 

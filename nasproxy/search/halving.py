@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # What a few minutes on two cores allow; benchmarks/halving.py says what it keeps of the full ranking, and what longer
 # rungs would.
-_RUNGS = ((0.04, 1 / 5), (0.20, 1 / 10))
-"""(share of all epochs, share of the candidates that goes on)."""
+CUTS = ((0.04, 1 / 5), (0.20, 1 / 10))
+"""The cuts of the quick preset: after which share of all epochs, and the share of the candidates that goes on."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class Rung:
     candidates: int
 
 
-def halving_rungs(candidates: int, epochs: int, finalists: int) -> list[Rung]:
+def halving_rungs(
+    candidates: int, epochs: int, finalists: int, cuts: Sequence[tuple[float, float]] = CUTS
+) -> list[Rung]:
     """The rounds of a search in which most candidates are cut early.
 
     A survivor's longer training starts anew: a round costs four or more times what the one before gave it, so that
@@ -34,10 +37,12 @@ def halving_rungs(candidates: int, epochs: int, finalists: int) -> list[Rung]:
         candidates: that take part in the first round.
         epochs: of the last round, a training in full.
         finalists: one and a half times as many take part in the last round, where there are.
+        cuts: share of all epochs and share of the candidates that goes on, first cut first; one that would keep all,
+            or come no later than the one before, is left out.
     """
     rungs: list[Rung] = []
     left = candidates
-    for share, survive in _RUNGS:
+    for share, survive in cuts:
         length = math.ceil(epochs * share)
         keep = min(left, max(math.ceil(1.5 * finalists), math.ceil(left * survive)))
         longer = not rungs or length > rungs[-1].epochs

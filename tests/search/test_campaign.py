@@ -25,7 +25,7 @@ CHOICES = {"n": list(range(40))}
 SETTINGS = SearchSettings(epochs=100, top_k=2, repeats=1, finalist_epochs=3, scheduler="halving")
 
 RUNGS = halving_rungs(40, 100, 2)
-"""What these do with 40 candidates; the tests want three rungs."""
+"""What these do with 40 candidates, whatever the cuts are."""
 
 
 def made(count: int = 40) -> list[Candidate]:
@@ -149,14 +149,16 @@ def test_the_ranking_is_that_of_successive_halving():
         scores = {c.id: study.measurements[c.id, PROXY, epochs, 0].scores[-1] for c in candidates}
         return sorted(candidates, key=lambda c: (-scores[c.id].accuracy, scores[c.id].cross_entropy, c.id))
 
-    small, middle, full = RUNGS
-    first = best_first(made(), small.epochs)
-    second = best_first(first[: middle.candidates], middle.epochs)
-    third = best_first(second[: full.candidates], full.epochs)
-    assert campaign.ranking == third + second[full.candidates :] + first[middle.candidates :]
-    assert campaign.finalists == third[:2]
-    expected = {c.id: TrialState.PRUNED for c in made()} | {c.id: TrialState.COMPLETE for c in third}
-    assert study.states == expected
+    expected: list[Candidate] = []
+    alive = made()
+    for rung in RUNGS:
+        alive, eliminated = alive[: rung.candidates], alive[rung.candidates :]
+        expected = eliminated + expected
+        alive = best_first(alive, rung.epochs)
+    assert campaign.ranking == alive + expected
+    assert campaign.finalists == alive[:2]
+    states = {c.id: TrialState.PRUNED for c in made()} | {c.id: TrialState.COMPLETE for c in alive}
+    assert study.states == states
     trained = Counter((data, epochs) for _, data, epochs, _ in trainer.trained)
     assert trained == {(PROXY, rung.epochs): rung.candidates for rung in RUNGS} | {(WHOLE, 3): 2}
     assert set(trainer.trained.values()) == {1}
@@ -417,15 +419,14 @@ def test_a_result_that_nobody_waits_for_is_left_out():
 def test_progress_adds_up():
     events = Events()
     storage = InMemoryStorage()
-    _, middle, full = RUNGS
+    after = RUNGS[1:]
     run_shuffled(campaign_of(storage)[0], Trainer(), random.Random(0), 2, most=40 + 2)
     campaign, _ = campaign_of(storage, progress=events)
     run_plainly(campaign, Trainer())
     names = [(name, total, done) for name, total, done, _ in events.stages]
     assert names == [
-        (f"Ranking, {middle.epochs} epochs", middle.candidates, 2),
-        (f"Ranking, {full.epochs} epochs", full.candidates, 0),
+        *((f"Ranking, {rung.epochs} epochs", rung.candidates, 2 * (rung == after[0])) for rung in after),
         ("Finalists, whole data", 2, 0),
     ]
-    assert events.done == [middle.candidates, full.candidates, 2]
+    assert events.done == [*(rung.candidates for rung in after), 2]
     assert events.work == pytest.approx([work for *_, work in events.stages])

@@ -1,5 +1,4 @@
 import itertools
-import math
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -37,14 +36,18 @@ def test_no_rung_repeats_the_epochs_of_another(search):
     assert len({rung.epochs for rung in rungs}) == len(rungs), rungs
 
 
-@given(searches())
-def test_more_than_the_finalists_train_in_full_where_there_are_as_many(search):
-    candidates, epochs, finalists = search
-    assert halving_rungs(candidates, epochs, finalists)[-1].candidates >= min(candidates, math.ceil(1.5 * finalists))
+CUTS = ((0.1, 0.5), (0.25, 0.1))
 
 
-def test_the_rungs_of_the_quick_preset():
-    assert halving_rungs(720, 100, 10) == [Rung(4, 720), Rung(20, 144), Rung(100, 15)]
+def test_each_cut_stands_where_the_schedule_says():
+    assert halving_rungs(720, 100, 10, CUTS) == [Rung(10, 720), Rung(25, 360), Rung(100, 36)]
+    assert halving_rungs(720, 30, 10, CUTS) == [Rung(3, 720), Rung(8, 360), Rung(30, 36)]
+    assert halving_rungs(720, 100, 10, ()) == [Rung(100, 720)]
+
+
+def test_half_as_many_again_as_the_finalists_train_in_full():
+    assert halving_rungs(720, 100, 50, CUTS)[-1] == Rung(100, 75)
+    assert halving_rungs(60, 100, 50, CUTS) == [Rung(100, 60)]
 
 
 def test_nothing_is_cut_where_there_is_nothing_to_gain():

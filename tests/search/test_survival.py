@@ -104,7 +104,7 @@ def test_killed_at_any_stage_and_resumed_the_table_is_the_same(tmp_path: Path, r
     check_equals(run, reference)
 
 
-def test_ctrl_c_says_how_to_go_on_and_that_works(tmp_path: Path, reference: Path):
+def test_ctrl_c_says_how_to_go_on_and_that_works(tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch):
     write_space(tmp_path / "a folder")
     run = tmp_path / "a folder" / "a run"
     words = search_words(Path("my_space.py"), Path("a run"))
@@ -112,10 +112,15 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(tmp_path: Path, reference: Path
     wait_until(lambda: lines_of(run) >= 4, process)
     # While it stands still, nobody else may work on the run.
     process.send_signal(signal.SIGSTOP)
-    for more in ((), ("--resume",)):
-        said = invoke(*search_words(tmp_path / "a folder" / "my_space.py", run, "--json"), *more)
+    journal = (run / "study.log").read_bytes()
+    others = search_words(Path("my_space.py"), Path("a run"), "--json")
+    monkeypatch.chdir(tmp_path / "a folder")
+    for more, reason in (((), "already holds a run"), (("--resume",), "Another process")):
+        said = invoke(*others, *more)
         assert said.code == 2
         assert said.json["error"]["kind"] == "run"
+        assert reason in said.json["error"]["message"]
+    assert (run / "study.log").read_bytes() == journal
     process.send_signal(signal.SIGCONT)
     process.send_signal(signal.SIGINT)
     said = finish(process)
@@ -131,21 +136,6 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(tmp_path: Path, reference: Path
     assert again.returncode == 0, again.stderr
     check_equals(run, reference)
     assert "Interrupted" in said.err
-
-
-def test_a_live_run_is_refused_to_others_by_name(tmp_path: Path):
-    run = tmp_path / "run"
-    words = search_words(write_space(tmp_path), run)
-    process = start(words, seconds=STEP)
-    wait_until(lambda: lines_of(run) >= 2, process)
-    process.send_signal(signal.SIGSTOP)
-    journal = (run / "study.log").read_bytes()
-    said = invoke(*words, "--resume")
-    process.kill()
-    finish(process)
-    assert said.code == 2
-    assert "Another process" in said.err
-    assert (run / "study.log").read_bytes() == journal
 
 
 def test_other_settings_are_refused_by_name(reference: Path):
@@ -188,6 +178,17 @@ def test_killed_on_ray_tune_and_resumed_the_table_is_the_same(tmp_path: Path, re
     check_equals(run, reference)
 
 
+def wait_for_the_end_of_session(leader: int) -> None:
+    for _ in range(600):
+        left = subprocess.run(
+            ["ps", "-s", str(leader), "-o", "args="], capture_output=True, text=True, check=False
+        ).stdout
+        if not left:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"still there:\n{left}")
+
+
 @pytest.mark.slow
 def test_ctrl_c_on_ray_tune_ends_all_processes(tmp_path: Path, reference: Path):
     run = tmp_path / "run"
@@ -200,5 +201,6 @@ def test_ctrl_c_on_ray_tune_ends_all_processes(tmp_path: Path, reference: Path):
     assert "Traceback" not in said.err
     assert said.out == ""
     assert "--resume" in said.err
+    wait_for_the_end_of_session(process.pid)
     finish_here(words)
     check_equals(run, reference)
