@@ -59,6 +59,30 @@ def search(
         int | None,
         typer.Option(help="Trainings averaged for a score.", show_default="1; paper 5", rich_help_panel=RANK),
     ] = None,
+    max_parameters: Annotated[
+        int | None, typer.Option(help="Leave out larger candidates.", rich_help_panel=RANK)
+    ] = None,
+    max_multiply_adds: Annotated[
+        int | None, typer.Option(help="Leave out candidates that take more for an image.", rich_help_panel=RANK)
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="accuracy, and parameters or multiply-adds beside it; repeat it to rank by Pareto fronts.",
+            show_default="accuracy",
+            rich_help_panel=RANK,
+        ),
+    ] = None,
+    sampler: Annotated[
+        str,
+        typer.Option(
+            help="grid (all candidates); random, tpe or nsga2 (Optuna proposes --trials of them).",
+            rich_help_panel=RANK,
+        ),
+    ] = _D.sampler,
+    trials: Annotated[
+        int | None, typer.Option(help="Candidates a sampler proposes.", show_default="100", rich_help_panel=RANK)
+    ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(
@@ -117,13 +141,16 @@ def search(
 ) -> int:
     """Rank every candidate on a proxy of the data, train the best on all of it, hand over the winner."""
     options = {
-        name: value for name, value in locals().items() if name not in ("image_size", "resume", "as_json", "out")
+        name: value
+        for name, value in locals().items()
+        if name not in ("image_size", "resume", "as_json", "out", "objective")
     }
     from nasproxy.search.run_directory import default_directory
 
     # Without --out there is nothing to resume, and run_search says so.
     directory = out if out is not None or resume else default_directory(space, proxy)
-    settings = SearchSettings(**options, image_size=parse_image_size(image_size), out=directory)
+    objectives = tuple(objective or _D.objectives)
+    settings = SearchSettings(**options, objectives=objectives, image_size=parse_image_size(image_size), out=directory)
     from nasproxy.search.run import run_search
 
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 # What a few minutes on two cores allow; benchmarks/halving.py says what it keeps of the full ranking, and what longer
 # rungs would.
-CUTS = ((0.04, 1 / 5), (0.20, 1 / 10))
+CUTS = ((0.04, 1 / 4), (0.25, 1 / 12))
 """The cuts of the quick preset: after which share of all epochs, and the share of the candidates that goes on."""
 
 

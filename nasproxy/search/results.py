@@ -41,7 +41,7 @@ def results_table(
     return table.loc[keys.sort_values(["rank", "state", "id"]).index].reset_index(drop=True)
 
 
-def summarise(campaign: Campaign, candidates: Sequence[Candidate], table: pd.DataFrame, study: Study) -> dict[str, Any]:
+def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str, Any]:
     """The finalists in proxy order, the winner, how far both orders agree, and the counts: the JSON of a search."""
     rows: dict[str, Any] = {str(row["id"]): row for row in table.to_dict("records")}
     top = [_entry(number, candidate, rows[candidate.id]) for number, candidate in enumerate(campaign.finalists, 1)]
@@ -50,7 +50,7 @@ def summarise(campaign: Campaign, candidates: Sequence[Candidate], table: pd.Dat
     rungs = [
         {
             "epochs": rung.epochs,
-            "candidates": sum(1 for c in candidates if (c.id, PROXY, rung.epochs, 0) in study.measurements),
+            "candidates": sum(1 for c in campaign.candidates if (c.id, PROXY, rung.epochs, 0) in study.measurements),
             "seconds": sum(
                 m.seconds
                 for (_, data, epochs, _), m in study.measurements.items()
@@ -65,7 +65,7 @@ def summarise(campaign: Campaign, candidates: Sequence[Candidate], table: pd.Dat
         default=None,
     )
     return {
-        "candidates": len(candidates),
+        "candidates": len(campaign.candidates),
         "evaluated": int(table["state"].isin(["complete", "pruned"]).sum()),
         "diverged": int(table["diverged"].sum()),
         "failed": int((table["state"] == "failed").sum()) + len(top) - len(trained),
