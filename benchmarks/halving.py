@@ -75,7 +75,7 @@ def two_cuts(table: pd.DataFrame) -> pd.DataFrame:
     per_epoch = table["seconds"] / epochs[-1]
     rows = []
     for (first, second), (keep, left) in itertools.product(
-        itertools.product((2, 4, 6, 10), (20, 25, 40)), ((144, 15), (180, 24), (240, 24), (240, 40))
+        itertools.product((2, 4, 6, 10), (20, 25, 40)), ((144, 15), (180, 15), (180, 24), (240, 24), (240, 40))
     ):
         survivors = order(table, first)[:keep]
         finalists = order(table.loc[survivors], second)[:left]
