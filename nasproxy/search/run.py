@@ -88,7 +88,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
             _execute(plan, campaign, proxy)
         finally:
             # Also when interrupted: what is there can be looked at.
-            table = results_table(campaign.candidates, costs, study, campaign.ranking)
+            table = results_table(campaign.candidates, costs, study, campaign.ranking, plan.settings.objectives)
             with contextlib.suppress(NasproxyError):
                 write_atomically(directory / "results.csv", table.to_csv(index=False).encode())
         seconds = {"condense": condense_seconds, **campaign.stage_seconds}
