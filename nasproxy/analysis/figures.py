@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from nasproxy.analysis.canvas import (
     BLUE,
@@ -91,11 +92,13 @@ def accuracy_against_size(table: pd.DataFrame, size: str = "multiply_adds") -> F
         x, y = (whole[name].to_numpy(np.float64) for name in (size, "proxy_accuracy"))
         best = np.array(front_numbers(np.column_stack([x, -y]).tolist())) == 0
         axes.scatter(x[~best], y[~best], s=18, color=BLUE, linewidth=0, label="candidate", rasterized=len(x) > 2000)
-        axes.plot(x[best], y[best], color=VERMILLION, marker="o", markersize=5, linewidth=1, label="Pareto front")
+        style: Any = {"color": VERMILLION, "marker": "o", "markersize": 5, "linewidth": 1, "drawstyle": "steps-post"}
+        axes.plot(x[best], y[best], label="Pareto front", **style)
         if x.min() > 0 and x.max() > 10 * x.min():
             axes.set_xscale("log")
-        else:
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
         axes.margins(0.06)
         in_percent(axes, "y")
         axes.grid(visible=True)
