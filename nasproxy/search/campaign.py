@@ -109,7 +109,8 @@ class Campaign:
         if task.data == WHOLE and outcome.failure is None:
             self._keep_weights(outcome)
         self._study.record(outcome)
-        self._progress.advance(self._headline(outcome), predicted_cost(task, self._costs))
+        sampled = self._shown is not None and self._shown.total is not None
+        self._progress.advance(self._headline(outcome), 1.0 if sampled else predicted_cost(task, self._costs))
         if not self._queue and not self._alone and not self._outstanding:
             self._advance()
 

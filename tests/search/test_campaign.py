@@ -482,6 +482,7 @@ def test_a_sampled_search_shows_one_stage():
     run_plainly(campaign, trainer)
     assert [stage[:3] for stage in events.stages] == [("Ranking, 100 epochs", 25, 13), ("Finalists, whole data", 2, 0)]
     assert events.done == [25, 2]
+    assert events.work[0] == 25 - 13  # candidates: nobody knows what those still to be proposed will cost
 
 
 def test_several_objectives_rank_by_fronts_then_by_accuracy():
