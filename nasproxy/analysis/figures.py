@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from nasproxy.analysis.canvas import (
     BLUE,
@@ -25,12 +26,14 @@ from nasproxy.analysis.canvas import (
     say,
 )
 from nasproxy.analysis.correlation import RankAgreement
+from nasproxy.analysis.pareto import front_numbers
 from nasproxy.analysis.proxy_images import proxy_grid, save_proxy_grid
 from nasproxy.analysis.results import CHOICE, choice_columns
-from nasproxy.analysis.text import Number, duration, interval, percent, shorten, signed
+from nasproxy.analysis.text import Number, count, duration, interval, percent, shorten, signed
 from nasproxy.errors import InputError, nearest
 
 __all__ = [
+    "accuracy_against_size",
     "explained_variance",
     "marginal_effects",
     "proxy_against_whole",
@@ -69,6 +72,37 @@ def proxy_against_whole(table: pd.DataFrame, agreement: RankAgreement) -> Figure
         axes.grid(visible=True)
         figure.legend(loc="outside lower center", ncols=2, fontsize=8, handletextpad=0.1)
         label_points(figure, axes, x, y, [f"{rank}" for rank in finalists["rank"]])
+    return figure
+
+
+def accuracy_against_size(table: pd.DataFrame, size: str = "multiply_adds") -> Figure:
+    """Proxy accuracy against size of all candidates trained in full, with the Pareto front of the two.
+
+    Args:
+        table: of ``load_run``.
+        size: ``multiply_adds`` or ``parameters``.
+    """
+    whole = table[(table["state"] == "complete") & table["proxy_accuracy"].notna()].sort_values(size)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_canvas(4.8, 3.6)
+        axes.set_ylabel("validation accuracy after\ntraining on the proxy (%)")
+        axes.set_xlabel({"multiply_adds": "multiply-adds of one image", "parameters": "parameters"}[size])
+        if whole.empty:
+            return say(figure, axes, "no candidate has been trained in full yet")
+        x, y = (whole[name].to_numpy(np.float64) for name in (size, "proxy_accuracy"))
+        best = np.array(front_numbers(np.column_stack([x, -y]).tolist())) == 0
+        axes.scatter(x[~best], y[~best], s=18, color=BLUE, linewidth=0, label="candidate", rasterized=len(x) > 2000)
+        style: Any = {"color": VERMILLION, "marker": "o", "markersize": 5, "linewidth": 1, "drawstyle": "steps-post"}
+        axes.plot(x[best], y[best], label="Pareto front", **style)
+        if x.min() > 0 and x.max() > 10 * x.min():
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+        axes.margins(0.06)
+        in_percent(axes, "y")
+        axes.grid(visible=True)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 

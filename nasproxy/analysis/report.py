@@ -75,6 +75,7 @@ def _page(results: RunResults) -> dict[str, Any]:
         "scatter": _svg(figures.proxy_against_whole(table, agreement)),
         "ranking": _svg(figures.ranking(table)),
         "marginals": _svg(figures.marginal_effects(table)),
+        "sizes": _svg(figures.accuracy_against_size(table)),
         "uneven": table.loc[trained, "proxy_epochs"].nunique() > 1,
         "times": _svg(figures.stage_times(summary["seconds"])) if results.finished else None,
         "rungs": [_rung(rung) for rung in summary.get("rungs") or []],

@@ -59,6 +59,30 @@ def search(
         int | None,
         typer.Option(help="Trainings averaged for a score.", show_default="1; paper 5", rich_help_panel=RANK),
     ] = None,
+    max_parameters: Annotated[
+        int | None, typer.Option(help="Leave out larger candidates.", rich_help_panel=RANK)
+    ] = None,
+    max_multiply_adds: Annotated[
+        int | None, typer.Option(help="Leave out candidates that take more for an image.", rich_help_panel=RANK)
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="accuracy, and parameters or multiply-adds beside it; repeat it to rank by Pareto fronts.",
+            show_default="accuracy",
+            rich_help_panel=RANK,
+        ),
+    ] = None,
+    sampler: Annotated[
+        str,
+        typer.Option(
+            help="grid (all candidates); random, tpe or nsga2 (Optuna proposes --trials of them).",
+            rich_help_panel=RANK,
+        ),
+    ] = _D.sampler,
+    trials: Annotated[
+        int | None, typer.Option(help="Candidates a sampler proposes.", show_default="100", rich_help_panel=RANK)
+    ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(
@@ -113,17 +137,28 @@ def search(
     resume: Annotated[
         bool, typer.Option("--resume", help="Finish the run in --out, or start it.", rich_help_panel=RUN)
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only say what would be done, and about how long it takes.", rich_help_panel=RUN
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Rank every candidate on a proxy of the data, train the best on all of it, hand over the winner."""
     options = {
-        name: value for name, value in locals().items() if name not in ("image_size", "resume", "as_json", "out")
+        name: value
+        for name, value in locals().items()
+        if name not in ("image_size", "resume", "dry_run", "as_json", "out", "objective")
     }
     from nasproxy.search.run_directory import default_directory
 
     # Without --out there is nothing to resume, and run_search says so.
     directory = out if out is not None or resume else default_directory(space, proxy)
-    settings = SearchSettings(**options, image_size=parse_image_size(image_size), out=directory)
+    objectives = tuple(objective or _D.objectives)
+    settings = SearchSettings(**options, objectives=objectives, image_size=parse_image_size(image_size), out=directory)
+    if dry_run:
+        return _dry_run(settings, resume=resume, as_json=as_json)
     from nasproxy.search.run import run_search
 
     try:
@@ -138,6 +173,32 @@ def search(
     else:
         _print(result)
     return 1 if result.summary["failed"] else 0
+
+
+def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
+    from nasproxy.search.dry_run import dry_run
+
+    with open_screen() as screen:
+        found = dry_run(settings, resume=resume, progress=screen)
+    if as_json:
+        print_json(found)
+        return 0
+    console = stdout()
+    console.print(f"{found['candidates']} candidates of {escape(found['space'])} on {escape(found['proxy'])} images:")
+    for rung in found["rungs"]:
+        done = f", {rung['done']} done" if rung["done"] else ""
+        console.print(f"  {rung['candidates']} × {rung['epochs']} epochs{done}")
+    finalists = found["finalists"]
+    done = f", {finalists['done']} done" if finalists["done"] else ""
+    console.print(f"  {finalists['candidates']} finalists on the whole data{done}")
+    times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in found["seconds"].items())
+    console.print(f"About {times}; memory about {found['memory_bytes'] / 2**30:.1f} GiB.")
+    console.print(
+        f"From trainings timed on this machine, for {found['workers']} at a time; survivors of a cut are taken to be of"
+        " average size. Nothing was written.",
+        style="dim",
+    )
+    return 0
 
 
 def _say_how_to_resume(directory: Path) -> None:

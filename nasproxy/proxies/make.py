@@ -51,7 +51,7 @@ def condensed_proxy(
         DivergedError: the matching loss left the finite numbers.
         WriteError: the cache cannot be written.
     """
-    settings = {**asdict(recipe), "seed": seed, "precision": precision, "device": device.type}
+    settings = _settings(recipe, seed, device, precision)
     kept = cached_path("dc", dataset.fingerprint, settings)
     if use_cache and kept.exists():
         try:
@@ -64,6 +64,17 @@ def condensed_proxy(
     proxy = _proxy_set(dataset, made.images, made.labels, "dc", settings, made.seconds, made.losses)
     save_proxy(proxy, kept)
     return proxy
+
+
+def cached_condensed(
+    dataset: ImageDataset, recipe: MatchingRecipe, *, seed: int, device: torch.device, precision: str
+) -> Path:
+    """Where the cache keeps this condensed set, if it has been made."""
+    return cached_path("dc", dataset.fingerprint, _settings(recipe, seed, device, precision))
+
+
+def _settings(recipe: MatchingRecipe, seed: int, device: torch.device, precision: str) -> dict[str, Any]:
+    return {**asdict(recipe), "seed": seed, "precision": precision, "device": device.type}
 
 
 def random_proxy(dataset: ImageDataset, ipc: int, *, seed: int) -> ProxySet:

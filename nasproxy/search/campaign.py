@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from optuna.trial import TrialState
 
+from nasproxy.analysis.pareto import front_numbers
 from nasproxy.progress import Progress
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost, longest_first, next_bundle, predicted_cost
+from nasproxy.search.halving import Rung
+from nasproxy.search.proposals import Proposals
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Key, Study, mean_score
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
@@ -25,10 +28,14 @@ class Stage:
     Args:
         name: what the user reads.
         tasks: all of its trainings, those done by an earlier run included.
+        before: trainings that stages of the same name had, which the user sees as one.
+        total: trainings of all of them together.
     """
 
     name: str
     tasks: tuple[Task, ...]
+    before: int = 0
+    total: int | None = None
 
 
 class Campaign:
@@ -43,6 +50,7 @@ class Campaign:
         costs: of each candidate, by id.
         study: where results go.
         train_images: number of images in the whole training part.
+        proposals: the sampler that chooses among the candidates; None ranks all of them.
         keep_weights: called with each training on the whole data before it is recorded.
         has_weights: whether that was done for a task, by this run or one before.
         progress: what the user sees.
@@ -56,6 +64,7 @@ class Campaign:
         study: Study,
         *,
         train_images: int,
+        proposals: Proposals | None = None,
         keep_weights: Callable[[Outcome], None],
         has_weights: Callable[[Task], bool],
         progress: Progress,
@@ -72,16 +81,15 @@ class Campaign:
         self._lost: set[Key] = set()
         self._alone: list[Task] = []
         self._best = 0.0
-        buildable = [candidate for candidate in candidates if costs[candidate.id].failure is None]
-        for candidate in candidates:
-            if (reason := costs[candidate.id].failure) is not None:
-                study.settle(candidate, TrialState.FAIL, 0, None, reason)
-        self.rungs = settings.rungs(len(buildable))
+        self.candidates = list(candidates)
+        """Those that take part; of a sampler's, those proposed so far."""
+        self.rungs: list[Rung] = []
         self.ranking: list[Candidate] = []
         self.finalists: list[Candidate] = []
         self.stage_seconds: dict[str, float] = {}
         self.finished = False
-        self._stages = self._run(buildable)
+        self._stages = self._run(proposals)
+        self._shown: Stage | None = None
         self._advance()
 
     def next_bundle(self, workers: int) -> list[Task]:
@@ -101,7 +109,8 @@ class Campaign:
         if task.data == WHOLE and outcome.failure is None:
             self._keep_weights(outcome)
         self._study.record(outcome)
-        self._progress.advance(self._headline(outcome), predicted_cost(task, self._costs))
+        sampled = self._shown is not None and self._shown.total is not None
+        self._progress.advance(self._headline(outcome), 1.0 if sampled else predicted_cost(task, self._costs))
         if not self._queue and not self._alone and not self._outstanding:
             self._advance()
 
@@ -123,42 +132,94 @@ class Campaign:
             pending = [task for task in stage.tasks if not self._is_done(task)]
             if pending:
                 self._queue = longest_first(pending, self._costs)
-                work = sum(predicted_cost(task, self._costs) for task in pending)
-                self._best = 0.0
-                self._progress.stage(stage.name, len(stage.tasks), done=len(stage.tasks) - len(pending), work=work)
+                self._show(stage, pending)
                 return
         self.finished = True
+
+    def _show(self, stage: Stage, pending: Sequence[Task]) -> None:
+        """Tells the user of a stage, unless it goes on with the one before."""
+        shown, self._shown = self._shown, stage
+        if shown is not None and shown.name == stage.name and len(pending) == len(stage.tasks):
+            return
+        self._best = 0.0
+        done = stage.before + len(stage.tasks) - len(pending)
+        if stage.total is not None:
+            # What is still to be proposed costs nobody knows how much.
+            self._progress.stage(stage.name, stage.total, done=done)
+            return
+        work = sum(predicted_cost(task, self._costs) for task in pending)
+        self._progress.stage(stage.name, len(stage.tasks), done=done, work=work)
 
     def _is_done(self, task: Task) -> bool:
         """Whether the result is there, and of a finalist the weights too: the winner is handed over with them."""
         found = self._study.measurements.get(task.key)
         return found is not None and (task.data == PROXY or found.failure is not None or self._has_weights(task))
 
-    def _run(self, alive: list[Candidate]) -> Iterator[Stage]:
+    def _run(self, proposals: Proposals | None) -> Iterator[Stage]:
+        began = time.perf_counter()
+        complete, eliminated = yield from self._halve() if proposals is None else self._sample(proposals)
+        self.stage_seconds["search"] = time.perf_counter() - began
+        self.ranking = complete + eliminated
+        self.finalists = complete[: self._settings.top_k]
+        began = time.perf_counter()
+        yield Stage(
+            "Finalists, whole data", self._tasks(self.finalists, WHOLE, self._whole_recipe, self._whole_recipe.epochs)
+        )
+        self.stage_seconds["finalists"] = time.perf_counter() - began
+
+    def _halve(self) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
+        """Rungs of candidates, fewer and longer each; returns those trained in full, and the others, best first."""
+        alive = self._buildable(self.candidates)
+        self.rungs = self._settings.rungs(len(alive))
         recipe = self._settings.proxy_recipe()
         eliminated: list[Candidate] = []
         for number, rung in enumerate(self.rungs):
             final = number + 1 == len(self.rungs)
             alive = alive[: rung.candidates]
-            began = time.perf_counter()
-            name = f"Ranking, {rung.epochs} epochs"
-            yield Stage(
-                name, self._tasks(alive, PROXY, recipe, rung.epochs, self._settings.evaluate_at if final else ())
-            )
-            self.stage_seconds["search"] = self.stage_seconds.get("search", 0.0) + time.perf_counter() - began
+            scored_at = self._settings.evaluate_at if final else ()
+            yield Stage(_ranking(rung.epochs), self._tasks(alive, PROXY, recipe, rung.epochs, scored_at))
             alive = self._ranked(alive, rung.epochs)
             keep = len(alive) if final else self.rungs[number + 1].candidates
             self._settle(alive[:keep], TrialState.COMPLETE if final else TrialState.RUNNING, rung.epochs)
             self._settle(alive[keep:], TrialState.PRUNED, rung.epochs)
             eliminated = alive[keep:] + eliminated
             alive = alive[:keep]
-        self.ranking = alive + eliminated
-        self.finalists = alive[: self._settings.top_k]
-        began = time.perf_counter()
-        yield Stage(
-            "Finalists, whole data", self._tasks(self.finalists, WHOLE, self._whole_recipe, self._whole_recipe.epochs)
-        )
-        self.stage_seconds["finalists"] = time.perf_counter() - began
+        return alive, eliminated
+
+    def _sample(self, proposals: Proposals) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
+        """Generations of candidates, each proposed after the one before was measured; returns them best first.
+
+        Generations are as large on one worker as on many, so that neither that nor an interruption changes what is
+        proposed: a resumed run asks and tells all over again, and finds in the study what it trained before.
+        """
+        settings, recipe, repeats = self._settings, self._settings.proxy_recipe(), self._settings.repeats or 1
+        trials, self.candidates = min(settings.trials or 0, len(self.candidates)), []
+        self.rungs = [Rung(settings.epochs, trials)]
+        while len(self.candidates) < trials:
+            generation = proposals.ask(min(proposals.generation, trials - len(self.candidates)))
+            before = len(self.candidates) * repeats
+            self.candidates += generation
+            tasks = self._tasks(self._buildable(generation), PROXY, recipe, settings.epochs, settings.evaluate_at)
+            yield Stage(_ranking(settings.epochs), tasks, before, trials * repeats)
+            for candidate in generation:
+                score = self.score(candidate, PROXY, settings.epochs)
+                proposals.tell(candidate, None if score is None else self._values(candidate, score))
+        ranking = self._ranked(self._buildable(self.candidates), settings.epochs)
+        self._settle(ranking, TrialState.COMPLETE, settings.epochs)
+        return ranking, []
+
+    def _buildable(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Those that could be built; the others are closed."""
+        for candidate in candidates:
+            if (reason := self._costs[candidate.id].failure) is not None:
+                self._study.settle(candidate, TrialState.FAIL, 0, None, reason)
+        return [candidate for candidate in candidates if self._costs[candidate.id].failure is None]
+
+    def _values(self, candidate: Candidate, score: Score) -> list[float]:
+        """The objectives, in the order in which the settings name them."""
+        cost = self._costs[candidate.id]
+        sizes = {"parameters": cost.parameters, "multiply-adds": cost.multiply_adds}
+        return [score.accuracy if name == "accuracy" else float(sizes[name]) for name in self._settings.objectives]
 
     def _tasks(
         self,
@@ -184,15 +245,23 @@ class Campaign:
         return mean_score(whole) if len(whole) == len(keys) else None
 
     def _ranked(self, candidates: Sequence[Candidate], epochs: int) -> list[Candidate]:
-        """Best first: accuracy, then lower cross-entropy, then id. Those that failed are closed and left out."""
-        scored = []
+        """Best first: Pareto front, accuracy, lower cross-entropy, id. Those that failed are closed and left out."""
+        scored: list[tuple[Candidate, Score]] = []
         for candidate in candidates:
             score = self.score(candidate, PROXY, epochs)
             if score is None:
                 self._study.settle(candidate, TrialState.FAIL, epochs, None, self._reason(candidate))
             else:
-                scored.append((-score.accuracy, score.cross_entropy, candidate.id, candidate))
-        return [candidate for *_, candidate in sorted(scored, key=lambda row: row[:3])]
+                scored.append((candidate, score))
+        signs = [-1 if name == "accuracy" else 1 for name in self._settings.objectives]
+        losses = [[sign * value for sign, value in zip(signs, self._values(*row), strict=True)] for row in scored]
+        # With one objective, the order by accuracy is the order of the fronts.
+        fronts = front_numbers(losses) if len(signs) > 1 else [0] * len(losses)
+        keys = [
+            (front, -score.accuracy, score.cross_entropy, candidate.id)
+            for front, (candidate, score) in zip(fronts, scored, strict=True)
+        ]
+        return [scored[position][0] for position in sorted(range(len(keys)), key=keys.__getitem__)]
 
     def _settle(self, candidates: Sequence[Candidate], state: TrialState, epochs: int) -> None:
         for candidate in candidates:
@@ -206,3 +275,7 @@ class Campaign:
         if outcome.scores:
             self._best = max(self._best, outcome.scores[-1].accuracy)
         return f"best {self._best:.1%}"
+
+
+def _ranking(epochs: int) -> str:
+    return f"Ranking, {epochs} epochs"

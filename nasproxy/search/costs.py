@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn.parameter import is_lazy
@@ -29,6 +30,42 @@ class Cost:
     parameters: int
     multiply_adds: int
     failure: str | None = None
+
+
+class Costs(Mapping[str, Cost]):
+    """The costs of candidates by id, each measured when it is first asked for.
+
+    Args:
+        space: that the candidates come from.
+        candidates: all that may be asked for.
+        channels: of the images.
+        image_size: (height, width) in pixels.
+        num_classes: of the labels.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        candidates: Sequence[Candidate],
+        *,
+        channels: int,
+        image_size: tuple[int, int],
+        num_classes: int,
+    ) -> None:
+        self._measure = partial(measure_cost, space, channels=channels, image_size=image_size, num_classes=num_classes)
+        self._candidates = {candidate.id: candidate for candidate in candidates}
+        self._measured: dict[str, Cost] = {}
+
+    def __getitem__(self, candidate_id: str) -> Cost:
+        if candidate_id not in self._measured:
+            self._measured[candidate_id] = self._measure(self._candidates[candidate_id])
+        return self._measured[candidate_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._candidates)
+
+    def __len__(self) -> int:
+        return len(self._candidates)
 
 
 def measure_cost(

@@ -74,16 +74,20 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
         check_class_sizes(dataset, settings.ipc)
     space = source.load()
     candidates, invalid = choose_candidates(space, dataset.image_size, limit=settings.limit, seed=settings.seed)
-    if settings.top_k > len(candidates):
-        raise InputError(
-            f"--top-k {settings.top_k} is more than the {len(candidates)} candidates.",
-            f"Use --top-k {len(candidates)} or less.",
-        )
+    _check_counts(settings, len(candidates))
     if settings.out is None and resume:
         raise InputError("--resume needs the --out directory of the run to resume.", "Pass --out DIR.")
     directory = settings.out or default_directory(space.name, settings.proxy)
     _check_storage(settings, directory)
     return Plan(settings, dataset, source, space, candidates, device, workers, given, invalid, directory)
+
+
+def _check_counts(settings: SearchSettings, candidates: int) -> None:
+    ranked = min(settings.trials or candidates, candidates)
+    if settings.top_k > ranked:
+        raise InputError(
+            f"--top-k {settings.top_k} is more than the {ranked} candidates.", f"Use --top-k {ranked} or less."
+        )
 
 
 def _check_proxy_name(name: str) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from nasproxy.analysis.correlation import RankAgreement, spearman
+from nasproxy.analysis.pareto import front_numbers
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
@@ -21,13 +22,19 @@ _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialSt
 
 
 def results_table(
-    candidates: Sequence[Candidate], costs: Mapping[str, Cost], study: Study, ranking: Sequence[Candidate]
+    candidates: Sequence[Candidate],
+    costs: Mapping[str, Cost],
+    study: Study,
+    ranking: Sequence[Candidate],
+    objectives: Sequence[str] = ("accuracy",),
 ) -> pd.DataFrame:
     """One row a candidate: the ranked ones best first, then what has no rank yet, then failures.
 
     Columns: rank, id, state, ``params_<choice>`` for each choice, proxy_epochs, proxy_accuracy, proxy_cross_entropy
     (nats), diverged, parameters, multiply_adds, seconds (on the proxy, all rungs), whole_accuracy, whole_cross_entropy,
-    test_accuracy, whole_seconds, reason. Accuracies are fractions; whole_* are of the finalists.
+    test_accuracy, whole_seconds, pareto, reason. Accuracies are fractions; whole_* are of the finalists. ``pareto``
+    marks the candidates trained in full that no other such candidate beats in all ``objectives``; where accuracy is the
+    only one, in accuracy and multiply-adds.
     """
     by_candidate: dict[str, list[tuple[str, int, Measurement]]] = {candidate.id: [] for candidate in candidates}
     for (candidate_id, data, epochs, _), measurement in study.measurements.items():
@@ -36,12 +43,13 @@ def results_table(
     ranks = {candidate.id: number for number, candidate in enumerate(ranking, 1)}
     rows = [_row(candidate, ranks, costs[candidate.id], study, by_candidate[candidate.id]) for candidate in candidates]
     table = pd.DataFrame(rows)
+    table.insert(list(table.columns).index("reason"), "pareto", _on_front(table, objectives))
     order = {"complete": 0, "pruned": 1, "waiting": 2, "failed": 3}
     keys = table.assign(state=table["state"].map(order), rank=table["rank"].fillna(math.inf))
     return table.loc[keys.sort_values(["rank", "state", "id"]).index].reset_index(drop=True)
 
 
-def summarise(campaign: Campaign, candidates: Sequence[Candidate], table: pd.DataFrame, study: Study) -> dict[str, Any]:
+def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str, Any]:
     """The finalists in proxy order, the winner, how far both orders agree, and the counts: the JSON of a search."""
     rows: dict[str, Any] = {str(row["id"]): row for row in table.to_dict("records")}
     top = [_entry(number, candidate, rows[candidate.id]) for number, candidate in enumerate(campaign.finalists, 1)]
@@ -50,7 +58,7 @@ def summarise(campaign: Campaign, candidates: Sequence[Candidate], table: pd.Dat
     rungs = [
         {
             "epochs": rung.epochs,
-            "candidates": sum(1 for c in candidates if (c.id, PROXY, rung.epochs, 0) in study.measurements),
+            "candidates": sum(1 for c in campaign.candidates if (c.id, PROXY, rung.epochs, 0) in study.measurements),
             "seconds": sum(
                 m.seconds
                 for (_, data, epochs, _), m in study.measurements.items()
@@ -65,7 +73,7 @@ def summarise(campaign: Campaign, candidates: Sequence[Candidate], table: pd.Dat
         default=None,
     )
     return {
-        "candidates": len(candidates),
+        "candidates": len(campaign.candidates),
         "evaluated": int(table["state"].isin(["complete", "pruned"]).sum()),
         "diverged": int(table["diverged"].sum()),
         "failed": int((table["state"] == "failed").sum()) + len(top) - len(trained),
@@ -111,6 +119,14 @@ def _row(
         "whole_seconds": sum(m.seconds for m in whole) if whole else None,
         "reason": cost.failure or next(iter(failures), None),
     }
+
+
+def _on_front(table: pd.DataFrame, objectives: Sequence[str]) -> pd.Series[bool]:
+    sizes = [name.replace("-", "_") for name in objectives if name != "accuracy"] or ["multiply_adds"]
+    whole = table[table["state"] == "complete"]
+    losses = pd.concat([-whole["proxy_accuracy"], whole[sizes]], axis=1).astype(float)
+    fronts = pd.Series(front_numbers(losses.to_numpy().tolist()), index=whole.index, dtype=float)
+    return fronts.reindex(table.index).eq(0)
 
 
 def _entry(rank: int, candidate: Candidate, row: Mapping[str, Any]) -> dict[str, Any]:

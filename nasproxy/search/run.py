@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,13 @@ from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.bench import Payload
 from nasproxy.search.campaign import Campaign
-from nasproxy.search.costs import Cost, measure_cost
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.constraints import measure_candidates
+from nasproxy.search.costs import Costs
 from nasproxy.search.graph_source import WinnerError
 from nasproxy.search.inline import run_inline
 from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
+from nasproxy.search.proposals import Proposals
 from nasproxy.search.results import results_table, summarise
 from nasproxy.search.run_directory import open_run, write_json
 from nasproxy.search.settings import SearchSettings
@@ -74,18 +77,18 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     if plan.invalid:
         progress.note(f"{plan.invalid} configurations make no sense at this image size and are left out.")
     prepare_process(usable_cores())
+    candidates, costs = measure_candidates(plan, progress)
     directory = plan.directory
     with open_run(directory, run_facts(plan), resume=resume):
         proxy, condense_seconds = _proxy(plan, directory, progress)
         storage = open_storage(directory, plan.settings.storage)
         study = Study(storage, study_name(plan.settings, directory), plan.space.choices)
-        costs = _costs(plan, progress)
-        campaign = _campaign(plan, directory, study, costs, progress)
+        campaign = _campaign(plan, candidates, directory, study, costs, progress)
         try:
             _execute(plan, campaign, proxy)
         finally:
             # Also when interrupted: what is there can be looked at.
-            table = results_table(plan.candidates, costs, study, campaign.ranking)
+            table = results_table(campaign.candidates, costs, study, campaign.ranking, plan.settings.objectives)
             with contextlib.suppress(NasproxyError):
                 write_atomically(directory / "results.csv", table.to_csv(index=False).encode())
         seconds = {"condense": condense_seconds, **campaign.stage_seconds}
@@ -125,34 +128,25 @@ def _proxy(plan: Plan, directory: Path, progress: Progress) -> tuple[ProxySet, f
     return proxy, time.perf_counter() - began
 
 
-def _costs(plan: Plan, progress: Progress) -> dict[str, Cost]:
-    progress.stage("Measuring candidates", len(plan.candidates))
-    costs = {}
-    for candidate in plan.candidates:
-        costs[candidate.id] = measure_cost(
-            plan.space,
-            candidate,
-            channels=plan.dataset.channels,
-            image_size=plan.dataset.image_size,
-            num_classes=plan.dataset.num_classes,
-        )
-        progress.advance()
-    return costs
-
-
-def _campaign(plan: Plan, directory: Path, study: Study, costs: Mapping[str, Cost], progress: Progress) -> Campaign:
+def _campaign(
+    plan: Plan, candidates: Sequence[Candidate], directory: Path, study: Study, costs: Costs, progress: Progress
+) -> Campaign:
     def keep_weights(outcome: Outcome) -> None:
         make_folder(directory / "finalists")
         # Tied tensors share memory, which safetensors refuses: each is written by itself.
         tensors = {name: value.clone().contiguous() for name, value in outcome.weights.items()}
         write_atomically(_weights_file(directory, outcome.task.candidate.id, outcome.task.repeat), save(tensors))
 
+    settings = plan.settings
     return Campaign(
-        plan.settings,
-        plan.candidates,
+        settings,
+        candidates,
         costs,
         study,
         train_images=len(plan.dataset.train),
+        proposals=None
+        if settings.sampler == "grid"
+        else Proposals(settings.sampler, candidates, plan.space.choices, settings.objectives, settings.seed),
         keep_weights=keep_weights,
         has_weights=lambda task: _weights_file(directory, task.candidate.id, task.repeat).exists(),
         progress=progress,
@@ -190,7 +184,7 @@ def _summary(
         "space": plan.space.name,
         "dataset": plan.dataset.name,
         "proxy": plan.settings.proxy,
-        **summarise(campaign, plan.candidates, table, study),
+        **summarise(campaign, table, study),
         "seconds": seconds,
         "run": str(directory),
     }

@@ -35,7 +35,7 @@ def open_run(directory: Path, facts: Mapping[str, Any], *, resume: bool) -> Iter
         RunError: the directory holds something else, another run, a run not to be resumed, or is in use.
         WriteError: it cannot be made.
     """
-    _check(directory, facts["identity"], resume=resume)
+    check_run(directory, facts["identity"], resume=resume)
     make_folder(directory)
     lock = FileLock(directory / ".lock", timeout=0)
     try:
@@ -49,7 +49,7 @@ def open_run(directory: Path, facts: Mapping[str, Any], *, resume: bool) -> Iter
     with lock:
         lock.release()  # the context has taken it once more
         # Between the check above and the lock another process may have begun the run.
-        _check(directory, facts["identity"], resume=resume)
+        check_run(directory, facts["identity"], resume=resume)
         if not (directory / "run.json").exists():
             write_json(directory / "run.json", facts)
         yield directory
@@ -60,7 +60,12 @@ def write_json(path: Path, value: Mapping[str, Any]) -> Path:
     return write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _check(directory: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+def check_run(directory: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+    """Makes sure that a run may begin, or go on, in ``directory``; changes nothing.
+
+    Raises:
+        RunError: the directory holds something else, another run, or a run not to be resumed.
+    """
     if directory.exists() and not directory.is_dir():
         raise RunError(f"{directory} is a file.", "Choose another --out.")
     file = directory / "run.json"

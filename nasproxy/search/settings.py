@@ -14,6 +14,8 @@ from nasproxy.training.recipe import PRECISIONS, TrainingRecipe
 
 PRESETS = ("quick", "paper")
 SCHEDULERS = ("halving", "none")
+SAMPLERS = ("grid", "random", "tpe", "nsga2")
+OBJECTIVES = ("accuracy", "parameters", "multiply-adds")
 EXECUTORS = ("tune", "inline")
 
 
@@ -35,6 +37,13 @@ class SearchSettings:
         finalist_batch_size: of that training; None takes an image count's sixteenth, between 16 and 256.
         finalist_augmentation: ``none``, ``crop`` or ``crop-flip``.
         limit: rank a seeded, stratified sample of this many candidates.
+        max_parameters: leave out larger candidates.
+        max_multiply_adds: leave out candidates whose forward pass of one image takes more.
+        sampler: ``grid`` (all candidates), or ``random``, ``tpe`` or ``nsga2``, by which Optuna proposes ``trials`` of
+            them.
+        trials: candidates that a sampler proposes.
+        objectives: what candidates are ranked by: ``accuracy`` alone, or with ``parameters`` or ``multiply-adds``
+            beside it, by Pareto fronts and by accuracy within a front.
         scheduler: ``halving`` (successive halving over epochs) or ``none`` (every candidate trains in full).
         executor: ``tune`` (Ray Tune) or ``inline`` (this process).
         workers: of Ray; None fills the cores or the GPUs.
@@ -64,6 +73,11 @@ class SearchSettings:
     finalist_batch_size: int | None = None
     finalist_augmentation: str = "none"
     limit: int | None = None
+    max_parameters: int | None = None
+    max_multiply_adds: int | None = None
+    sampler: str = "grid"
+    trials: int | None = None
+    objectives: tuple[str, ...] = ("accuracy",)
     scheduler: str | None = None
     executor: str = "tune"
     workers: int | None = None
@@ -80,8 +94,7 @@ class SearchSettings:
     evaluate_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        names = {"preset": PRESETS, "executor": EXECUTORS, "precision": PRECISIONS, "scheduler": SCHEDULERS}
-        for name, known in names.items():
+        for name, known in _NAMES.items():
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise InputError(f"No {name} is called {value!r}.", nearest(value, known))
@@ -95,6 +108,28 @@ class SearchSettings:
         if any(not 1 <= epoch <= self.epochs for epoch in self.evaluate_at):
             raise InputError(f"Scores can be taken after epochs 1 to {self.epochs}, got {self.evaluate_at}.")
         self.finalist_recipe(1000)
+        self._check_strategy()
+
+    def _check_strategy(self) -> None:
+        for objective in self.objectives:
+            if objective not in OBJECTIVES:
+                raise InputError(f"No objective is called {objective!r}.", nearest(objective, OBJECTIVES))
+        if "accuracy" not in self.objectives or len({*self.objectives}) < len(self.objectives):
+            raise InputError(
+                f"Objectives are accuracy and others beside it, each once; got {', '.join(self.objectives) or 'none'}.",
+                "Example: --objective accuracy --objective parameters.",
+            )
+        if self.sampler == "grid" and self.trials is not None:
+            raise InputError(
+                "--trials says how many candidates a sampler proposes, but --sampler grid tries all of them.",
+                f"Choose --sampler {', '.join(SAMPLERS[1:])}, or use --limit for a fixed sample.",
+            )
+        if self.sampler != "grid" and self.scheduler == "halving":
+            raise InputError(
+                f"Successive halving compares all candidates of a rung, but --sampler {self.sampler} proposes one after"
+                " another.",
+                "Use --scheduler none.",
+            )
 
     def resolved(self) -> SearchSettings:
         """The same with what the preset says in place of None."""
@@ -103,7 +138,8 @@ class SearchSettings:
             self,
             repeats=self.repeats or (1 if quick else 5),
             finalist_epochs=self.finalist_epochs or (8 if quick else 100),
-            scheduler=self.scheduler or ("halving" if quick else "none"),
+            trials=None if self.sampler == "grid" else self.trials or _TRIALS,
+            scheduler=self.scheduler or ("halving" if quick and self.sampler == "grid" else "none"),
         )
 
     def matching_recipe(self) -> MatchingRecipe:
@@ -144,6 +180,14 @@ class SearchSettings:
         }
 
 
+_TRIALS = 100
+_NAMES = {
+    "preset": PRESETS,
+    "executor": EXECUTORS,
+    "precision": PRECISIONS,
+    "scheduler": SCHEDULERS,
+    "sampler": SAMPLERS,
+}
 _POSITIVE = (
     "ipc",
     "epochs",
@@ -152,6 +196,9 @@ _POSITIVE = (
     "finalist_epochs",
     "finalist_batch_size",
     "limit",
+    "max_parameters",
+    "max_multiply_adds",
+    "trials",
     "workers",
     "threads_per_worker",
 )

@@ -209,3 +209,19 @@ def test_a_choice_of_many_values(table):
     many["params_depth"] = pd.Categorical([f"{i % 40}" for i in range(len(many))], [f"{i}" for i in range(40)])
     shown = pixels(figures.ranking(many, "depth"))
     assert shown.shape[0] > 2000
+
+
+def test_accuracy_against_size_marks_what_no_other_beats(table):
+    whole = table[table["state"] == "complete"].dropna(subset=["proxy_accuracy"])
+    for size in ("multiply_adds", "parameters"):
+        axes = figures.accuracy_against_size(table, size).axes[0]
+        front = {tuple(point) for point in axes.lines[0].get_xydata().tolist()}
+        others = {tuple(point) for point in np.asarray(axes.collections[0].get_offsets()).tolist()}
+        points = list(zip(whole[size].astype(float), whole["proxy_accuracy"], strict=True))
+        assert front == {p for p in points if not any(q[0] <= p[0] and q[1] >= p[1] and q != p for q in points)}
+        assert front | others == set(points)
+
+
+def test_accuracy_against_size_without_a_candidate_says_so(table):
+    figure = figures.accuracy_against_size(table.assign(state="waiting"))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no candidate has been trained in full yet"]

@@ -120,7 +120,7 @@ def test_images_and_figures_are_inside(whole):
     sources = [image["src"] for image in whole[1].all("img")]
     assert sum(source.startswith("data:image/png") for source in sources) == 100
     drawings = [base64.b64decode(source.split(",")[1]) for source in sources if "svg" in source[:20]]
-    assert len(drawings) == 4
+    assert len(drawings) == 5
     assert all(b"<svg" in drawing for drawing in drawings)
 
 

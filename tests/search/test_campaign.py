@@ -16,6 +16,7 @@ from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
 from nasproxy.search.halving import halving_rungs
+from nasproxy.search.proposals import Proposals
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Study
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
@@ -62,8 +63,7 @@ class Events:
         self.work: list[float] = []
 
     def stage(self, name: str, total: int, *, done: int = 0, work: float | None = None) -> None:
-        assert work is not None
-        self.stages.append((name, total, done, work))
+        self.stages.append((name, total, done, math.nan if work is None else work))
         self.done.append(done)
         self.work.append(0.0)
 
@@ -90,6 +90,7 @@ def campaign_of(
     unbuildable: set[int] = frozenset(),
     progress: Events | None = None,
     kept: list[Outcome] | None = None,
+    proposals: Proposals | None = None,
 ) -> tuple[Campaign, Study]:
     candidates = candidates or made()
     study = Study(storage, "nasproxy", CHOICES)
@@ -99,6 +100,7 @@ def campaign_of(
         costs_of(candidates, unbuildable),
         study,
         train_images=100,
+        proposals=proposals,
         keep_weights=(kept if kept is not None else []).append,
         has_weights=lambda task: True,
         progress=progress or Events(),
@@ -430,3 +432,76 @@ def test_progress_adds_up():
     ]
     assert events.done == [*(rung.candidates for rung in after), 2]
     assert events.work == pytest.approx([work for *_, work in events.stages])
+
+
+SAMPLED = replace(SETTINGS, scheduler="none", sampler="tpe", trials=25, evaluate_at=())
+
+
+def sampled(storage: InMemoryStorage, trainer: Trainer, sampler: str = "tpe", **more) -> tuple[Campaign, Study]:
+    proposals = Proposals(sampler, made(), CHOICES, SAMPLED.objectives, seed=0)
+    return campaign_of(storage, settings=replace(SAMPLED, sampler=sampler), proposals=proposals, **more)
+
+
+def all_proposed(campaign: Campaign, study: Study) -> tuple:
+    return [candidate.id for candidate in campaign.candidates], *outcome_of(campaign, study)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_a_sampler_tries_as_many_as_are_asked_for(sampler):
+    trainer = Trainer(failing={3}, diverging={5})
+    campaign, study = sampled(InMemoryStorage(), trainer, sampler)
+    run_plainly(campaign, trainer)
+    assert len({candidate.id for candidate in campaign.candidates}) == len(campaign.candidates) == 25
+    assert set(study.states) == {candidate.id for candidate in campaign.candidates}
+    failed = {candidate.id for candidate in campaign.candidates if candidate.config["n"] == 3}
+    assert {c.id for c in campaign.ranking} == set(study.states) - failed
+    scores = [campaign.score(candidate, PROXY, 100) for candidate in campaign.ranking]
+    assert [s.accuracy for s in scores] == sorted((s.accuracy for s in scores), reverse=True)
+    assert campaign.finalists == campaign.ranking[:2]
+    assert set(trainer.trained.values()) == {1}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.randoms(use_true_random=False), st.integers(1, 8), st.sampled_from(["tpe", "nsga2"]), st.integers(0, 26))
+def test_neither_workers_nor_interruptions_change_what_a_sampler_proposes(rng, workers, sampler, first):
+    calm = Trainer(failing={3, 17}, diverging={5})
+    expected = sampled(InMemoryStorage(), calm, sampler)
+    run_plainly(expected[0], calm)
+    storage, trainer = InMemoryStorage(), Trainer(failing={3, 17}, diverging={5})
+    run_shuffled(sampled(storage, trainer, sampler)[0], trainer, rng, workers, most=first)
+    campaign, study = sampled(storage, trainer, sampler)
+    run_shuffled(campaign, trainer, rng, workers)
+    assert all_proposed(campaign, study) == all_proposed(*expected)
+    assert set(trainer.trained.values()) == {1}
+
+
+def test_a_sampled_search_shows_one_stage():
+    events, trainer, storage = Events(), Trainer(), InMemoryStorage()
+    run_shuffled(sampled(storage, trainer)[0], trainer, random.Random(0), 2, most=13)
+    campaign, _ = sampled(storage, trainer, progress=events)
+    run_plainly(campaign, trainer)
+    assert [stage[:3] for stage in events.stages] == [("Ranking, 100 epochs", 25, 13), ("Finalists, whole data", 2, 0)]
+    assert events.done == [25, 2]
+    assert events.work[0] == 25 - 13  # candidates: nobody knows what those still to be proposed will cost
+
+
+def test_several_objectives_rank_by_fronts_then_by_accuracy():
+    both = replace(SETTINGS, scheduler="none", objectives=("accuracy", "multiply-adds"), top_k=4)
+    trainer = Trainer()
+    campaign, study = campaign_of(InMemoryStorage(), settings=both)
+    run_plainly(campaign, trainer)
+    costs = costs_of(made())
+
+    def figures(candidate: Candidate) -> tuple[float, int]:
+        score = study.measurements[candidate.id, PROXY, 100, 0].scores[-1]
+        return -score.accuracy, costs[candidate.id].multiply_adds
+
+    def is_best(candidate: Candidate) -> bool:
+        a, m = figures(candidate)
+        return not any(x <= a and y <= m and (x, y) != (a, m) for x, y in map(figures, made()))
+
+    best = {candidate.id for candidate in made() if is_best(candidate)}
+    assert 0 < len(best) < 40
+    assert {candidate.id for candidate in campaign.ranking[: len(best)]} == best
+    first = [figures(candidate)[0] for candidate in campaign.ranking[: len(best)]]
+    assert first == sorted(first)

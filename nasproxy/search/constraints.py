@@ -1,0 +1,66 @@
+"""Which candidates are small enough to take part."""
+
+from __future__ import annotations
+
+import math
+
+from nasproxy.analysis.text import count
+from nasproxy.errors import InputError
+from nasproxy.progress import Progress
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.costs import Costs
+from nasproxy.search.plan import Plan
+from nasproxy.search.settings import SearchSettings
+
+
+def measure_candidates(plan: Plan, progress: Progress) -> tuple[list[Candidate], Costs]:
+    """The candidates within ``--max-parameters`` and ``--max-multiply-adds``, and the costs of all.
+
+    Without limits, a sampler's candidates are measured as they are proposed.
+
+    Raises:
+        InputError: fewer are within the limits than become finalists.
+    """
+    dataset, settings = plan.dataset, plan.settings
+    costs = Costs(
+        plan.space,
+        plan.candidates,
+        channels=dataset.channels,
+        image_size=dataset.image_size,
+        num_classes=dataset.num_classes,
+    )
+    limits = {"parameters": settings.max_parameters, "multiply_adds": settings.max_multiply_adds}
+    if settings.sampler != "grid" and not any(limits.values()):
+        return plan.candidates, costs
+    progress.stage("Measuring candidates", len(plan.candidates))
+    small = []
+    for candidate in plan.candidates:
+        cost = costs[candidate.id]
+        if all(getattr(cost, name) <= (most or math.inf) for name, most in limits.items()):
+            small.append(candidate)
+        progress.advance()
+    if len(small) < settings.top_k:
+        raise InputError(
+            f"{len(small)} of {len(costs)} candidates are within {_asked(settings)}, and {settings.top_k} are to become"
+            " finalists.",
+            _sizes(costs),
+        )
+    if left_out := len(costs) - len(small):
+        progress.note(f"{left_out} candidates are larger than {_asked(settings)} and are left out.")
+    return small, costs
+
+
+def _asked(settings: SearchSettings) -> str:
+    limits = {"--max-parameters": settings.max_parameters, "--max-multiply-adds": settings.max_multiply_adds}
+    return " and ".join(f"{option} {most}" for option, most in limits.items() if most is not None)
+
+
+def _sizes(costs: Costs) -> str:
+    built = [cost for cost in costs.values() if cost.failure is None]
+    parameters, multiply_adds = ([getattr(c, name) for c in built] for name in ("parameters", "multiply_adds"))
+    if not built:
+        return "None of them could be built."
+    return (
+        f"Candidates have {count(min(parameters))} to {count(max(parameters))} parameters and take"
+        f" {count(min(multiply_adds))} to {count(max(multiply_adds))} multiply-adds an image."
+    )

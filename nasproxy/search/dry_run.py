@@ -1,0 +1,199 @@
+"""What a search would do, and how long it would take on this machine: a few trainings are timed, nothing is written."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from scipy.optimize import nnls
+
+from nasproxy.condensation.gradient_matching import condense
+from nasproxy.progress import Progress, Silent
+from nasproxy.proxies.make import cached_condensed, random_proxy
+from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.search.bench import Bench, Payload
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.constraints import measure_candidates
+from nasproxy.search.costs import Costs
+from nasproxy.search.halving import Rung
+from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
+from nasproxy.search.run_directory import check_run
+from nasproxy.search.settings import SearchSettings
+from nasproxy.search.study import Study, open_storage
+from nasproxy.search.task import PROXY, WHOLE, Task
+from nasproxy.training.process import peak_memory_bytes, prepare_process
+from nasproxy.versions import usable_cores
+
+_TIMED = 8
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of a training: each is a constant and a multiple of the candidate's multiply-adds.
+
+    Args:
+        fixed: of building and scoring.
+        epoch: of one epoch on the proxy.
+    """
+
+    fixed: tuple[float, float]
+    epoch: tuple[float, float]
+
+    def seconds(self, multiply_adds: float, epochs: int) -> float:
+        """Of a whole training."""
+        return sum(a + b * multiply_adds * times for (a, b), times in ((self.fixed, 1.0), (self.epoch, epochs)))
+
+
+def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+    """Checks all that the user gave, and estimates time and memory by training some candidates for an epoch or two.
+
+    Args:
+        settings: of the search.
+        resume: whether a run in ``settings.out`` would be gone on with; what is done of it is counted.
+        progress: told what goes on.
+
+    Returns:
+        The document that ``nasproxy search --dry-run --json`` prints. Seconds are of what is left to do.
+
+    Raises:
+        NasproxyError: as the search itself would.
+    """
+    progress = progress or Silent()
+    prepare_process(usable_cores())
+    plan = make_plan(settings, resume=resume)
+    check_run(plan.directory, run_facts(plan)["identity"], resume=resume)
+    candidates, costs = measure_candidates(plan, progress)
+    buildable = [candidate for candidate in candidates if costs[candidate.id].failure is None]
+    ranked = min(plan.settings.trials or len(buildable), len(buildable))
+    rungs = plan.settings.rungs(ranked)
+    done = _done(plan)
+    condense_seconds = _condense_seconds(plan, progress)  # on all cores, before the worker's threads are set
+    speed, memory = _measure(plan, buildable, costs, progress)
+    mean = float(np.mean([costs[candidate.id].multiply_adds for candidate in buildable]))
+    seconds = {
+        "condense": condense_seconds,
+        "search": _search_seconds(plan, rungs, done, speed, mean),
+        "finalists": _finalist_seconds(plan, done, speed, mean),
+    }
+    workers = plan.workers if plan.settings.executor == "tune" else 1
+    return {
+        "schema": 1,
+        "dry_run": True,
+        "space": plan.space.name,
+        "dataset": plan.dataset.name,
+        "proxy": plan.settings.proxy,
+        "candidates": ranked,
+        "rungs": [
+            {"epochs": rung.epochs, "candidates": rung.candidates, "done": done.get((PROXY, rung.epochs), 0)}
+            for rung in rungs
+        ],
+        "finalists": {"candidates": plan.settings.top_k, "done": sum(n for (d, _), n in done.items() if d == WHOLE)},
+        "workers": workers,
+        "seconds": {**seconds, "total": sum(seconds.values())},
+        "memory_bytes": memory * (workers + 1 if plan.settings.executor == "tune" else 1),
+        "run": str(plan.directory),
+    }
+
+
+def _done(plan: Plan) -> dict[tuple[str, int], int]:
+    """How many trainings the study holds, by data and epochs. A journal is read from a copy, as opening may mend it."""
+    name = study_name(plan.settings, plan.directory)
+    with tempfile.TemporaryDirectory() as folder:
+        if plan.settings.storage is None and (plan.directory / "study.log").exists():
+            shutil.copy(plan.directory / "study.log", folder)
+        storage = open_storage(Path(folder), plan.settings.storage)
+        if name not in optuna.get_all_study_names(storage):
+            return {}
+        return Counter((data, epochs) for _, data, epochs, _ in Study(storage, name, plan.space.choices).measurements)
+
+
+def _condense_seconds(plan: Plan, progress: Progress) -> float:
+    """Of the condensation, by one matching step and one round of inner training; 0 where it is made already."""
+    settings, dataset = plan.settings, plan.dataset
+    recipe = settings.matching_recipe()
+    facts: Any = {"seed": settings.seed, "device": plan.device, "precision": settings.precision}
+    made = (plan.directory / "proxy.safetensors").exists() or cached_condensed(dataset, recipe, **facts).exists()
+    if settings.proxy != "condensed" or made:
+        return 0.0
+    progress.stage("Timing condensation", 1)
+    condense(dataset, replace(recipe, iterations=1, matching_steps=1), **facts)
+    step = condense(dataset, replace(recipe, iterations=1, matching_steps=1), **facts).seconds
+    two = condense(dataset, replace(recipe, iterations=1, matching_steps=2), **facts).seconds
+    progress.advance()
+    inner = max(0.0, two - 2 * step)
+    return recipe.iterations * (recipe.matching_steps * step + (recipe.matching_steps - 1) * inner)
+
+
+def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress: Progress) -> tuple[Speed, int]:
+    """Times candidates from the smallest to the largest; the largest says how much memory a process takes."""
+    settings = plan.settings
+    bench = Bench(
+        Payload.of(
+            plan.source,
+            plan.dataset,
+            _stand_in(plan),
+            device=plan.device.type,
+            precision=settings.precision,
+            threads=settings.threads_per_worker,
+        )
+    )
+    by_size = sorted(candidates, key=lambda candidate: costs[candidate.id].multiply_adds)
+    picked = [by_size[round(q * (len(by_size) - 1))] for q in np.linspace(0, 1, min(_TIMED, len(by_size)))]
+    progress.stage("Timing candidates", len(picked))
+    sizes, once, twice = [], [], []
+    for candidate in picked:
+        task = Task(candidate, PROXY, settings.proxy_recipe(), 1, 0, candidate.seed(settings.seed, 0, PROXY))
+        bench.perform(task)  # the first training of a shape also compiles its kernels
+        sizes.append(float(costs[candidate.id].multiply_adds))
+        once.append(bench.perform(task).seconds)
+        twice.append(bench.perform(replace(task, epochs=2)).seconds)
+        progress.advance()
+    epoch = np.maximum(np.subtract(twice, once), 0)
+    return Speed(_fit(sizes, np.maximum(np.subtract(once, epoch), 0)), _fit(sizes, epoch)), peak_memory_bytes(
+        plan.device
+    )
+
+
+def _fit(sizes: Sequence[float], seconds: np.ndarray) -> tuple[float, float]:
+    """A constant and a slope, neither below 0 (non-negative least squares)."""
+    scale = max(sizes) or 1.0
+    (constant, slope), _ = nnls(np.column_stack([np.ones(len(sizes)), np.divide(sizes, scale)]), seconds)
+    return float(constant), float(slope / scale)
+
+
+def _stand_in(plan: Plan) -> ProxySet:
+    """Images of the proxy's number and size; what they show makes no difference to the time."""
+    return plan.given_proxy or random_proxy(plan.dataset, plan.settings.ipc, seed=0)
+
+
+def _search_seconds(
+    plan: Plan, rungs: Sequence[Rung], done: dict[tuple[str, int], int], speed: Speed, mean: float
+) -> float:
+    """Of the trainings that are left, spread over the workers. Who survives a rung is taken to be of average size."""
+    repeats = plan.settings.repeats or 1
+    total = 0.0
+    for rung in rungs:
+        left = max(0, rung.candidates * repeats - done.get((PROXY, rung.epochs), 0))
+        total += left * speed.seconds(mean, rung.epochs)
+    return total / _parallel(plan)
+
+
+def _finalist_seconds(plan: Plan, done: dict[tuple[str, int], int], speed: Speed, mean: float) -> float:
+    settings, images = plan.settings, len(plan.dataset.train)
+    recipe = settings.finalist_recipe(images)
+    left = settings.top_k * (settings.repeats or 1) - sum(n for (data, _), n in done.items() if data == WHOLE)
+    # An epoch's constant part is a step's; its other part grows with the images.
+    steps, share = -(-images // recipe.batch_size), images / len(_stand_in(plan).labels)
+    epoch = speed.epoch[0] * steps + speed.epoch[1] * mean * share
+    return max(0, left) * (recipe.epochs * epoch + speed.seconds(mean, 0)) / _parallel(plan)
+
+
+def _parallel(plan: Plan) -> int:
+    return plan.workers if plan.settings.executor == "tune" else 1

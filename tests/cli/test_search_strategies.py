@@ -1,0 +1,111 @@
+"""``nasproxy search`` when it does not rank every candidate by accuracy alone."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny_search import CANDIDATES, Said, invoke, search_words, write_space
+
+SAMPLED = ["--sampler", "tpe", "--trials", "7"]
+
+
+def table_of(run: Path) -> pd.DataFrame:
+    return pd.read_csv(run / "results.csv", dtype={"id": str})
+
+
+def search(folder: Path, *more: str) -> Said:
+    return invoke(*search_words(write_space(folder), folder / "run", *more, "--json"))
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_a_sampler_ranks_as_many_as_are_asked_for(tmp_path: Path, sampler: str):
+    said = search(tmp_path, "--sampler", sampler, "--trials", "7")
+    assert said.code == 0
+    document, table = said.json, table_of(tmp_path / "run")
+    assert (document["candidates"], document["evaluated"]) == (7, 7)
+    assert [rung["candidates"] for rung in document["rungs"]] == [7]
+    assert len(table) == table["id"].nunique() == 7
+    assert set(table["state"]) == {"complete"}
+    assert [entry["id"] for entry in document["top"]] == list(table["id"][:2])
+
+
+def test_a_sampled_search_goes_on_where_it_was_and_proposes_the_same(tmp_path: Path):
+    search(tmp_path / "whole", *SAMPLED)
+    search(tmp_path / "cut", *SAMPLED)
+    journal = tmp_path / "cut" / "run" / "study.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[: len(lines) // 2]))
+    (tmp_path / "cut" / "run" / "summary.json").unlink()
+    said = search(tmp_path / "cut", *SAMPLED, "--resume")
+    assert said.code == 0
+    columns = ["id", "proxy_accuracy", "proxy_cross_entropy", "whole_accuracy"]
+    tables = [table_of(tmp_path / name / "run")[columns] for name in ("whole", "cut")]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_ray_tune_proposes_and_scores_as_the_inline_executor(tmp_path: Path):
+    search(tmp_path / "here", *SAMPLED)
+    said = search(tmp_path / "tune", *SAMPLED, "--executor", "tune", "--workers", "2")
+    assert said.code == 0
+    columns = ["id", "proxy_accuracy", "proxy_cross_entropy", "whole_accuracy"]
+    pd.testing.assert_frame_equal(*(table_of(tmp_path / name / "run")[columns] for name in ("here", "tune")))
+
+
+def test_more_trials_than_candidates_are_all_of_them(tmp_path: Path):
+    assert search(tmp_path, "--sampler", "random").json["candidates"] == CANDIDATES
+
+
+def test_candidates_that_are_too_large_are_left_out(tmp_path: Path):
+    sizes = search(tmp_path / "all").json and table_of(tmp_path / "all" / "run")["parameters"]
+    middle = int(sizes.median())
+    said = search(tmp_path / "small", "--max-parameters", str(middle))
+    assert said.json["candidates"] == (sizes <= middle).sum() < CANDIDATES
+    assert table_of(tmp_path / "small" / "run")["parameters"].max() <= middle
+    assert f"{(sizes > middle).sum()} candidates are larger than --max-parameters {middle}" in said.err
+
+
+@pytest.mark.parametrize("limit", [["--max-parameters", "10"], ["--max-multiply-adds", "10"]])
+def test_limits_that_leave_too_few_are_refused_before_anything_is_written(tmp_path: Path, limit: list[str]):
+    said = search(tmp_path, *limit)
+    assert said.code == 2
+    error = said.json["error"]
+    assert error["kind"] == "input"
+    assert " ".join(limit) in error["message"]
+    assert "parameters and take" in error["hint"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_objectives_rank_the_front_first(tmp_path: Path):
+    said = search(tmp_path, "--objective", "accuracy", "--objective", "parameters", "--scheduler", "none")
+    table = table_of(tmp_path / "run")
+    front = table[table["pareto"]]
+    assert list(front.index) == list(range(len(front)))
+    assert front["parameters"].min() == table["parameters"].min()
+    assert front["proxy_accuracy"].max() == table["proxy_accuracy"].max()
+    assert [entry["id"] for entry in said.json["top"]] == list(table["id"][:2])
+    figures = list(zip(table["proxy_accuracy"], table["parameters"], strict=True))
+    for row, (accuracy, size) in zip(table["pareto"], figures, strict=True):
+        beaten = any(a >= accuracy and s <= size and (a, s) != (accuracy, size) for a, s in figures)
+        assert row == (not beaten)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sampler", "tpee"], "tpe"),
+        (["--objective", "accuracy", "--objective", "parameter"], "parameters"),
+        (["--objective", "parameters"], "accuracy"),
+        (["--objective", "accuracy", "--objective", "accuracy"], "each once"),
+        (["--trials", "5"], "--sampler"),
+        (["--sampler", "tpe", "--scheduler", "halving"], "--scheduler none"),
+        (["--sampler", "tpe", "--trials", "1"], "--top-k"),
+        (["--sampler", "tpe", "--trials", "0"], "1 or more"),
+        (["--max-parameters", "-3"], "1 or more"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path: Path, words: list[str], said: str):
+    answer = search(tmp_path, *words)
+    assert answer.code == 2
+    assert said in json.dumps(answer.json["error"])
+    assert not (tmp_path / "run").exists()
