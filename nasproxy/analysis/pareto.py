@@ -20,23 +20,26 @@ def front_numbers(losses: Sequence[Sequence[float]]) -> list[int]:
         return []
     # Equal rows stand or fall together. In lexicographic order only an earlier row can dominate a later one.
     unique, inverse = np.unique(values, axis=0, return_inverse=True)
-    members: list[list[np.ndarray]] = []
+    # Earlier rows are no worse in the first objective. Of a front, those that are best in the others speak for all.
+    best: list[np.ndarray] = []
     numbers = np.empty(len(unique), dtype=int)
-    for position, row in enumerate(unique):
-        number = _first_front(members, row)
-        if number == len(members):
-            members.append([])
-        members[number].append(row)
+    for position, row in enumerate(unique[:, 1:]):
+        number = _first_front(best, row)
+        if number == len(best):
+            best.append(row[np.newaxis])
+        else:
+            beaten = (best[number] >= row).all(axis=1)
+            best[number] = np.vstack([best[number][~beaten], row])
         numbers[position] = number
     return [int(number) for number in numbers[inverse.reshape(-1)]]
 
 
-def _first_front(members: list[list[np.ndarray]], row: np.ndarray) -> int:
+def _first_front(best: list[np.ndarray], row: np.ndarray) -> int:
     """The first front none of whose members dominates ``row``; found by bisection, as fronts dominate each other."""
-    low, high = 0, len(members)
+    low, high = 0, len(best)
     while low < high:
         middle = (low + high) // 2
-        if bool((np.asarray(members[middle]) <= row).all(axis=1).any()):
+        if bool((best[middle] <= row).all(axis=1).any()):
             low = middle + 1
         else:
             high = middle

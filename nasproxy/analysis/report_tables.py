@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from nasproxy.analysis.results import CHOICE, choice_columns
 from nasproxy.analysis.text import count, duration
 
 _MOST_ROWS = 2000  # Beyond this a browser takes seconds to sort; results.csv has the rest.
-_MOST_NAMED, _MOST_REASON = 10, 4000
+_MOST_REASONS, _MOST_NAMED, _MOST_REASON = 100, 10, 4000
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
 
@@ -100,13 +101,18 @@ def state_counts(table: pd.DataFrame) -> str:
 
 
 def failures(table: pd.DataFrame) -> list[dict[str, str]]:
-    """Why candidates failed or diverged: for each reason its ``title`` with their number, ``reason``, and ``which``."""
+    """Why candidates failed or diverged: for each reason its ``title`` with their number, ``reason``, and ``which``.
+
+    Up to a hundred reasons: one that names a number of bytes is another for every candidate.
+    """
     failed = (table["state"] == "failed") | (table["reason"] != "")
     bad = table[failed | table["diverged"]]
     kinds = failed.map({True: "failed", False: "diverged"})[bad.index]
     unsaid = {"failed": "no reason was recorded", "diverged": "the loss left the finite numbers"}
-    found = []
-    for (kind, reason), group in bad.groupby([kinds, "reason"], sort=False):
+    found, told = [], 0
+    groups = bad.groupby([kinds, "reason"], sort=False)
+    for (kind, reason), group in itertools.islice(groups, _MOST_REASONS):
+        told += len(group)
         named = [f"{row['id']} ({config_text(row)})" for _, row in group.head(_MOST_NAMED).iterrows()]
         more = f"; and {len(group) - _MOST_NAMED} more" if len(group) > _MOST_NAMED else ""
         plural = "" if len(group) == 1 else "s"
@@ -117,6 +123,9 @@ def failures(table: pd.DataFrame) -> list[dict[str, str]]:
                 "which": "; ".join(named) + more,
             }
         )
+    if told < len(bad):
+        title = f"{len(bad) - told:,} candidates for {len(groups) - _MOST_REASONS:,} more reasons"
+        found.append({"title": title, "reason": "The column reason of results.csv has them.", "which": ""})
     return found
 
 

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from nasproxy.analysis.pareto import front_numbers
 from nasproxy.progress import Progress
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.costs import Cost, longest_first, next_bundle, predicted_cost
+from nasproxy.search.costs import Cost, Queue, longest_first, next_bundle, predicted_cost
 from nasproxy.search.halving import Rung
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.settings import SearchSettings
@@ -19,6 +19,8 @@ from nasproxy.search.study import Key, Study, mean_score
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Score
+
+_TOGETHER = 1000  # candidates settled under one lock: less than a second's work, and Optuna waits 30 s for a lock
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Campaign:
         self._keep_weights = keep_weights
         self._has_weights = has_weights
         self._progress = progress
-        self._queue: list[Task] = []
+        self._queue = Queue()
         self._outstanding: dict[Key, Task] = {}
         self._lost: set[Key] = set()
         self._alone: list[Task] = []
@@ -247,10 +249,12 @@ class Campaign:
     def _ranked(self, candidates: Sequence[Candidate], epochs: int) -> list[Candidate]:
         """Best first: Pareto front, accuracy, lower cross-entropy, id. Those that failed are closed and left out."""
         scored: list[tuple[Candidate, Score]] = []
+        reasons = self._reasons()
         for candidate in candidates:
             score = self.score(candidate, PROXY, epochs)
             if score is None:
-                self._study.settle(candidate, TrialState.FAIL, epochs, None, self._reason(candidate))
+                reason = reasons.get(candidate.id, "no result")
+                self._study.settle(candidate, TrialState.FAIL, epochs, None, reason)
             else:
                 scored.append((candidate, score))
         signs = [-1 if name == "accuracy" else 1 for name in self._settings.objectives]
@@ -264,12 +268,18 @@ class Campaign:
         return [scored[position][0] for position in sorted(range(len(keys)), key=keys.__getitem__)]
 
     def _settle(self, candidates: Sequence[Candidate], state: TrialState, epochs: int) -> None:
-        for candidate in candidates:
-            self._study.settle(candidate, state, epochs, self.score(candidate, PROXY, epochs))
+        for start in range(0, len(candidates), _TOGETHER):
+            with self._study.together():
+                for candidate in candidates[start : start + _TOGETHER]:
+                    self._study.settle(candidate, state, epochs, self.score(candidate, PROXY, epochs))
 
-    def _reason(self, candidate: Candidate) -> str:
-        found = (m for key, m in self._study.measurements.items() if key[0] == candidate.id and m.failure is not None)
-        return next((measurement.failure for measurement in found if measurement.failure), "no result")
+    def _reasons(self) -> dict[str, str]:
+        """Why candidates failed, by id: of several reasons the first that was recorded."""
+        reasons: dict[str, str] = {}
+        for (candidate_id, *_), measurement in self._study.measurements.items():
+            if measurement.failure:
+                reasons.setdefault(candidate_id, measurement.failure)
+        return reasons
 
     def _headline(self, outcome: Outcome) -> str:
         if outcome.scores:

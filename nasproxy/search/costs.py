@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -84,23 +85,41 @@ def measure_cost(
         return Cost(0, 0, f"{type(error).__name__}: {error}" + (f" ({where})" if where else ""))
 
 
-def longest_first(tasks: Sequence[Task], costs: Mapping[str, Cost]) -> list[Task]:
+class Queue(deque[Task]):
+    """Trainings that wait to be handed out.
+
+    Args:
+        tasks: in the order in which they go.
+        work: predicted time of all; kept up to date, so that a portion need not add up all that is left.
+    """
+
+    def __init__(self, tasks: Iterable[Task] = (), work: float = 0.0) -> None:
+        super().__init__(tasks)
+        self.work = work
+
+
+def longest_first(tasks: Sequence[Task], costs: Mapping[str, Cost]) -> Queue:
     """Tasks in falling order of predicted time, so that no long one is left for the end."""
-    return sorted(tasks, key=lambda task: (-predicted_cost(task, costs), task.key))
+    order = sorted(tasks, key=lambda task: (-predicted_cost(task, costs), task.key))
+    return Queue(order, sum(predicted_cost(task, costs) for task in tasks))
 
 
-def next_bundle(queue: list[Task], costs: Mapping[str, Cost], workers: int) -> list[Task]:
+def next_bundle(queue: Queue, costs: Mapping[str, Cost], workers: int) -> list[Task]:
     """Takes the next portion off the front of ``queue``: half of what is left, divided by the number of workers.
 
     Guided self-scheduling (Polychronopoulos & Kuck 1987): portions shrink towards the end, so that the workers finish
     together, and are large before, so that handing them out costs nothing.
     """
-    share = sum(predicted_cost(task, costs) for task in queue) / (2 * workers)
+    share = queue.work / (2 * workers)
     bundle: list[Task] = []
     taken = 0.0
-    while queue and (not bundle or taken + predicted_cost(queue[0], costs) <= share):
-        taken += predicted_cost(queue[0], costs)
-        bundle.append(queue.pop(0))
+    while queue:
+        cost = predicted_cost(queue[0], costs)
+        if bundle and taken + cost > share:
+            break
+        taken += cost
+        bundle.append(queue.popleft())
+    queue.work -= taken
     return bundle
 
 

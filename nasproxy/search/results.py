@@ -51,7 +51,8 @@ def results_table(
 
 def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str, Any]:
     """The finalists in proxy order, the winner, how far both orders agree, and the counts: the JSON of a search."""
-    rows: dict[str, Any] = {str(row["id"]): row for row in table.to_dict("records")}
+    chosen = table[table["id"].isin([candidate.id for candidate in campaign.finalists])]
+    rows: dict[str, Any] = {str(row["id"]): row for row in chosen.to_dict("records")}
     top = [_entry(number, candidate, rows[candidate.id]) for number, candidate in enumerate(campaign.finalists, 1)]
     trained = [entry for entry in top if entry["whole_accuracy"] is not None]
     agreement = finalist_agreement(trained)

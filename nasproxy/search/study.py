@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.storages.journal._storage import JournalOperation
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nasproxy.errors import RunError, WriteError
 from nasproxy.search.candidate import Candidate
+from nasproxy.search.journal import Journal
 from nasproxy.search.space import Scalar
 from nasproxy.search.task import PROXY, Outcome
 from nasproxy.training.train import Score
@@ -111,6 +112,12 @@ class Study:
                 self._storage.set_trial_state_values(trial_id, state, values)
         self.states[candidate.id] = state
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """The writes of the body wait for the disk once, at its end; for what can be worked out again."""
+        with _writing(), self._storage.together() if isinstance(self._storage, Journal) else contextlib.nullcontext():
+            yield
+
     def has(self, keys: Iterable[Key]) -> bool:
         """Whether every one of these measurements is there."""
         return all(key in self.measurements for key in keys)
@@ -181,7 +188,7 @@ def open_storage(directory: Path, address: str | None) -> BaseStorage:
     journal.with_name("study.log.lock").unlink(missing_ok=True)
     _mend(journal)
     try:
-        return JournalStorage(JournalFileBackend(str(journal)))
+        return Journal(journal)
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise RunError(f"{journal} is damaged: {error}.", "Start again in another --out.") from error
 
@@ -190,19 +197,20 @@ def _mend(journal: Path) -> None:
     """Cuts a half-written last line off; any other line that is no operation of Optuna's is an error."""
     if not journal.exists():
         return
-    content = journal.read_bytes()
-    whole = content.rfind(b"\n") + 1
     known = {int(operation) for operation in JournalOperation}
-    for number, line in enumerate(content[:whole].splitlines(), 1):
-        try:
-            sound = json.loads(line)["op_code"] in known
-        except (ValueError, KeyError, TypeError):
-            sound = False
-        if not sound:
-            raise RunError(f"{journal} is damaged in line {number}.", "Start again in another --out.")
-    if whole < len(content):
-        with journal.open("r+b") as file:
-            file.truncate(whole)
+    whole = 0
+    with journal.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                os.truncate(journal, whole)
+                return
+            whole += len(line)
+            try:
+                sound = json.loads(line)["op_code"] in known
+            except (ValueError, KeyError, TypeError):
+                sound = False
+            if not sound:
+                raise RunError(f"{journal} is damaged in line {number}.", "Start again in another --out.")
 
 
 @contextlib.contextmanager

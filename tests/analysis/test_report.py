@@ -182,6 +182,21 @@ def test_failures_are_grouped_by_reason(tmp_path):
     assert f"{rows[12]['id']} (a {rows[12]['params_a']}, b {rows[12]['params_b']})" in text
 
 
+def test_a_thousand_different_reasons_make_a_page_of_a_hundred(tmp_path):
+    directory = make_run(tmp_path / "run", choices={"a": list(range(500)), "b": [1, 2]})
+    path = directory / "results.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines(keepends=True)))
+    for number, row in enumerate(rows):
+        row.update(state="failed", diverged="False", reason=f"tried to allocate {max(1, number)} bytes")
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    text = report(directory).text
+    assert text.count("tried to allocate") == 100
+    assert "899 candidates for 899 more reasons" in text
+
+
 def test_hostile_names_and_values_stay_text(tmp_path):
     proxy = make_proxy(classes=3, per_class=1, names=[HOSTILE, "\ud800", "手"])
     choices = {HOSTILE: [1, 2], "norm": [HOSTILE, "{{ 7 * 7 }}"], "d": [1, 2, 3]}

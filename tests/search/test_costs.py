@@ -1,6 +1,7 @@
 import random
 import re
 from pathlib import Path
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -63,14 +64,40 @@ def test_a_training_costs_in_proportion_to_its_epochs_and_more_for_a_larger_netw
 
 
 def test_portions_shrink_towards_the_end():
-    tasks = [make_task(n) for n in range(64)]
-    costs = {task.candidate.id: Cost(1, 1) for task in tasks}
+    unordered = [make_task(n) for n in range(64)]
+    costs = {task.candidate.id: Cost(1, 1) for task in unordered}
+    tasks = longest_first(unordered, costs)
     sizes = []
     while tasks:
         sizes.append(len(next_bundle(tasks, costs, 2)))
     assert sizes[0] == 64 // 4
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
+
+
+class Watched(int):
+    """Multiply-adds that count how often a cost is predicted from them."""
+
+    def __new__(cls, size: int, uses: list[int]) -> Self:
+        made = super().__new__(cls, size)
+        made.uses = uses
+        return made
+
+    def __add__(self, other: float) -> float:
+        self.uses.append(1)
+        return int(self) + other
+
+
+@given(st.integers(1, 300), st.integers(1, 10_000))
+def test_handing_out_looks_at_a_task_once_or_twice_however_many_workers_there_are(count, workers):
+    tasks = [make_task(n) for n in range(count)]
+    uses: list[int] = []
+    costs = {task.candidate.id: Cost(1, Watched(10**6 + n % 7, uses)) for n, task in enumerate(tasks)}
+    queue = longest_first(tasks, costs)
+    uses.clear()
+    while next_bundle(queue, costs, workers):
+        pass
+    assert count <= len(uses) <= 2 * count
 
 
 class Layers(SearchSpace):

@@ -3,7 +3,7 @@ import math
 import resource
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import optuna
@@ -296,3 +296,47 @@ def test_one_divergence_makes_the_candidate_a_diverged_one():
     found = mean_score([Measurement((Score(4, 0.9, 0.1),), 1.0), Measurement((Score(2, 0.0, math.inf),), 1.0)])
     assert found.diverged
     assert found.accuracy == 0.0
+
+
+def test_what_is_written_together_is_what_is_written_one_by_one(tmp_path):
+    fates = [(TrialState.RUNNING, None, ""), (TrialState.PRUNED, FULL, ""), (TrialState.FAIL, None, "no\nmemory")]
+    lines = {}
+    for name in ("apart", "together"):
+        (tmp_path / name).mkdir()
+        study = open_study(tmp_path / name)
+        study.record(outcome(CANDIDATES[1]))
+        with study.together() if name == "together" else nullcontext():
+            for candidate, (state, score, reason) in zip(CANDIDATES, fates, strict=True):
+                study.settle(candidate, state, 4, score, reason)
+        study.record(outcome(CANDIDATES[0]))
+        assert open_study(tmp_path / name).states == study.states
+        written = map(json.loads, (tmp_path / name / "study.log").read_text().splitlines())
+        lines[name] = [{k: v for k, v in line.items() if "datetime" not in k and k != "worker_id"} for line in written]
+    assert lines["together"] == lines["apart"]
+
+
+def test_an_exception_among_writes_together_leaves_the_study_open_to_others(tmp_path):
+    study = open_study(tmp_path)
+
+    def fail() -> None:
+        with study.together():
+            study.settle(CANDIDATES[0], TrialState.FAIL, 0, None, "reason")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not (tmp_path / "study.log.lock").is_symlink()
+    study.record(outcome(CANDIDATES[1]))
+    assert len(load_plainly(tmp_path).trials) == 2
+
+
+def test_a_full_disk_among_writes_together_is_an_error_and_loses_nothing_before(tmp_path):
+    study = open_study(tmp_path)
+    study.record(outcome(CANDIDATES[0]))
+    size = (tmp_path / "study.log").stat().st_size
+    with largest_file(size + 100), pytest.raises(WriteError, match="could not be written"), study.together():
+        study.settle(CANDIDATES[1], TrialState.FAIL, 0, None, "reason")
+    resumed = open_study(tmp_path)
+    assert list(resumed.measurements) == [(CANDIDATES[0].id, "proxy", 4, 0)]
+    resumed.record(outcome(CANDIDATES[1]))
+    assert len(load_plainly(tmp_path).trials) == 2
