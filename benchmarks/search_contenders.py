@@ -53,8 +53,19 @@ from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Score
 
 SPACE = "convnet720"
-Spans = list[list[tuple[float, float]]]
-"""For each worker process, when it began and ended each training, in seconds of the clock."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The working life of one worker process, in seconds of the clock.
+
+    Args:
+        ready: when it could begin its first training.
+        spans: when it began and ended each.
+    """
+
+    ready: float
+    spans: list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -246,10 +257,10 @@ class WatchedBench(Bench):
 
     def __init__(self, payload: Payload, folder: str, warm_up: Task | None) -> None:
         super().__init__(payload)
-        self._notes = Path(folder) / f"spans-{os.getpid()}"
-        self._notes.touch()
         if warm_up is not None:
             super().perform(warm_up)
+        self._notes = Path(folder) / f"lane-{os.getpid()}"
+        self._notes.write_text(f"{time.time()!r}\n")
 
     def perform(self, task: Task) -> Outcome:
         """Trains, and notes it."""
@@ -296,22 +307,27 @@ def run_nasproxy(job: Job) -> dict[str, Any]:
         began_at = time.time()
         campaign = _campaign(job, costs, study)
         _execute(job, campaign, payload, folder)
-        spans = _read_spans(folder)
-    startup = min(span[0] for process in spans for span in process) - began_at
+        ended_at = began_at + campaign.stage_seconds["search"]
+        lanes = _read_lanes(folder, ended_at)
     keys = [(c.id, PROXY, job.epochs, repeat) for c in job.candidates for repeat in range(job.repeats)]
     found = [study.measurements[key] for key in keys]
     assert not any(measurement.failure for measurement in found), found
+    workers = 1 if job.kind == "inline" else job.workers
+    # Ray's workers do not stand ready at the same time: what counts is the time that they had, on average.
+    waits = [lane.ready - began_at for lane in lanes] + [ended_at - began_at] * max(0, workers - len(lanes))
+    startup = sum(waits) / len(waits)
     return {
         **_answer(
             job,
-            campaign.stage_seconds["search"] - startup,
+            ended_at - began_at - startup,
             [measurement.scores[-1].accuracy for measurement in found],
             [measurement.seconds for measurement in found],
             threads=job.threads,
             startup=startup,
         ),
         "measuring_seconds": round(measuring, 3),
-        **_idleness(spans, job.workers),
+        "ready_after": [round(wait, 3) for wait in sorted(waits)],
+        **_idleness(lanes, workers),
     }
 
 
@@ -379,24 +395,29 @@ def _costs(job: Job) -> Costs:
     )
 
 
-def _read_spans(folder: Path) -> Spans:
-    lines = [path.read_text().splitlines() for path in folder.glob("spans-*")]
-    return [[(float(line.split()[0]), float(line.split()[1])) for line in process] for process in lines]
+def _read_lanes(folder: Path, ended_at: float) -> list[Lane]:
+    """Of each worker process that stood ready before the search ended."""
+    lanes = []
+    for path in folder.glob("lane-*"):
+        ready, *lines = path.read_text().splitlines()
+        spans = [(float(began), float(ended)) for began, ended in map(str.split, lines)]
+        lanes.append(Lane(float(ready), spans))
+    return [lane for lane in lanes if lane.ready < ended_at]
 
 
-def _idleness(spans: Spans, workers: int) -> Mapping[str, Any]:
-    """Of the time between the first training's beginning and the last one's end."""
-    every = [span for process in spans for span in process]
+def _idleness(lanes: Sequence[Lane], workers: int) -> Mapping[str, Any]:
+    """Shares of the time between the first training's beginning and the last one's end, and what was in it."""
+    every = [span for lane in lanes for span in lane.spans]
     began, ended = min(span[0] for span in every), max(span[1] for span in every)
     busy = sum(end - start for start, end in every)
     # Should a process be replaced by another, the last ends of all still tell when a worker ran out of work.
-    last_ends = sorted((process[-1][1] for process in spans if process), reverse=True)
+    last_ends = sorted((lane.spans[-1][1] for lane in lanes if lane.spans), reverse=True)
     first_idle = last_ends[workers - 1] if len(last_ends) >= workers else began
     return {
-        "processes": len(spans),
+        "processes": len(lanes),
         "busy_seconds": round(busy, 3),
         "idle_at_end": round((ended - first_idle) / (ended - began), 4),
-        "idle": round(1 - busy / (workers * (ended - began)), 4),
+        "idle": round(1 - busy / sum(ended - lane.ready for lane in lanes), 4),
     }
 
 

@@ -7,11 +7,11 @@ On an otherwise idle machine. All train the same seeded, stratified sample of th
 real images of digits, or --proxy-file) by the same recipe; search_contenders.py says what each does. Every
 measurement is a process of its own; contenders take turns, --rounds times; ratios are to the loop of the same round.
 
-throughput  candidates a second once workers stand ready; the time until then is given apart. nasproxy inline gets
-            --inline-threads threads, on Tune --workers workers of one thread. Plain Tune trains --plain-tune-sample
-            of the candidates; its ratio is to the loop's time for those.
+throughput  candidates a second once workers stand ready (of several, on average); the time until then is given
+            apart. nasproxy inline gets --inline-threads threads, on Tune --workers workers of one thread. Plain Tune
+            trains --plain-tune-sample of the candidates; its ratio is to the loop's time for those.
 scheduling  what Tune's engine takes for each of 720 candidates whose training takes no time, or --sleep seconds: the
-            wall time less the workers' busy time.
+            wall time less the workers' busy time, on one worker and on --workers.
 balance     how long workers stand idle: of the throughput runs, and simulated for 2 to 64 workers with the engine's
             own hand-out and the candidates' times in --costs.
 quality     accuracies of the loop and of nasproxy on Tune, over other seeds each: their means, and Spearman's rho
@@ -80,11 +80,12 @@ WORKERS_SIMULATED = (2, 4, 8, 16, 32, 64)
 def main() -> int:
     """Measures what is missing, prints and stores it; returns the exit code."""
     arguments = _parser().parse_args()
+    chosen = ["quality"] if arguments.quality else arguments.parts
     try:
         _check(arguments)
         with open_screen() as screen, tempfile.TemporaryDirectory() as folder:
             bench = Bench(arguments, Path(folder), screen)
-            for part in ["quality"] if arguments.quality else arguments.parts:
+            for part in chosen:
                 bench.measure(part)
     except NasproxyError as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -92,7 +93,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on after the last finished part.", file=sys.stderr)
         return 130
-    show(bench.parts)
+    show({part: bench.parts[part] for part in chosen})
     stdout().print(f"Written to {arguments.out}", markup=False)
     return 0
 
@@ -165,15 +166,22 @@ class Bench:
 
     def _scheduling(self) -> dict[str, Any]:
         configs = self._sample(None)
-        self._screen.stage("Scheduling", 2)
+        sleep = self._arguments.sleep
+        asked = [(1, 0.0), (1, sleep), (self._arguments.workers, sleep)]
+        self._screen.stage("Scheduling", len(asked))
         rows = []
-        for sleep in (0.0, self._arguments.sleep):
-            run = self._run("idle", configs, sleep=sleep)
-            busy = run["busy_seconds"] / self._arguments.workers
-            milliseconds = 1000 * (run["seconds"] - busy) / len(configs)
-            kept = {name: run[name] for name in ("seconds", "busy_seconds", "startup_seconds", "processes")}
+        for workers, seconds in asked:
+            run = self._run("idle", configs, sleep=seconds, workers=workers)
+            milliseconds = 1000 * (run["seconds"] - run["busy_seconds"] / workers) / len(configs)
+            names = ("seconds", "busy_seconds", "ready_after", "processes", "idle_at_end")
             rows.append(
-                {"sleep": sleep, "candidates": len(configs), "milliseconds_each": round(milliseconds, 3), **kept}
+                {
+                    "workers": workers,
+                    "sleep": seconds,
+                    "candidates": len(configs),
+                    "milliseconds_each": round(milliseconds, 3),
+                    **{name: run[name] for name in names},
+                }
             )
             self._screen.advance(f"{milliseconds:.2f} ms a candidate")
         return {"summary": rows}
@@ -207,18 +215,22 @@ class Bench:
     def _run(self, kind: str, configs: Sequence[Config], *, epochs: int = 1, **options: Any) -> dict[str, Any]:
         """Has a process of its own do one ranking; returns its answer."""
         job, answer = self._folder / "job.json", self._folder / "answer.json"
-        same = {"dataset": DATASET, "proxy": str(self._proxy), "seed": self._arguments.seed}
-        write_json(
-            job,
-            {"kind": kind, "configs": configs, "epochs": epochs, "workers": self._arguments.workers, **same, **options},
-        )
+        asked = self._arguments
+        common = {"dataset": DATASET, "proxy": str(self._proxy), "seed": asked.seed, "workers": asked.workers}
+        write_json(job, {"kind": kind, "configs": configs, "epochs": epochs, **common, **options})
         program = Path(__file__).with_name("search_contenders.py")
         # Whoever limits this process's threads does not mean to limit what is measured.
         environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
         done = subprocess.run([sys.executable, program, job, answer], env=environment, check=False)  # noqa: S603
         if done.returncode:
             raise RunError(f"{kind} ended with exit code {done.returncode}.", "Its message is above.")
-        return dict(json.loads(answer.read_text(encoding="utf-8")))
+        found = dict(json.loads(answer.read_text(encoding="utf-8")))
+        missing = len(found.get("ready_after", ())) - found.get("processes", 0)
+        if missing > 0:
+            self._screen.note(
+                f"{kind}: {missing} of Ray's workers stood ready only after the end; take a larger sample."
+            )
+        return found
 
 
 def summarise(runs: Sequence[Mapping[str, Any]], some: Sequence[int]) -> list[dict[str, Any]]:
@@ -256,7 +268,8 @@ def simulated_searches(file: Path) -> list[dict[str, Any]]:
     """Idle shares of searches on more workers than there are here, from a table of what each candidate took.
 
     The quick preset's rungs are all simulated, each waiting for the last worker of the one before; those that go on are
-    taken to be the best of the full ranking, and a shorter training to take its share of the full one's time.
+    taken to be the best of the full ranking, and a shorter training to take its share of the full one's time. No
+    order of the same trainings takes less than ``least_seconds``: the work shared evenly, or the longest training.
 
     Args:
         file: CSV with ``id``, ``multiply_adds``, ``parameters``, ``proxy_epochs``, ``seconds`` and ``proxy_accuracy``.
@@ -269,18 +282,21 @@ def simulated_searches(file: Path) -> list[dict[str, Any]]:
     rows = []
     for scheduler, workers in itertools.product(("none", "halving"), WORKERS_SIMULATED):
         rungs = SearchSettings(epochs=epochs, scheduler=scheduler).resolved().rungs(len(table))
-        busy = span = waiting = 0.0
+        busy = span = waiting = least = 0.0
         for rung in rungs:
             recipe = TrainingRecipe(epochs)
             chosen = [Candidate({}, str(key)) for key in order[: rung.candidates]]
             tasks = [Task(candidate, PROXY, recipe, rung.epochs, repeat=0, seed=0) for candidate in chosen]
-            ends = simulate(tasks, costs, {key: per_epoch[key] * rung.epochs for key in costs}, workers)
+            seconds = {task.candidate.id: per_epoch[task.candidate.id] * rung.epochs for task in tasks}
+            ends = simulate(tasks, costs, seconds, workers)
             busy, span, waiting = busy + sum(ends), span + ends[-1], waiting + ends[-1] - ends[0]
+            least += max(*seconds.values(), sum(ends) / workers)
         rows.append(
             {
                 "scheduler": scheduler,
                 "workers": workers,
                 "seconds": round(span, 1),
+                "least_seconds": round(least, 1),
                 "idle_at_end": round(waiting / span, 4),
                 "idle": round(1 - busy / (workers * span), 4),
             }
@@ -340,7 +356,7 @@ def compare_quality(
 
 
 def show(parts: Mapping[str, Any]) -> None:
-    """Prints a table for each part that is there."""
+    """Prints what was found, part by part."""
     if "throughput" in parts:
         columns = ("candidates", "threads", "candidates/s", "times the loop", "start-up s", "accuracy")
         table = plain_table("throughput", *columns, right=columns)
@@ -351,8 +367,8 @@ def show(parts: Mapping[str, Any]) -> None:
         stdout().print(table, "")
     if "scheduling" in parts:
         for row in parts["scheduling"]["summary"]:
-            each = f"{row['milliseconds_each']:.2f} ms for each of {row['candidates']} candidates"
-            stdout().print(f"Scheduling: {each} whose training takes {row['sleep']} s")
+            each = f"{row['milliseconds_each']:.2f} ms for each of {row['candidates']} candidates of {row['sleep']} s"
+            stdout().print(f"Scheduling: {each} on workers: {row['workers']}")
     if "balance" in parts:
         stdout().print("", pd.DataFrame(parts["balance"]["measured"]).to_string(index=False), "", markup=False)
         stdout().print(pd.DataFrame(parts["balance"]["simulated"]).to_string(index=False), markup=False)
@@ -449,7 +465,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--plain-tune-sample", type=int, default=8, help="candidates for plain Tune (default: %(default)s)")
     add("--inline-threads", type=int, default=cores, help="of nasproxy inline (default: the cores)")
     add("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="default: all")
-    add("--sleep", type=float, default=0.05, help="seconds of a training in the scheduling part (default: %(default)s)")
+    add("--sleep", type=float, default=0.03, help="seconds of a training in the scheduling part (default: %(default)s)")
     add("--costs", type=Path, default=RESULTS / "full_ranking_digits.csv", help="candidates' times for the simulation")
     add("--quality-candidates", type=int, default=100, help="default: %(default)s")
     add("--quality-epochs", type=int, default=15, help="default: %(default)s")
