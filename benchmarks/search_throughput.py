@@ -1,0 +1,480 @@
+"""Candidates a second: nasproxy against the loop anyone would write and plain Ray Tune, on this machine's processor.
+
+    python benchmarks/search_throughput.py              # throughput, scheduling, balance: about 9 minutes on two cores
+    python benchmarks/search_throughput.py --quality    # are the results as good? about 12 minutes
+
+On an otherwise idle machine. All train the same seeded, stratified sample of the 720 ConvNets on the same proxy (random
+real images of digits, or --proxy-file) by the same recipe; search_contenders.py says what each does. Every
+measurement is a process of its own; contenders take turns, --rounds times; ratios are to the loop of the same round.
+
+throughput  candidates a second once workers stand ready (of several, on average); the time until then is given
+            apart. nasproxy inline gets --inline-threads threads, on Tune --workers workers of one thread. Plain Tune
+            trains --plain-tune-sample of the candidates; its ratio is to the loop's time for those.
+scheduling  what Tune's engine takes for each of 720 candidates whose training takes no time, or --sleep seconds: the
+            wall time less the workers' busy time, on one worker and on --workers.
+balance     how long workers stand idle: of the throughput runs, and simulated for 2 to 64 workers with the engine's
+            own hand-out and the candidates' times in --costs.
+quality     accuracies of the loop and of nasproxy on Tune, over other seeds each: their means, and Spearman's rho
+            between them, beside that between seeds of the loop.
+
+Results go to ``benchmarks/results/search_throughput.json``; a part that is there, measured under the same settings on
+the same machine with the same versions, is not measured again unless --again says so. Balance always is: it is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float64
+from scipy.stats import spearmanr
+
+from nasproxy.cli.output import plain_table, stdout
+from nasproxy.cli.screen import open_screen
+from nasproxy.datasets.load import load_dataset
+from nasproxy.errors import InputError, NasproxyError, RunError
+from nasproxy.progress import Progress
+from nasproxy.proxies.make import load_matching_proxy, random_proxy
+from nasproxy.proxies.proxy_file import save_proxy
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.costs import Cost, longest_first, next_bundle
+from nasproxy.search.run_directory import write_json
+from nasproxy.search.sampling import choose_candidates
+from nasproxy.search.settings import SearchSettings
+from nasproxy.search.space import Config
+from nasproxy.search.space_source import SpaceSource
+from nasproxy.search.task import PROXY, Task
+from nasproxy.training.precision import resolve_precision
+from nasproxy.training.recipe import PRECISIONS, TrainingRecipe
+from nasproxy.versions import library_versions, machine_facts, usable_cores
+
+RESULTS = Path(__file__).parent / "results"
+DATASET, SPACE = "digits", "convnet720"
+LOOP = "loop float32"
+CONTENDERS = {
+    LOOP: ("loop", "float32"),
+    "textbook loop float32": ("loop-textbook", "float32"),
+    "plain Tune float32": ("plain-tune", "float32"),
+    "inline float32": ("inline", "float32"),
+    "inline bfloat16": ("inline", "bfloat16"),
+    "Tune float32": ("tune", "float32"),
+    "Tune bfloat16": ("tune", "bfloat16"),
+}
+PARTS = ("throughput", "scheduling", "balance", "quality")
+WORKERS_SIMULATED = (2, 4, 8, 16, 32, 64)
+
+
+def main() -> int:
+    """Measures what is missing, prints and stores it; returns the exit code."""
+    arguments = _parser().parse_args()
+    chosen = ["quality"] if arguments.quality else arguments.parts
+    try:
+        _check(arguments)
+        with open_screen() as screen, tempfile.TemporaryDirectory() as folder:
+            bench = Bench(arguments, Path(folder), screen)
+            for part in chosen:
+                bench.measure(part)
+    except NasproxyError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on after the last finished part.", file=sys.stderr)
+        return 130
+    show({part: bench.parts[part] for part in chosen})
+    stdout().print(f"Written to {arguments.out}", markup=False)
+    return 0
+
+
+class Bench:
+    """Measures parts and keeps the result file.
+
+    Args:
+        arguments: of the command line.
+        folder: for files on the way.
+        screen: told what goes on.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, folder: Path, screen: Progress) -> None:
+        self._arguments, self._folder, self._screen = arguments, folder, screen
+        self._dataset = load_dataset(DATASET)
+        self._proxy = folder / "proxy.safetensors"
+        if arguments.proxy_file is None:
+            proxy = random_proxy(self._dataset, 10, seed=arguments.seed)
+        else:
+            proxy = load_matching_proxy(arguments.proxy_file, self._dataset)
+        save_proxy(proxy, self._proxy)
+        self._about = {
+            "dataset": DATASET,
+            "space": SPACE,
+            "proxy": {"method": proxy.method, "images": len(proxy), "recipe": dict(proxy.recipe)},
+            "versions": library_versions(),
+            "machine": machine_facts("cpu"),
+        }
+        self.parts: dict[str, Any] = _read(arguments.out)
+
+    def measure(self, part: str) -> None:
+        """Measures one part, unless it is there, and stores it."""
+        of_part = {
+            "throughput": ("rounds", "candidates", "epochs", "plain_tune_sample", "inline_threads", "workers", "seed"),
+            "scheduling": ("sleep", "workers", "seed"),
+            "balance": ("costs",),
+            "quality": ("quality_candidates", "quality_epochs", "repeats", "precision", "workers", "seed"),
+        }
+        settings = {name: getattr(self._arguments, name) for name in of_part[part]}
+        if part == "throughput":
+            settings["contenders"] = self._arguments.contenders
+        about = json.loads(json.dumps({**self._about, "settings": settings}, default=lambda path: path.name))
+        there = self.parts.get(part, {})
+        if part != "balance" and not self._arguments.again and all(there.get(n) == v for n, v in about.items()):
+            self._screen.note(f"{part}: already measured, see {self._arguments.out}; --again repeats it.")
+            return
+        load = round(os.getloadavg()[0], 2)
+        found = getattr(self, f"_{part}")()
+        self.parts[part] = {**about, "commit": _commit(), "load_before": load, **found}
+        write_json(self._arguments.out, {"schema": 1, **self.parts})
+
+    def _throughput(self) -> dict[str, Any]:
+        arguments = self._arguments
+        configs = self._sample(arguments.candidates)
+        some = _spread(configs, arguments.plain_tune_sample)
+        self._screen.stage("Throughput", arguments.rounds * len(arguments.contenders))
+        runs = []
+        for number in range(arguments.rounds):
+            first = number % len(arguments.contenders)  # whoever comes first in one round comes last in the next
+            for name in [*arguments.contenders[first:], *arguments.contenders[:first]]:
+                kind, precision = CONTENDERS[name]
+                chosen = some if kind == "plain-tune" else configs
+                threads = arguments.inline_threads if kind == "inline" else 1
+                run = self._run(kind, chosen, precision=precision, threads=threads, epochs=arguments.epochs)
+                run["mean_accuracy"] = round(float(np.mean(run.pop("accuracies"))), 4)
+                runs.append({"contender": name, "round": number, "candidates": len(chosen), **run})
+                self._screen.advance(f"{name} {len(chosen) / run['seconds']:.2f}/s")
+        return {"summary": summarise(runs, [configs.index(config) for config in some]), "runs": runs}
+
+    def _scheduling(self) -> dict[str, Any]:
+        configs = self._sample(None)
+        sleep = self._arguments.sleep
+        asked = [(1, 0.0), (1, sleep), (self._arguments.workers, sleep)]
+        self._screen.stage("Scheduling", len(asked))
+        rows = []
+        for workers, seconds in asked:
+            run = self._run("idle", configs, sleep=seconds, workers=workers)
+            milliseconds = 1000 * (run["seconds"] - run["busy_seconds"] / workers) / len(configs)
+            names = ("seconds", "busy_seconds", "ready_after", "processes", "idle_at_end")
+            rows.append(
+                {
+                    "workers": workers,
+                    "sleep": seconds,
+                    "candidates": len(configs),
+                    "milliseconds_each": round(milliseconds, 3),
+                    **{name: run[name] for name in names},
+                }
+            )
+            self._screen.advance(f"{milliseconds:.2f} ms a candidate")
+        return {"summary": rows}
+
+    def _balance(self) -> dict[str, Any]:
+        runs = self.parts.get("throughput", {}).get("runs", [])
+        names = ("contender", "round", "candidates", "processes", "idle_at_end", "idle")
+        measured = [{name: run[name] for name in names} for run in runs if "idle" in run and "Tune" in run["contender"]]
+        return {"measured": measured, "simulated": simulated_searches(self._arguments.costs)}
+
+    def _quality(self) -> dict[str, Any]:
+        arguments = self._arguments
+        configs = self._sample(arguments.quality_candidates)
+        precision = resolve_precision(arguments.precision, torch.device("cpu"))
+        self._screen.stage("Quality", 2)
+        found = {}
+        for name, kind, chosen in (("loop", "loop", "float32"), ("nasproxy", "tune", precision)):
+            found[name] = self._run(
+                kind, configs, precision=chosen, epochs=arguments.quality_epochs, repeats=arguments.repeats
+            )
+            self._screen.advance(f"{name}: mean accuracy {np.mean(found[name]['accuracies']):.1%}")
+        both = [np.array(found[name]["accuracies"]) for name in ("loop", "nasproxy")]
+        summary = {"precision": precision, **compare_quality(*both)}
+        return {"summary": summary, "candidates": [Candidate.of(config).id for config in configs], "runs": found}
+
+    def _sample(self, count: int | None) -> list[Config]:
+        space = SpaceSource.parse(SPACE).load()
+        candidates, _ = choose_candidates(space, self._dataset.image_size, limit=count, seed=self._arguments.seed)
+        return [candidate.config for candidate in candidates]
+
+    def _run(self, kind: str, configs: Sequence[Config], *, epochs: int = 1, **options: Any) -> dict[str, Any]:
+        """Has a process of its own do one ranking; returns its answer."""
+        job, answer = self._folder / "job.json", self._folder / "answer.json"
+        asked = self._arguments
+        common = {"dataset": DATASET, "proxy": str(self._proxy), "seed": asked.seed, "workers": asked.workers}
+        write_json(job, {"kind": kind, "configs": configs, "epochs": epochs, **common, **options})
+        program = Path(__file__).with_name("search_contenders.py")
+        # Whoever limits this process's threads does not mean to limit what is measured.
+        environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+        done = subprocess.run([sys.executable, program, job, answer], env=environment, check=False)  # noqa: S603
+        if done.returncode:
+            raise RunError(f"{kind} ended with exit code {done.returncode}.", "Its message is above.")
+        found = dict(json.loads(answer.read_text(encoding="utf-8")))
+        missing = len(found.get("ready_after", ())) - found.get("processes", 0)
+        if missing > 0:
+            self._screen.note(
+                f"{kind}: {missing} of Ray's workers stood ready only after the end; take a larger sample."
+            )
+        return found
+
+
+def summarise(runs: Sequence[Mapping[str, Any]], some: Sequence[int]) -> list[dict[str, Any]]:
+    """A row for each contender: candidates a second and ratios to the loop of the same round, with their spread.
+
+    Args:
+        runs: of all contenders and rounds.
+        some: positions in the sample of the candidates that plain Tune trains.
+    """
+    loops = {run["round"]: run for run in runs if run["contender"] == LOOP}
+    rows = []
+    for name in dict.fromkeys(run["contender"] for run in runs):
+        mine = [run for run in runs if run["contender"] == name]
+        ratios = []
+        for run in mine:
+            loop = loops[run["round"]]
+            same = run["candidates"] == loop["candidates"]
+            taken = loop["seconds"] if same else sum(loop["candidate_seconds"][position] for position in some)
+            ratios.append(taken / run["seconds"])
+        rows.append(
+            {
+                "contender": name,
+                "candidates": mine[0]["candidates"],
+                "threads": mine[0]["threads"],
+                "per_second": _spread_of(run["candidates"] / run["seconds"] for run in mine),
+                "ratio_to_loop": _spread_of(ratios),
+                "startup_seconds": _spread_of(run["startup_seconds"] for run in mine),
+                "mean_accuracy": mine[0]["mean_accuracy"],
+            }
+        )
+    return rows
+
+
+def simulated_searches(file: Path) -> list[dict[str, Any]]:
+    """Idle shares of searches on more workers than there are here, from a table of what each candidate took.
+
+    The quick preset's rungs are all simulated, each waiting for the last worker of the one before; those that go on are
+    taken to be the best of the full ranking, and a shorter training to take its share of the full one's time. No
+    order of the same trainings takes less than ``least_seconds``: the work shared evenly, or the longest training.
+
+    Args:
+        file: CSV with ``id``, ``multiply_adds``, ``parameters``, ``proxy_epochs``, ``seconds`` and ``proxy_accuracy``.
+    """
+    table = pd.read_csv(file, dtype={"id": str}).set_index("id")
+    order = table.sort_values("proxy_accuracy", ascending=False).index
+    costs = {str(key): Cost(int(row["parameters"]), int(row["multiply_adds"])) for key, row in table.iterrows()}
+    epochs = int(table["proxy_epochs"].max())
+    per_epoch = (table["seconds"] / table["proxy_epochs"]).to_dict()
+    rows = []
+    for scheduler, workers in itertools.product(("none", "halving"), WORKERS_SIMULATED):
+        rungs = SearchSettings(epochs=epochs, scheduler=scheduler).resolved().rungs(len(table))
+        busy = span = waiting = least = 0.0
+        for rung in rungs:
+            recipe = TrainingRecipe(epochs)
+            chosen = [Candidate({}, str(key)) for key in order[: rung.candidates]]
+            tasks = [Task(candidate, PROXY, recipe, rung.epochs, repeat=0, seed=0) for candidate in chosen]
+            seconds = {task.candidate.id: per_epoch[task.candidate.id] * rung.epochs for task in tasks}
+            ends = simulate(tasks, costs, seconds, workers)
+            busy, span, waiting = busy + sum(ends), span + ends[-1], waiting + ends[-1] - ends[0]
+            least += max(*seconds.values(), sum(ends) / workers)
+        rows.append(
+            {
+                "scheduler": scheduler,
+                "workers": workers,
+                "seconds": round(span, 1),
+                "least_seconds": round(least, 1),
+                "idle_at_end": round(waiting / span, 4),
+                "idle": round(1 - busy / (workers * span), 4),
+            }
+        )
+    return rows
+
+
+def simulate(
+    tasks: Sequence[Task], costs: Mapping[str, Cost], seconds: Mapping[str, float], workers: int
+) -> list[float]:
+    """When each worker has done its last bundle, in rising order, if whoever is free takes the next one.
+
+    Args:
+        tasks: of one stage.
+        costs: that order and portions are decided by.
+        seconds: that a training of each candidate takes.
+        workers: that share the work; none waits between two bundles, so its end is also the time it was busy.
+    """
+    queue = longest_first(tasks, costs)
+    ends = [0.0] * workers
+    while bundle := next_bundle(queue, costs, workers):
+        heapq.heapreplace(ends, ends[0] + sum(seconds[task.candidate.id] for task in bundle))
+    return sorted(ends)
+
+
+def compare_quality(
+    loop: Float64[np.ndarray, "candidates repeats"], nasproxy: Float64[np.ndarray, "candidates repeats"]
+) -> dict[str, Any]:
+    """Whether nasproxy's accuracies are the loop's, but for the noise that seeds make.
+
+    Standard errors of the means are those of the noise of training, the candidates being given; that of the
+    difference is over candidates, whose mean accuracies are paired.
+    """
+    difference = nasproxy.mean(1) - loop.mean(1)
+    repeats = range(loop.shape[1])
+    among = [_rho(loop[:, i], loop[:, j]) for i, j in itertools.combinations(repeats, 2)]
+    between = [[_rho(loop[:, i], nasproxy[:, j]) for j in repeats] for i in repeats]
+    known = [rho for rho in among if rho is not None]
+    crossed = [rho for row in between for rho in row if rho is not None]
+    mean = float(np.mean(crossed)) if crossed else None
+    return {
+        "mean_accuracy_loop": round(float(loop.mean()), 5),
+        "standard_error_loop": _standard_error(loop),
+        "mean_accuracy_nasproxy": round(float(nasproxy.mean()), 5),
+        "standard_error_nasproxy": _standard_error(nasproxy),
+        "difference": round(float(difference.mean()), 5),
+        "standard_error_difference": round(float(difference.std(ddof=1) / math.sqrt(len(difference))), 5),
+        "rho_seed_pairs_of_loop": among,
+        "rho_seed_pairs_of_nasproxy": [
+            _rho(nasproxy[:, i], nasproxy[:, j]) for i, j in itertools.combinations(repeats, 2)
+        ],
+        "rho_loop_to_nasproxy_same_number": [between[i][i] for i in repeats],
+        "rho_loop_to_nasproxy_all": between,
+        "rho_loop_to_nasproxy_mean": None if mean is None else round(mean, 4),
+        "mean_rho_inside_range_of_seed_pairs": bool(known and mean is not None and min(known) <= mean <= max(known)),
+    }
+
+
+def show(parts: Mapping[str, Any]) -> None:
+    """Prints what was found, part by part."""
+    if "throughput" in parts:
+        columns = ("candidates", "threads", "candidates/s", "times the loop", "start-up s", "accuracy")
+        table = plain_table("throughput", *columns, right=columns)
+        for row in parts["throughput"]["summary"]:
+            rates = [_range(row[name]) for name in ("per_second", "ratio_to_loop")]
+            start, accuracy = f"{row['startup_seconds']['mean']:.1f}", f"{row['mean_accuracy']:.1%}"
+            table.add_row(row["contender"], str(row["candidates"]), str(row["threads"]), *rates, start, accuracy)
+        stdout().print(table, "")
+    if "scheduling" in parts:
+        for row in parts["scheduling"]["summary"]:
+            each = f"{row['milliseconds_each']:.2f} ms for each of {row['candidates']} candidates of {row['sleep']} s"
+            stdout().print(f"Scheduling: {each} on workers: {row['workers']}")
+    if "balance" in parts:
+        stdout().print("", pd.DataFrame(parts["balance"]["measured"]).to_string(index=False), "", markup=False)
+        stdout().print(pd.DataFrame(parts["balance"]["simulated"]).to_string(index=False), markup=False)
+    if "quality" in parts:
+        stdout().print("", json.dumps(parts["quality"]["summary"], indent=2), markup=False)
+
+
+def _range(spread: Mapping[str, float]) -> str:
+    return f"{spread['mean']:.2f} ({spread['min']:.2f} to {spread['max']:.2f})"
+
+
+def _spread(configs: Sequence[Config], count: int) -> list[Config]:
+    """``count`` of the configurations, evenly over their list, whose first choices vary slowest."""
+    return [configs[len(configs) * number // count] for number in range(count)]
+
+
+def _spread_of(values: Iterable[float]) -> dict[str, float]:
+    found = np.array(list(values))
+    deviation = found.std(ddof=1) if len(found) > 1 else 0.0
+    figures = {"mean": found.mean(), "std": deviation, "min": found.min(), "max": found.max()}
+    return {name: round(float(value), 4) for name, value in figures.items()}
+
+
+def _standard_error(accuracies: Float64[np.ndarray, "candidates repeats"]) -> float | None:
+    if accuracies.shape[1] < 2:
+        return None
+    return round(float(math.sqrt(accuracies.var(axis=1, ddof=1).mean() / accuracies.size)), 5)
+
+
+def _rho(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"]) -> float | None:
+    constant = np.ptp(x) == 0 or np.ptp(y) == 0
+    return None if constant else round(float(spearmanr(x, y).statistic), 4)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        return {}
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+        return {name: there[name] for name in PARTS if name in there}
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{file} cannot be read: {error}.", "Choose another --out.") from error
+
+
+def _commit() -> str | None:
+    """The commit of this checkout, marked where it was changed; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for name, least in _LEAST.items():
+        if getattr(arguments, name) < least:
+            raise InputError(f"--{name.replace('_', '-')} must be {least} or more, got {getattr(arguments, name)}.")
+    if arguments.plain_tune_sample > arguments.candidates:
+        raise InputError(f"--plain-tune-sample can be {arguments.candidates} at most, the number of --candidates.")
+    if LOOP not in arguments.contenders:
+        raise InputError(f"Ratios are to {LOOP!r}, which must be among the --contenders.")
+
+
+_LEAST = {
+    "rounds": 1,
+    "candidates": 1,
+    "epochs": 1,
+    "plain_tune_sample": 1,
+    "inline_threads": 1,
+    "workers": 1,
+    "quality_candidates": 3,
+    "quality_epochs": 1,
+    "repeats": 2,
+    "sleep": 0,
+    "seed": 0,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    cores = usable_cores()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--parts", nargs="+", choices=PARTS[:3], default=PARTS[:3], help="what to measure (default: all three)")
+    add("--quality", action="store_true", help="compare accuracies instead")
+    add("--again", action="store_true", help="measure what is there already once more")
+    add("--out", type=Path, default=RESULTS / "search_throughput.json", help="default: beside this script")
+    add("--proxy-file", type=Path, help="a proxy of digits (default: 10 random real images of each class)")
+    add("--seed", type=int, default=0, help="of proxy, sample and trainings (default: %(default)s)")
+    add("--workers", type=int, default=cores, help="of Ray, one thread each (default: the cores)")
+    add("--rounds", type=int, default=3, help="default: %(default)s")
+    add("--candidates", type=int, default=24, help="in the sample (default: %(default)s)")
+    add("--epochs", type=int, default=10, help="of each training (default: %(default)s)")
+    add("--plain-tune-sample", type=int, default=8, help="candidates for plain Tune (default: %(default)s)")
+    add("--inline-threads", type=int, default=cores, help="of nasproxy inline (default: the cores)")
+    add("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="default: all")
+    add("--sleep", type=float, default=0.03, help="seconds of a training in the scheduling part (default: %(default)s)")
+    add("--costs", type=Path, default=RESULTS / "full_ranking_digits.csv", help="candidates' times for the simulation")
+    add("--quality-candidates", type=int, default=100, help="default: %(default)s")
+    add("--quality-epochs", type=int, default=15, help="default: %(default)s")
+    add("--repeats", type=int, default=3, help="seeds of the quality part (default: %(default)s)")
+    add(
+        "--precision", choices=PRECISIONS, default="auto", help="of nasproxy in the quality part (default: %(default)s)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
