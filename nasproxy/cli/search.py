@@ -151,9 +151,10 @@ def search(
     directory = out if out is not None or resume else default_directory(space, proxy)
     objectives = tuple(objective or _D.objectives)
     settings = SearchSettings(**options, objectives=objectives, image_size=parse_image_size(image_size), out=directory)
-    from nasproxy.search.run import run_search
 
     try:
+        from nasproxy.search.run import run_search
+
         with open_screen() as screen:
             result = run_search(settings, resume=resume, progress=screen)
     except KeyboardInterrupt:
