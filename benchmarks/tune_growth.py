@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from nasproxy.search import tune as search_tune  # before Ray: it sets Ray's environment
+from nasproxy.search.local_ray import ray_folder
 from nasproxy.search.run_directory import write_json
 from nasproxy.versions import library_versions, machine_facts
 
@@ -91,7 +92,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / "tune_growth.json")
     arguments = parser.parse_args()
-    with search_tune._local_ray(max(workers for workers, *_ in SHAPES)):
+    cores = max(workers for workers, *_ in SHAPES)
+    with ray_folder() as folder, search_tune._local_ray(cores, folder):
         rows = [measure(*shape) for shape in SHAPES]
     print(pd.DataFrame(rows).to_string(index=False))
     load = [round(value, 2) for value in os.getloadavg()]

@@ -1,5 +1,6 @@
 """Shape annotations are checked at run time while the tests run."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,9 @@ from jaxtyping import install_import_hook
 
 # Threads that wait for each other make small tests slow on a busy machine.
 torch.set_num_threads(1)
+
+# In the background of a shell script Ctrl-C is ignored, and would be by all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 install_import_hook("nasproxy", "beartype.beartype")
 

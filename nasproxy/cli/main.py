@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
@@ -13,11 +14,12 @@ from nasproxy import __version__
 from nasproxy.cli import condense, datasets, proxy, report, search, spaces
 from nasproxy.cli.output import print_json
 from nasproxy.errors import NasproxyError
+from nasproxy.interruption import heeding_signals, received
 
 # Typer shows its own copy of click's exceptions only through this one.
 _UsageError: Any = typer.BadParameter.__base__
 _ClickException: Any = _UsageError.__base__
-_INTERRUPTED = 130
+_INTERRUPTED = 130  # typer's code for a KeyboardInterrupt, whatever signal it was
 
 app = typer.Typer(
     name="nasproxy",
@@ -26,7 +28,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Find a good neural network by training every candidate on a tiny condensed proxy of your images.",
     epilog="Results go to stdout, all else to stderr. "
-    "Exit codes: 0 success, 1 something failed, 2 wrong input, 130 interrupted.",
+    "Exit codes: 0 success, 1 something failed, 2 wrong input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM). "
+    "Both keep what is finished and say how to go on; a second one ends at once.",
 )
 app.command()(search.search)
 app.command()(condense.condense)
@@ -55,15 +58,25 @@ def _options(
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command line and exits with its code."""
+    """Runs the command line and exits with its code.
+
+    As in a shell, a command that a signal ended has 128 and its number as its code: 130 for SIGINT (Ctrl-C), 143 for
+    SIGTERM. The first of them keeps what is finished and says how to go on, the second ends the process at once.
+    """
+    with heeding_signals():
+        code = _run(arguments)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     as_json = "--json" in words
     try:
         code = app(args=words, prog_name="nasproxy", standalone_mode=False)
-        if code == _INTERRUPTED:  # typer's word for Ctrl-C
-            _report("interrupted", "Interrupted.", "", code, as_json=as_json)
+        if code == _INTERRUPTED:
+            code = _report_interruption(as_json=as_json)
     except NasproxyError as error:
         if debug:
             raise
@@ -73,17 +86,23 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         message = error.format_message()
         if not message:  # the help was printed instead
-            sys.exit(2)
+            return 2
         code = _report("usage", message, _usage_hint(error), 2, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
-        code = _report("interrupted", "Interrupted.", "", _INTERRUPTED, as_json=as_json)
+        code = _report_interruption(as_json=as_json)
     except Exception as error:
         if debug:
             raise
         what = f"{type(error).__name__}: {error}"
         hint = "This is a defect of nasproxy; run again with --debug and report the traceback."
         code = _report("internal", what, hint, 1, as_json=as_json)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
+
+
+def _report_interruption(*, as_json: bool) -> int:
+    number = received()
+    message = "Terminated." if number == signal.SIGTERM else "Interrupted."
+    return _report("interrupted", message, "", 128 + number, as_json=as_json)
 
 
 def _usage_hint(error: Any) -> str:

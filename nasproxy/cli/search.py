@@ -159,9 +159,10 @@ def search(
     settings = SearchSettings(**options, objectives=objectives, image_size=parse_image_size(image_size), out=directory)
     if dry_run:
         return _dry_run(settings, resume=resume, as_json=as_json)
-    from nasproxy.search.run import run_search
 
     try:
+        from nasproxy.search.run import run_search
+
         with open_screen() as screen:
             result = run_search(settings, resume=resume, progress=screen)
     except KeyboardInterrupt:

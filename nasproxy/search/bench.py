@@ -15,6 +15,7 @@ from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import SpaceSource, user_location
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.training.memory import lacks_memory, release_memory
 from nasproxy.training.process import prepare_process
 from nasproxy.training.train import Images, evaluate, train
 
@@ -58,11 +59,13 @@ class Bench:
         try:
             return self._train(task, began)
         except Exception as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                torch.cuda.empty_cache()
             where = user_location(error, self._payload.space)
             reason = f"{type(error).__name__}: {error}" + (f" ({where})" if where else "")
-            return Outcome(task, (), time.perf_counter() - began, failure=reason)
+            short = lacks_memory(error)
+        # Only now: the exception held on to the tensors of the training.
+        if short:
+            release_memory(self._device)
+        return Outcome(task, (), time.perf_counter() - began, failure=reason, out_of_memory=short)
 
     def build(self, task: Task) -> nn.Module:
         """The freshly initialised network of a task, on the device."""

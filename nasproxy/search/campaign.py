@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from optuna.trial import TrialState
 
 from nasproxy.analysis.pareto import front_numbers
+from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost, Queue, longest_first, next_bundle, predicted_cost
@@ -80,8 +81,9 @@ class Campaign:
         self._progress = progress
         self._queue = Queue()
         self._outstanding: dict[Key, Task] = {}
-        self._lost: set[Key] = set()
+        self._by_itself: list[Task] = []
         self._alone: list[Task] = []
+        self._last_try: set[Key] = set()
         self._best = 0.0
         self.candidates = list(candidates)
         """Those that take part; of a sampler's, those proposed so far."""
@@ -96,37 +98,58 @@ class Campaign:
 
     def next_bundle(self, workers: int) -> list[Task]:
         """The next portion of trainings for one of ``workers``; empty while others must finish, and at the end."""
-        if not self._queue and self._alone:
-            bundle = [self._alone.pop(0)]
-        else:
+        bundle: list[Task] = []
+        if self._queue:
             bundle = next_bundle(self._queue, self._costs, workers)
+        elif self._by_itself:
+            bundle = [self._by_itself.pop(0)]
+        elif self._alone and not self._outstanding:
+            bundle = [self._alone.pop(0)]
         self._outstanding.update((task.key, task) for task in bundle)
         return bundle
 
     def record(self, outcome: Outcome) -> None:
-        """Stores one result. The last one of a stage opens the next stage."""
+        """Stores one result; one that failed for lack of memory is tried once more when nothing else runs.
+
+        The last one of a stage opens the next stage.
+        """
         task = outcome.task
-        if self._outstanding.pop(task.key, None) is None:
+        if task.key not in self._outstanding:
             return
-        if task.data == WHOLE and outcome.failure is None:
-            self._keep_weights(outcome)
-        self._study.record(outcome)
-        sampled = self._shown is not None and self._shown.total is not None
-        self._progress.advance(self._headline(outcome), 1.0 if sampled else predicted_cost(task, self._costs))
-        if not self._queue and not self._alone and not self._outstanding:
-            self._advance()
+        if outcome.out_of_memory and task.key not in self._last_try:
+            self._try_alone(task)
+            return
+        with unbroken():
+            if task.data == WHOLE and outcome.failure is None:
+                self._keep_weights(outcome)
+            self._study.record(outcome)
+            del self._outstanding[task.key]
+            sampled = self._shown is not None and self._shown.total is not None
+            self._progress.advance(self._headline(outcome), 1.0 if sampled else predicted_cost(task, self._costs))
+            if not self._queue and not self._by_itself and not self._alone and not self._outstanding:
+                self._advance()
 
     def give_up(self, tasks: Sequence[Task], reason: str) -> None:
-        """Takes back trainings whose worker died; each is tried once more by itself, then fails."""
+        """Takes back a bundle whose worker died.
+
+        Nobody knows which of them it died of, so each is tried by itself; one that was by itself, when nothing else
+        runs, as it is most often for lack of memory that a worker dies; then it fails.
+        """
         for task in tasks:
             if task.key not in self._outstanding:
                 continue
-            if task.key in self._lost:
+            if task.key in self._last_try:
                 self.record(Outcome(task, (), 0.0, failure=reason))
+            elif len(tasks) == 1:
+                self._try_alone(task)
             else:
-                self._lost.add(task.key)
                 del self._outstanding[task.key]
-                self._alone.append(task)
+                self._by_itself.append(task)
+
+    def _try_alone(self, task: Task) -> None:
+        self._last_try.add(task.key)
+        del self._outstanding[task.key]
+        self._alone.append(task)
 
     def _advance(self) -> None:
         """Opens the next stage that has something left to do."""

@@ -53,6 +53,7 @@ class Outcome:
         seconds: wall time.
         test_accuracy: on the test part, where the whole data were trained on.
         failure: why there is no score; None if there is one.
+        out_of_memory: whether the failure was for lack of memory, so that it may succeed where nothing else runs.
         weights: the trained parameters and buffers, where the whole data were trained on.
     """
 
@@ -61,4 +62,5 @@ class Outcome:
     seconds: float
     test_accuracy: float | None = None
     failure: str | None = None
+    out_of_memory: bool = False
     weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)

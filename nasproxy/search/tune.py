@@ -11,11 +11,11 @@ import contextlib
 import io
 import logging
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 _QUIET = {
@@ -37,8 +37,10 @@ from ray import tune  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from nasproxy.errors import InputError, NasproxyError  # noqa: E402
+from nasproxy.interruption import unbroken  # noqa: E402
 from nasproxy.search.bench import Bench, Payload  # noqa: E402
 from nasproxy.search.campaign import Campaign  # noqa: E402
+from nasproxy.search.local_ray import dead_process, keeping_signals, loopback_only, ray_folder  # noqa: E402
 from nasproxy.search.task import Outcome, Task  # noqa: E402
 
 _PORTION = 1.0  # seconds of work between two reports
@@ -113,12 +115,21 @@ class _Filing(_NotSaved, tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         outcomes: list[Outcome] = result["outcomes"]
         try:
-            for outcome, weights in zip(outcomes, result["weights"], strict=True):
-                self._campaign.record(replace(outcome, weights=ray.get(weights[0]) if weights else {}))
+            # An interruption waits until all that has arrived is stored.
+            with unbroken():
+                for outcome, weights in zip(outcomes, result["weights"], strict=True):
+                    self._campaign.record(replace(outcome, weights=ray.get(weights[0]) if weights else {}))
         except NasproxyError as error:
             # Tune turns whatever is raised here into text; run_on_tune raises the error itself.
             self.error = error
             raise
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        if (name := dead_process()) is not None:
+            self.error = NasproxyError(
+                f"Ray stopped: its process {name} died.", "Go on with --resume; nothing that was finished is lost."
+            )
+            raise self.error
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._campaign.give_up(trial.config["bundle"], "The worker process died, probably for lack of memory.")
@@ -135,7 +146,7 @@ def run_on_tune(campaign: Campaign, payload: Payload, *, workers: int, gpus_per_
     """
     if campaign.finished:
         return
-    with _local_ray(workers * payload.threads), tempfile.TemporaryDirectory(prefix="nasproxy-tune-") as scratch:
+    with ray_folder() as folder, _local_ray(workers * payload.threads, folder):
         trainable = tune.with_resources(
             tune.with_parameters(_Worker, payload=payload), {"cpu": payload.threads, "gpu": gpus_per_worker}
         )
@@ -150,7 +161,7 @@ def run_on_tune(campaign: Campaign, payload: Payload, *, workers: int, gpus_per_
                 trial_name_creator=lambda trial: f"bundle-{trial.trial_id}",
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
-            run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[filing]),
+            run_config=tune.RunConfig(storage_path=str(folder / "tune"), verbose=0, callbacks=[filing]),
         )
         try:
             # Stdout is for results; Ray writes there when a worker dies, however it is asked not to.
@@ -163,7 +174,7 @@ def run_on_tune(campaign: Campaign, payload: Payload, *, workers: int, gpus_per_
 
 
 @contextlib.contextmanager
-def _local_ray(cores: int) -> Iterator[None]:
+def _local_ray(cores: int, folder: Path) -> Iterator[None]:
     """A Ray of its own for the time of a search: silent, without dashboard, reachable from this machine only."""
     if ray.is_initialized():
         raise InputError(
@@ -173,16 +184,18 @@ def _local_ray(cores: int) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ray.init(
-            address="local",
-            num_cpus=cores,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            logging_level=logging.CRITICAL,
-            _node_ip_address="127.0.0.1",
-        )
         try:
+            with unbroken(), keeping_signals(), loopback_only():
+                ray.init(
+                    address="local",
+                    num_cpus=cores,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    logging_level=logging.CRITICAL,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=str(folder),
+                )
             yield
         finally:
             ray.shutdown()

@@ -410,6 +410,62 @@ def test_a_candidate_that_kills_its_worker_takes_no_other_with_it(deadly, rng, w
     assert len(campaign.ranking) == 40 - len(deadly)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sets(st.integers(0, 39), max_size=12),
+    st.sets(st.integers(0, 39), max_size=4),
+    st.randoms(use_true_random=False),
+    st.integers(1, 4),
+)
+def test_what_lacked_memory_is_tried_once_more_when_nothing_else_runs(hungry, hopeless, rng, workers):
+    """The hungry succeed only where no other training is under way, the hopeless never."""
+    expected, _ = undisturbed(failing=hopeless)
+    trainer = Trainer(failing=hopeless)
+    storage = InMemoryStorage()
+    campaign, study = campaign_of(storage)
+    tries: Counter[tuple] = Counter()
+    running: list[list[Task]] = []
+    while not campaign.finished:
+        while len(running) < workers and (bundle := campaign.next_bundle(workers)):
+            running.append(bundle)
+        bundle = rng.choice(running)
+        others = sum(map(len, running)) - 1
+        task = bundle.pop(0)
+        number = task.candidate.config["n"]
+        tries[task.key] += 1
+        assert tries[task.key] == 1 or not others
+        if number in hopeless or (number in hungry and others):
+            campaign.record(Outcome(task, (), 0.0, failure=f"RuntimeError: number {number}", out_of_memory=True))
+        else:
+            campaign.record(trainer.perform(task))
+        running = [bundle for bundle in running if bundle]
+    assert outcome_of(campaign, study) == expected
+    assert set(trainer.trained.values()) <= {1}
+    numbers = {candidate.id: candidate.config["n"] for candidate in made()}
+    for (name, *_), count in tries.items():
+        assert count == 2 if numbers[name] in hopeless else count <= 1 + (numbers[name] in hungry)
+
+
+def test_a_bundle_whose_worker_died_is_tried_one_by_one_side_by_side():
+    campaign, _ = campaign_of(InMemoryStorage())
+    bundles = []
+    while bundle := campaign.next_bundle(2):
+        bundles.append(bundle)
+    lost = bundles[0]
+    assert len(lost) > 1
+    campaign.give_up(lost, "the worker died")
+    again = [campaign.next_bundle(2) for _ in lost]
+    assert again == [[task] for task in lost]
+    # One of them has now died twice: it waits until nothing else is under way.
+    campaign.give_up(again[0], "the worker died")
+    trainer = Trainer()
+    for task in [task for bundle in [*bundles[1:], *again[1:]] for task in bundle]:
+        assert campaign.next_bundle(2) == []
+        campaign.record(trainer.perform(task))
+    assert campaign.next_bundle(2) == again[0]
+    assert campaign.next_bundle(2) == []
+
+
 def test_a_result_that_nobody_waits_for_is_left_out():
     campaign, study = campaign_of(InMemoryStorage(), made(3))
     (task, *_) = campaign.next_bundle(1)

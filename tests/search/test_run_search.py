@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +301,48 @@ def test_failures_and_divergences_are_counted_and_the_rest_goes_on(tmp_path: Pat
     assert summary["winner"]["config"]["fate"] == "none"
 
 
+GLUTTONS = """
+import pathlib
+import torch
+from torch import nn
+
+from nasproxy import SearchSpace
+
+
+class Glutton(nn.Module):
+    def __init__(self, appetite):
+        super().__init__()
+        self.appetite = appetite
+
+    def forward(self, logits):
+        if self.training and self.appetite != "none":
+            tries = pathlib.Path(__file__).with_name(self.appetite)
+            first = not tries.exists()
+            with tries.open("a") as file:
+                file.write("x")
+            if first or self.appetite == "always":
+                torch.empty(2**60, dtype=torch.uint8)
+        return logits
+
+
+class Gluttons(SearchSpace):
+    name = "gluttons"
+    choices = {"appetite": ["none", "once", "always"]}
+
+    def build(self, config, *, in_channels, num_classes, image_size):
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes), Glutton(config["appetite"]))
+"""
+
+
+def test_a_training_that_lacked_memory_is_tried_a_second_time(tmp_path: Path):
+    found = run_search(settings_of(tmp_path, text=GLUTTONS, scheduler="none", top_k=1))
+    table = found.table.set_index("params_appetite")
+    assert dict(table["state"]) == {"none": "complete", "once": "complete", "always": "failed"}
+    assert "allocate memory" in table["reason"]["always"]
+    assert (tmp_path / "always").read_text() == "xx"
+    assert found.summary["failed"] == 1
+
+
 @pytest.mark.parametrize("fates", ['["raise"]', '["build"]', '["diverge"]'])
 def test_a_space_without_a_single_good_network_comes_to_an_end(tmp_path: Path, fates: str):
     space = write_space(tmp_path, HAZARDS.replace("FATES", fates))
@@ -389,18 +430,6 @@ def test_what_is_missing_from_a_run_is_made_again(finished: SearchResult, tmp_pa
     run_search(settings, resume=True)
     assert_frame_equal(read_table(tmp_path / "run"), read_table(finished.directory))
     assert gone.exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a small disk takes the right to mount one")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 # Enough for nothing; for run.json; for the proxy and a part of the study; for all but the winner or the report.

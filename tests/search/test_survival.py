@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from pandas.testing import assert_frame_equal
+from disturbed_search import check_equals, lines_of, processes_of, wait_for_the_end_of_session, wait_until
 from tiny_search import (
     CANDIDATES,
     TRAININGS,
@@ -33,8 +30,6 @@ from tiny_search import (
 STEP = 0.01
 """Seconds that a training step takes, so that the search is still under way when it is seen to have come so far."""
 
-KEPT = ("top", "winner", "agreement", "candidates", "evaluated", "diverged", "failed")
-
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -44,42 +39,11 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def lines_of(run: Path) -> int:
-    journal = run / "study.log"
-    return journal.read_bytes().count(b"\n") if journal.exists() else 0
-
-
-def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Watches until ``happened``; the process must not end before."""
-    while not happened():
-        if process.poll() is not None:
-            said = finish(process)
-            pytest.fail(f"the search ended with code {said.code} before it was met:\n{said.err}")
-        time.sleep(0.001)
-
-
 def kill_when(happened: Callable[[], bool], words: list[str], *, seconds: float = STEP) -> None:
     process = start(words, seconds=seconds)
     wait_until(happened, process)
     process.kill()
     assert finish(process).code == -signal.SIGKILL
-
-
-def check_equals(run: Path, reference: Path) -> None:
-    """What is left is what an undisturbed run leaves; nothing was trained twice, nothing is open."""
-    assert_frame_equal(read_table(run), read_table(reference))
-    ours, theirs = (json.loads((folder / "summary.json").read_text()) for folder in (run, reference))
-    assert {name: ours[name] for name in KEPT} == {name: theirs[name] for name in KEPT}
-    trained = recorded_trainings(run)
-    assert trained.keys() == recorded_trainings(reference).keys()
-    assert set(trained.values()) == {1}
-    storage = JournalStorage(JournalFileBackend(str(run / "study.log")))
-    trials = optuna.load_study(study_name="nasproxy", storage=storage).trials
-    assert len(trials) == len({trial.user_attrs["id"] for trial in trials}) == CANDIDATES
-    assert all(trial.state.is_finished() for trial in trials)
-    for name in ("winner/weights.safetensors", "winner/classify.py", "proxy.safetensors"):
-        assert (run / name).read_bytes() == (reference / name).read_bytes()
-    assert (run / "report.html").exists()
 
 
 def finish_here(words: list[str]) -> None:
@@ -138,6 +102,22 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(tmp_path: Path, reference: Path
     assert "Interrupted" in said.err
 
 
+def test_sigterm_says_how_to_go_on_and_that_works(tmp_path: Path, reference: Path):
+    run = tmp_path / "run"
+    words = search_words(write_space(tmp_path), run)
+    process = start([*words, "--json"], seconds=STEP)
+    wait_until(lambda: lines_of(run) >= 4, process)
+    process.terminate()
+    said = finish(process)
+    assert said.code == 143
+    assert said.json["error"]["kind"] == "interrupted"
+    assert "Terminated" in said.err
+    assert "--resume" in said.err
+    assert len(read_table(run)) == CANDIDATES
+    finish_here(words)
+    check_equals(run, reference)
+
+
 def test_other_settings_are_refused_by_name(reference: Path):
     before = (reference / "study.log").read_bytes()
     words = search_words(reference.parent / "my_space.py", reference, "--resume", "--json")
@@ -178,29 +158,67 @@ def test_killed_on_ray_tune_and_resumed_the_table_is_the_same(tmp_path: Path, re
     check_equals(run, reference)
 
 
-def wait_for_the_end_of_session(leader: int) -> None:
-    for _ in range(600):
-        left = subprocess.run(
-            ["ps", "-s", str(leader), "-o", "args="], capture_output=True, text=True, check=False
-        ).stdout
-        if not left:
-            return
-        time.sleep(0.1)
-    pytest.fail(f"still there:\n{left}")
-
-
 @pytest.mark.slow
-def test_ctrl_c_on_ray_tune_ends_all_processes(tmp_path: Path, reference: Path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_on_ray_tune_ends_all_processes(tmp_path: Path, reference: Path, number: int, code: int):
     run = tmp_path / "run"
     words = search_words(write_space(tmp_path), run, "--executor", "tune", "--workers", "2")
     process = start(words, seconds=20 * STEP, start_new_session=True)
     wait_until(lambda: recorded_trainings(run).total() >= 3, process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its processes
+    folder = folder_of_ray(process)
+    assert folder.exists()
+    os.killpg(process.pid, number)  # as a terminal does: to all of its processes
     said = finish(process)
-    assert said.code == 130, said.err
+    assert said.code == code, said.err
     assert "Traceback" not in said.err
     assert said.out == ""
     assert "--resume" in said.err
+    wait_for_the_end_of_session(process.pid)
+    assert not folder.exists()
+    finish_here(words)
+    check_equals(run, reference)
+
+
+def folder_of_ray(process: subprocess.Popen[str]) -> Path:
+    """Where the Ray of a search has its files."""
+    found = {
+        name for words in processes_of(process.pid).values() for name in re.findall(r"/\S*?/nasproxy-ray-\w+", words)
+    }
+    (folder,) = found
+    return Path(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ss") is None, reason="ss lists the ports")
+def test_ray_listens_on_loopback_only_and_leaves_no_file(tmp_path: Path):
+    run = tmp_path / "run"
+    words = search_words(write_space(tmp_path), run, "--executor", "tune", "--workers", "2")
+    process = start(words, seconds=20 * STEP, start_new_session=True)
+    wait_until(lambda: recorded_trainings(run).total() >= 3, process)
+    ours = processes_of(process.pid)
+    listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
+    addresses = [line.split()[3] for line in listening if any(f"pid={pid}," in line for pid in ours)]
+    assert len(addresses) > 3
+    assert all("127.0.0.1" in address for address in addresses), listening
+    folder = folder_of_ray(process)
+    said = finish(process)
+    assert said.code == 0, said.err
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_a_dead_raylet_is_an_error_that_says_how_to_go_on(tmp_path: Path, reference: Path):
+    run = tmp_path / "run"
+    words = search_words(write_space(tmp_path), run, "--executor", "tune", "--workers", "2")
+    process = start(words, seconds=20 * STEP, start_new_session=True)
+    wait_until(lambda: recorded_trainings(run).total() >= 3, process)
+    (raylet,) = (pid for pid, line in processes_of(process.pid).items() if "/raylet/raylet " in line.split("--")[0])
+    os.kill(raylet, signal.SIGKILL)
+    said = finish(process)
+    assert said.code == 1, said.err
+    assert "raylet died" in said.err
+    assert "--resume" in said.err
+    assert "Traceback" not in said.err
     wait_for_the_end_of_session(process.pid)
     finish_here(words)
     check_equals(run, reference)
