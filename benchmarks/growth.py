@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from nasproxy.search_spaces.convnet720 import ConvNet720
 from torch import nn
 
 from nasproxy.analysis.report import write_report
@@ -50,6 +49,7 @@ from nasproxy.search.run_directory import write_json
 from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.space import Config, SearchSpace
+from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.study import Study, open_storage
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
 from nasproxy.training.train import Score
@@ -189,8 +189,9 @@ def search(asked: Asked) -> dict[str, Any]:
     with phases.phase("choose"):
         candidates, _ = choose_candidates(space, IMAGE_SIZE, limit=None, seed=0)
     phases.found["count one layer (sampled)"] = counting(space, candidates, IMAGE_SIZE)
-    convnets, _ = choose_candidates(ConvNet720(), (32, 32), limit=SAMPLED + 1, seed=0)
-    phases.found["count convnet720 (sampled)"] = counting(ConvNet720(), convnets, (32, 32), of=asked.size)
+    convnets = SpaceSource.parse("convnet720").load()
+    sample, _ = choose_candidates(convnets, (32, 32), limit=SAMPLED + 1, seed=0)
+    phases.found["count convnet720 (sampled)"] = counting(convnets, sample, (32, 32), of=asked.size)
     costs = {candidate.id: Cost(1, 10**6 + int(candidate.id[:6], 16)) for candidate in candidates}
     pickled = deal(candidates, costs, phases)
     stages = Stages()
