@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -33,6 +33,7 @@ def make_queue(queue, rng: random.Random) -> tuple[list[Task], dict[str, Cost]]:
     return tasks, {Candidate.of({"n": n}).id: Cost(1, size) for n, (size, _) in enumerate(queue)}
 
 
+@settings(deadline=None)
 @given(queues, st.randoms(), st.integers(1, 8))
 def test_bundles_hold_every_task_once_longest_first(queue, rng, workers):
     tasks, costs = make_queue(queue, rng)
@@ -50,6 +51,7 @@ def test_bundles_hold_every_task_once_longest_first(queue, rng, workers):
     assert lengths == sorted(lengths, reverse=True)
 
 
+@settings(deadline=None)
 @given(queues, st.randoms())
 def test_the_order_does_not_depend_on_where_tasks_came_from(queue, rng):
     tasks, costs = make_queue(queue, rng)
@@ -88,6 +90,7 @@ class Watched(int):
         return int(self) + other
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 10_000))
 def test_handing_out_looks_at_a_task_once_or_twice_however_many_workers_there_are(count, workers):
     tasks = [make_task(n) for n in range(count)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -149,6 +149,7 @@ keys = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(keys, measurements, max_size=8))
 def test_every_measurement_is_read_back_as_it_was(drawn):
     found = {key: Measurement(tuple(Score(*row) for row in rows), *rest) for key, (rows, *rest) in drawn.items()}
