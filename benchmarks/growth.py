@@ -189,15 +189,9 @@ def search(asked: Asked) -> dict[str, Any]:
     with phases.phase("choose"):
         candidates, _ = choose_candidates(space, IMAGE_SIZE, limit=None, seed=0)
     phases.found["count one layer (sampled)"] = counting(space, candidates, IMAGE_SIZE)
-<<<<<<< HEAD
-    convnet720 = SpaceSource.parse("convnet720").load()
-    convnets, _ = choose_candidates(convnet720, (32, 32), limit=SAMPLED + 1, seed=0)
-    phases.found["count convnet720 (sampled)"] = counting(convnet720, convnets, (32, 32), of=asked.size)
-=======
     convnets = SpaceSource.parse("convnet720").load()
     sample, _ = choose_candidates(convnets, (32, 32), limit=SAMPLED + 1, seed=0)
     phases.found["count convnet720 (sampled)"] = counting(convnets, sample, (32, 32), of=asked.size)
->>>>>>> growth
     costs = {candidate.id: Cost(1, 10**6 + int(candidate.id[:6], 16)) for candidate in candidates}
     pickled = deal(candidates, costs, phases)
     stages = Stages()
