@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -78,7 +79,7 @@ class Campaign:
         self._progress = progress
         self._queue: list[Task] = []
         self._outstanding: dict[Key, Task] = {}
-        self._lost: set[Key] = set()
+        self._lost: Counter[Key] = Counter()
         self._alone: list[Task] = []
         self._best = 0.0
         self.candidates = list(candidates)
@@ -113,15 +114,15 @@ class Campaign:
         if not self._queue and not self._alone and not self._outstanding:
             self._advance()
 
-    def give_up(self, tasks: Sequence[Task], reason: str) -> None:
-        """Takes back trainings whose worker died; each is tried once more by itself, then fails."""
+    def give_up(self, tasks: Sequence[Task], reason: str, *, tries: int = 2) -> None:
+        """Takes back trainings whose worker died; each is tried again by itself, and fails after ``tries`` in all."""
         for task in tasks:
             if task.key not in self._outstanding:
                 continue
-            if task.key in self._lost:
+            self._lost[task.key] += 1
+            if self._lost[task.key] >= tries:
                 self.record(Outcome(task, (), 0.0, failure=reason))
             else:
-                self._lost.add(task.key)
                 del self._outstanding[task.key]
                 self._alone.append(task)
 
