@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "tune_growth.json")
     arguments = parser.parse_args()
     cores = max(workers for workers, *_ in SHAPES)
-    with ray_folder() as folder, search_tune._local_ray(cores, folder):
+    with ray_folder() as folder, search_tune._connected(None, cores, folder):
         rows = [measure(*shape) for shape in SHAPES]
     print(pd.DataFrame(rows).to_string(index=False))
     load = [round(value, 2) for value in os.getloadavg()]

@@ -56,6 +56,12 @@ class RunError(InputError):
     kind = "run"
 
 
+class ClusterError(InputError):
+    """A Ray cluster cannot be joined, cannot hold the workers, or has lost the nodes that did."""
+
+    kind = "cluster"
+
+
 class DivergedError(NasproxyError):
     """An optimisation left the finite numbers."""
 

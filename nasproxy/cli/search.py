@@ -121,6 +121,15 @@ def search(
     gpus_per_worker: Annotated[
         float, typer.Option(help="Share of a GPU each takes.", rich_help_panel=RUN)
     ] = _D.gpus_per_worker,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Join a running Ray cluster that this machine is a node of: host:port of its head, or auto. Every node"
+            " needs nasproxy, not the file of --space.",
+            show_default="a Ray of its own",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     device: Device = _D.device,
     precision: Precision = _D.precision,
     storage: Annotated[

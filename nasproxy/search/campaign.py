@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -82,6 +83,7 @@ class Campaign:
         self._queue = Queue()
         self._outstanding: dict[Key, Task] = {}
         self._by_itself: list[Task] = []
+        self._lost: Counter[Key] = Counter()
         self._alone: list[Task] = []
         self._last_try: set[Key] = set()
         self._best = 0.0
@@ -129,16 +131,18 @@ class Campaign:
             if not self._queue and not self._by_itself and not self._alone and not self._outstanding:
                 self._advance()
 
-    def give_up(self, tasks: Sequence[Task], reason: str) -> None:
+    def give_up(self, tasks: Sequence[Task], reason: str, *, tries: int = 2) -> None:
         """Takes back a bundle whose worker died.
 
         Nobody knows which of them it died of, so each is tried by itself; one that was by itself, when nothing else
-        runs, as it is most often for lack of memory that a worker dies; then it fails.
+        runs, as it is most often for lack of memory that a worker dies. Then it fails, unless it has been tried less
+        than ``tries`` times: a node that goes down is no fault of a training's.
         """
         for task in tasks:
             if task.key not in self._outstanding:
                 continue
-            if task.key in self._last_try:
+            self._lost[task.key] += 1
+            if task.key in self._last_try and self._lost[task.key] >= tries:
                 self.record(Outcome(task, (), 0.0, failure=reason))
             elif len(tasks) == 1:
                 self._try_alone(task)

@@ -17,7 +17,8 @@ from nasproxy.errors import InputError, RunError, nearest
 from nasproxy.proxies.make import PROXIES, load_matching_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.devices import check_workers, default_workers, resolve_device
+from nasproxy.search.cluster import find_nodes
+from nasproxy.search.devices import check_workers, cluster_workers, default_workers, resolve_device
 from nasproxy.search.run_directory import default_directory
 from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings
@@ -38,7 +39,7 @@ class Plan:
         source: where workers find the search space.
         space: the search space.
         candidates: the valid ones that take part.
-        device: to compute on.
+        device: that this process computes on; the workers' is ``settings.device``.
         workers: processes of Ray.
         given_proxy: the proxy, where a file was given.
         invalid: configurations left out because they make no sense at this image size.
@@ -60,10 +61,7 @@ class Plan:
 def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
     """Loads and checks everything the user named; writes nothing."""
     settings = settings.resolved()
-    device = resolve_device(settings.device)
-    settings = replace(settings, device=device.type, precision=resolve_precision(settings.precision, device))
-    workers = settings.workers or default_workers(device, settings.threads_per_worker, settings.gpus_per_worker)
-    check_workers(workers if settings.executor == "tune" else 1, device, settings.threads_per_worker)
+    settings, device, workers = _place(settings)
     source = SpaceSource.parse(settings.space)
     _check_proxy_name(settings.proxy)
     dataset = load_dataset(
@@ -80,6 +78,22 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
     directory = settings.out or default_directory(space.name, settings.proxy)
     _check_storage(settings, directory)
     return Plan(settings, dataset, source, space, candidates, device, workers, given, invalid, directory)
+
+
+def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, int]:
+    """The settings with the workers' device and precision, the device of this process, and the number of workers."""
+    nodes = None if settings.address is None else find_nodes(settings.address)
+    device = resolve_device(settings.device, nodes)
+    settings = replace(settings, device=device.type, precision=resolve_precision(settings.precision, device))
+    threads, share = settings.threads_per_worker, settings.gpus_per_worker
+    if nodes is not None:
+        workers = cluster_workers(settings.workers, nodes, device, threads, share)
+        # The machine that a cluster's search is started on need not have what its nodes have.
+        here = device if device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
+        return settings, here, workers
+    workers = settings.workers or default_workers(device, threads, share)
+    check_workers(workers if settings.executor == "tune" else 1, device, threads)
+    return settings, device, workers
 
 
 def _check_counts(settings: SearchSettings, candidates: int) -> None:

@@ -158,7 +158,7 @@ def _execute(plan: Plan, campaign: Campaign, proxy: ProxySet) -> None:
         plan.source,
         plan.dataset,
         proxy,
-        device=plan.device.type,
+        device=plan.settings.device,
         precision=plan.settings.precision,
         threads=plan.settings.threads_per_worker,
     )
@@ -167,8 +167,8 @@ def _execute(plan: Plan, campaign: Campaign, proxy: ProxySet) -> None:
         return
     from nasproxy.search.tune import run_on_tune
 
-    gpus = plan.settings.gpus_per_worker if plan.device.type == "cuda" else 0.0
-    run_on_tune(campaign, payload, workers=plan.workers, gpus_per_worker=gpus)
+    gpus = plan.settings.gpus_per_worker if plan.settings.device == "cuda" else 0.0
+    run_on_tune(campaign, payload, workers=plan.workers, gpus_per_worker=gpus, address=plan.settings.address)
 
 
 def _summary(

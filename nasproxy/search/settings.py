@@ -9,6 +9,7 @@ from typing import Any
 
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.errors import InputError, nearest
+from nasproxy.search.cluster import check_address
 from nasproxy.search.halving import Rung, halving_rungs
 from nasproxy.training.recipe import PRECISIONS, TrainingRecipe
 
@@ -49,6 +50,7 @@ class SearchSettings:
         workers: of Ray; None fills the cores or the GPUs.
         threads_per_worker: PyTorch threads of each worker.
         gpus_per_worker: share of a GPU each worker takes.
+        address: of a running Ray cluster to join, ``host:port`` or ``auto``; None starts a Ray of its own.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto``, ``bfloat16`` or ``float32``.
         storage: an Optuna storage address; None is a journal in the run directory.
@@ -83,6 +85,7 @@ class SearchSettings:
     workers: int | None = None
     threads_per_worker: int = 1
     gpus_per_worker: float = 1.0
+    address: str | None = None
     device: str = "auto"
     precision: str = "auto"
     storage: str | None = None
@@ -102,13 +105,23 @@ class SearchSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{_option(name)} must be 1 or more, got {value}.")
-        if not 0 < self.gpus_per_worker < math.inf:
-            raise InputError(f"--gpus-per-worker must be a number above 0, got {self.gpus_per_worker}.")
+        self._check_placement()
         check_seed(self.seed)
         if any(not 1 <= epoch <= self.epochs for epoch in self.evaluate_at):
             raise InputError(f"Scores can be taken after epochs 1 to {self.epochs}, got {self.evaluate_at}.")
         self.finalist_recipe(1000)
         self._check_strategy()
+
+    def _check_placement(self) -> None:
+        if not 0 < self.gpus_per_worker < math.inf:
+            raise InputError(f"--gpus-per-worker must be a number above 0, got {self.gpus_per_worker}.")
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise InputError(f"--gpus-per-worker above 1 must be a whole number, got {self.gpus_per_worker}.")
+        if self.address is None:
+            return
+        check_address(self.address)
+        if self.executor != "tune":
+            raise InputError(f"--executor {self.executor} joins no cluster.", "Leave out --address, or --executor.")
 
     def _check_strategy(self) -> None:
         for objective in self.objectives:
@@ -167,7 +180,7 @@ class SearchSettings:
 
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share with the run it resumes: all that scores depend on, as JSON values."""
-        apart = {"out", "workers", "executor", "data_dir", "storage"}
+        apart = {"out", "workers", "executor", "address", "data_dir", "storage"}
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 

@@ -11,6 +11,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -34,16 +35,22 @@ for _name, _value in _QUIET.items():
 
 import ray  # noqa: E402, the environment comes first
 from ray import tune  # noqa: E402
+from ray.exceptions import RayError  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-from nasproxy.errors import InputError, NasproxyError  # noqa: E402
+from nasproxy.errors import ClusterError, InputError, NasproxyError  # noqa: E402
 from nasproxy.interruption import unbroken  # noqa: E402
 from nasproxy.search.bench import Bench, Payload  # noqa: E402
 from nasproxy.search.campaign import Campaign  # noqa: E402
+from nasproxy.search.cluster import Node  # noqa: E402
+from nasproxy.search.devices import capacity  # noqa: E402
 from nasproxy.search.local_ray import dead_process, keeping_signals, loopback_only, ray_folder  # noqa: E402
 from nasproxy.search.task import Outcome, Task  # noqa: E402
 
 _PORTION = 1.0  # seconds of work between two reports
+_MOST = 100  # trainings in a report: a larger one would stay on its node, and be lost with it after it has arrived
+_PATIENCE = 60.0  # seconds without a node that could hold a worker
+_DIED = "The worker process died, probably for lack of memory."
 
 
 class _Worker(tune.Trainable):
@@ -60,9 +67,9 @@ class _Worker(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         began = time.monotonic()
-        outcomes = []
+        outcomes: list[Outcome] = []
         # Tune takes tens of milliseconds for a result, longer than a small network trains: they go in portions.
-        while self._left and time.monotonic() - began < _PORTION:
+        while self._left and len(outcomes) < _MOST and time.monotonic() - began < _PORTION:
             outcomes.append(self._bench.perform(self._left.pop(0)))
         # Tune keeps every result; weights go through the object store and are fetched as they arrive.
         weights = [[ray.put(outcome.weights)] if outcome.weights else [] for outcome in outcomes]
@@ -106,51 +113,112 @@ class _Bundles(_NotSaved, Searcher):
 
 
 class _Filing(_NotSaved, tune.Callback):
-    """Files results as they arrive, and takes back what a dead worker held."""
+    """Files results as they arrive, and takes back what a dead worker or a lost node held."""
 
-    def __init__(self, campaign: Campaign) -> None:
+    def __init__(self, campaign: Campaign, threads: int, gpus_per_worker: float) -> None:
         self._campaign = campaign
+        self._needs = threads, gpus_per_worker
+        self._held: dict[str, list[Task]] = {}
+        self._dead_before = _dead_nodes()
+        self._last_room = self._last_look = time.monotonic()
         self.error: NasproxyError | None = None
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        outcomes: list[Outcome] = result["outcomes"]
+        held = self._held.setdefault(trial.trial_id, list(trial.config["bundle"]))
+        with self._kept():
+            for outcome, weights in zip(result["outcomes"], result["weights"], strict=True):
+                # From here on it is no matter of this trial any more, even if it is lost and goes to another.
+                held.remove(outcome.task)
+                try:
+                    fetched = ray.get(weights[0]) if weights else {}
+                except RayError:
+                    self._give_up([outcome.task])
+                else:
+                    self._campaign.record(replace(outcome, weights=fetched))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._held.pop(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        with self._kept():
+            _check_started(Path(trial.error_file).read_text(encoding="utf-8"))
+            self._give_up(self._held.pop(trial.trial_id, trial.config["bundle"]))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        """Tune waits for ever where nothing is left to run on; so long as a node can still come, so do we."""
+        now = time.monotonic()
+        if now - self._last_look < _PATIENCE / 20:
+            return
+        self._last_look = now
+        if capacity([Node.of(node["Resources"]) for node in ray.nodes() if node["Alive"]], *self._needs):
+            self._last_room = now
+        elif now - self._last_room > _PATIENCE:
+            with self._kept():
+                raise ClusterError(
+                    "No node of the cluster is left that holds a worker; what is finished is kept.",
+                    "Add a node, and go on with --resume.",
+                )
+
+    def _give_up(self, tasks: list[Task]) -> None:
+        # A node that is lost may have taken any of them with it, through no fault of theirs.
+        self._campaign.give_up(tasks, _DIED, tries=2 + _dead_nodes() - self._dead_before)
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Keeps an error for run_on_tune to raise: Tune turns whatever is raised here into text."""
         try:
             # An interruption waits until all that has arrived is stored.
             with unbroken():
-                for outcome, weights in zip(outcomes, result["weights"], strict=True):
-                    self._campaign.record(replace(outcome, weights=ray.get(weights[0]) if weights else {}))
+                yield
         except NasproxyError as error:
-            # Tune turns whatever is raised here into text; run_on_tune raises the error itself.
             self.error = error
             raise
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
         if (name := dead_process()) is not None:
-            self.error = NasproxyError(
-                f"Ray stopped: its process {name} died.", "Go on with --resume; nothing that was finished is lost."
-            )
-            raise self.error
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._campaign.give_up(trial.config["bundle"], "The worker process died, probably for lack of memory.")
+            with self._kept():
+                raise NasproxyError(
+                    f"Ray stopped: its process {name} died.", "Go on with --resume; nothing that was finished is lost."
+                )
 
 
-def run_on_tune(campaign: Campaign, payload: Payload, *, workers: int, gpus_per_worker: float) -> None:
-    """Performs all trainings of ``campaign`` on a local Ray of ``workers`` workers.
+def _dead_nodes() -> int:
+    return sum(not node["Alive"] for node in ray.nodes())
+
+
+def _check_started(error: str) -> None:
+    """Makes sure that a worker, of which Tune reports ``error``, has died later than at its start."""
+    if "raised in its creation task" not in error:
+        return
+    place = re.search(r"\bip=([^,)]+)", error)
+    raise ClusterError(
+        f"A worker{f' on the node {place[1]}' if place else ''} cannot start: {error.strip().rpartition(chr(10))[2]}",
+        "Every node needs the same nasproxy, and what the search space imports; go on with --resume.",
+    )
+
+
+def run_on_tune(
+    campaign: Campaign, payload: Payload, *, workers: int, gpus_per_worker: float, address: str | None = None
+) -> None:
+    """Performs all trainings of ``campaign`` on ``workers`` workers of a Ray of its own, or of a cluster.
 
     Args:
         campaign: what to train.
-        payload: what workers need; put into the object store once.
+        payload: what workers need; put into the object store once, from which it travels to a node once.
         workers: processes.
         gpus_per_worker: share of a GPU each takes; 0 on a CPU.
+        address: of a running cluster, which is left as it was found.
+
+    Raises:
+        ClusterError: the cluster cannot be joined any more, a worker cannot start on it, or no node is left for one.
     """
     if campaign.finished:
         return
-    with ray_folder() as folder, _local_ray(workers * payload.threads, folder):
+    with ray_folder() as folder, _connected(address, workers * payload.threads, folder):
         trainable = tune.with_resources(
             tune.with_parameters(_Worker, payload=payload), {"cpu": payload.threads, "gpu": gpus_per_worker}
         )
-        filing = _Filing(campaign)
+        filing = _Filing(campaign, payload.threads, gpus_per_worker)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -174,8 +242,8 @@ def run_on_tune(campaign: Campaign, payload: Payload, *, workers: int, gpus_per_
 
 
 @contextlib.contextmanager
-def _local_ray(cores: int, folder: Path) -> Iterator[None]:
-    """A Ray of its own for the time of a search: silent, without dashboard, reachable from this machine only."""
+def _connected(address: str | None, cores: int, folder: Path) -> Iterator[None]:
+    """A running cluster, or a Ray of its own for the time of a search: silent, without dashboard, on this machine."""
     if ray.is_initialized():
         raise InputError(
             "Ray is already running in this process.", "Call ray.shutdown() first, or use executor='inline'."
@@ -184,18 +252,32 @@ def _local_ray(cores: int, folder: Path) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        silent: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.CRITICAL}
         try:
-            with unbroken(), keeping_signals(), loopback_only():
-                ray.init(
-                    address="local",
-                    num_cpus=cores,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    configure_logging=False,
-                    logging_level=logging.CRITICAL,
-                    _node_ip_address="127.0.0.1",
-                    _temp_dir=str(folder),
-                )
+            with unbroken(), keeping_signals():
+                if address is None:
+                    with loopback_only():
+                        ray.init(
+                            "local",
+                            num_cpus=cores,
+                            include_dashboard=False,
+                            _node_ip_address="127.0.0.1",
+                            _temp_dir=str(folder),
+                            **silent,
+                        )
+                else:
+                    _join(address, silent)
             yield
         finally:
+            # Of a cluster, this takes leave only.
             ray.shutdown()
+
+
+def _join(address: str, silent: dict[str, Any]) -> None:
+    try:
+        ray.init(address, **silent)
+    except (ConnectionError, RuntimeError, RayError) as error:
+        raise ClusterError(
+            f"The Ray cluster at {address} was there before, but cannot be joined: {error}",
+            "Go on with --resume when it is back.",
+        ) from error

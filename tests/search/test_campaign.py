@@ -364,7 +364,8 @@ def test_one_failed_repeat_fails_the_candidate():
     assert len(campaign.ranking) == 2
 
 
-def test_a_training_whose_worker_died_is_handed_out_once_more_then_fails():
+@pytest.mark.parametrize(("excused", "tries"), [({}, 2), ({"tries": 2}, 2), ({"tries": 4}, 4)])
+def test_a_training_whose_worker_died_is_handed_out_again_then_fails(excused: dict[str, int], tries: int):
     trainer = Trainer()
     campaign, study = campaign_of(InMemoryStorage(), made(8))
     handed: Counter[tuple] = Counter()
@@ -373,11 +374,11 @@ def test_a_training_whose_worker_died_is_handed_out_once_more_then_fails():
         for task in campaign.next_bundle(1):
             handed[task.key] += 1
             if task.candidate.id == doomed:
-                campaign.give_up([task], "the worker died")
+                campaign.give_up([task], "the worker died", **excused)
             else:
                 campaign.record(trainer.perform(task))
     epochs = campaign.rungs[0].epochs
-    assert handed[doomed, PROXY, epochs, 0] == 2
+    assert handed[doomed, PROXY, epochs, 0] == tries
     assert set(trainer.trained.values()) == {1}
     assert study.measurements[doomed, PROXY, epochs, 0].failure == "the worker died"
     assert study.states[doomed] == TrialState.FAIL

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import optuna
@@ -60,6 +62,17 @@ def test_the_same_scores_on_ray_tune(folder: Path, inline: Path, workers: int):
     assert weights[0] == weights[1]
     for name in weights[0]:
         assert (out / "finalists" / name).read_bytes() == (inline / "finalists" / name).read_bytes()
+
+
+def test_a_ray_of_our_own_is_on_loopback():
+    code = (
+        "import ray; from nasproxy.search.tune import _connected\n"
+        "with _connected(None, 1): print(ray.nodes()[0]['NodeManagerAddress'], ray.get_runtime_context().gcs_address)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    node, _, head = said.strip().partition(" ")
+    assert node == "127.0.0.1"
+    assert head.startswith("127.0.0.1:")
 
 
 HOSTILE = (

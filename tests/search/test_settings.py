@@ -50,6 +50,7 @@ CHANGED = {
     "workers": 2,
     "threads_per_worker": 2,
     "gpus_per_worker": 0.5,
+    "address": "head:6379",
     "device": "cpu",
     "precision": "float32",
     "storage": "sqlite:///study.db",
@@ -62,7 +63,13 @@ CHANGED = {
 }
 """Every setting, with a value that is not the default."""
 
-APART = {"out", "workers", "executor", "data_dir", "storage"}
+NEEDS = {"trials": {"sampler": "random"}}
+"""Settings that make no sense without others."""
+
+TOGETHER = CHANGED | {"executor": "tune"}
+"""As many of them as go together: a cluster is not for the inline executor."""
+
+APART = {"out", "workers", "executor", "address", "data_dir", "storage"}
 """Scores do not depend on these."""
 
 
@@ -94,6 +101,11 @@ def test_an_unknown_name_is_refused_and_the_nearest_shown(name, value, meant):
 def test_a_share_or_rate_that_makes_no_sense_is_refused(name, value):
     with pytest.raises(InputError):
         SearchSettings(**{name: value})
+
+
+def test_a_gpu_and_a_half_is_refused():
+    with pytest.raises(InputError, match="whole number"):
+        SearchSettings(gpus_per_worker=1.5)
 
 
 def test_a_seed_that_torch_cannot_take_is_refused():
@@ -153,7 +165,7 @@ def test_the_identity_differs_exactly_where_scores_can(name):
     assert name in other.as_json()
 
 
-@pytest.mark.parametrize("settings", [SearchSettings(), SearchSettings().resolved(), SearchSettings(**CHANGED)])
+@pytest.mark.parametrize("settings", [SearchSettings(), SearchSettings().resolved(), SearchSettings(**TOGETHER)])
 def test_json_keeps_identity_and_settings(settings):
     for document in (settings.identity(), settings.as_json()):
         assert json.loads(json.dumps(document, allow_nan=False)) == document

@@ -1,0 +1,400 @@
+"""Searches on a running cluster: two Ray nodes on loopback, each in a working directory of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+import two_nodes
+from hypothesis import given
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+from tiny_search import (
+    FINALISTS,
+    SPACE,
+    TRAININGS,
+    Said,
+    finish,
+    invoke,
+    read_table,
+    recorded_trainings,
+    search_words,
+    start,
+    write_space,
+)
+
+from nasproxy.errors import ClusterError, InputError
+from nasproxy.search.cluster import Node, check_address, find_nodes
+from nasproxy.search.devices import capacity, cluster_workers, resolve_device
+
+CLUSTER = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's word for: on loopback
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_health_check_period_ms": "300",  # a dead node is noticed within seconds
+}
+
+# Nodes meet before they train, so that both take part however slow one is. Where HOLD_AT trainings have begun, node 2
+# stands still until it is killed, and node 1 until it does.
+MEETING = """
+import uuid
+from pathlib import Path
+
+Path(__file__).unlink(missing_ok=True)  # a worker must do without the file
+NODE = os.environ.get("TINY_NODE")  # the driver has none
+MARKS = Path(MARKS_FOLDER)
+
+
+def wait_for(pattern):
+    end = time.monotonic() + 300
+    while not any(MARKS.glob(pattern)):
+        if time.monotonic() > end:
+            raise TimeoutError(pattern)
+        time.sleep(0.02)
+
+
+def meet():
+    if NODE is None:
+        return
+    begun = sum(1 for _ in MARKS.glob("node-*"))
+    (MARKS / f"node-{NODE}-{uuid.uuid4()}").touch()
+    wait_for("node-1-*")
+    wait_for("node-2-*")
+    if begun >= HOLD_AT and NODE == "2":
+        (MARKS / "held").touch()
+        time.sleep(3600)
+    if begun >= HOLD_AT:
+        wait_for("held")
+
+
+class Wait("""
+
+STRANGER = """
+if os.environ.get("TINY_NODE") == "2":
+    raise ImportError("no such library on this node")
+
+
+class Wait("""
+
+
+def meeting_space(folder: Path, *, hold_at: int = 10**6) -> tuple[Path, Path]:
+    """A space's file, and the folder where its nodes leave marks."""
+    marks = folder / "marks"
+    marks.mkdir(parents=True)
+    text = MEETING.replace("MARKS_FOLDER", repr(str(marks))).replace("HOLD_AT", str(hold_at))
+    text = SPACE.replace("\nclass Wait(", text).replace(
+        "        activation = {", "        meet()\n        activation = {"
+    )
+    return write_space(folder / "driver", text), marks
+
+
+class Cluster:
+    """A head and a second node, of one core each unless said otherwise, in processes of their own."""
+
+    def __init__(self, folder: Path, *, head_cores: int = 1) -> None:
+        self._temporary = tempfile.mkdtemp(prefix="nr-")  # a socket's path must be short
+        self._log = folder.with_suffix(".log")
+        with self._log.open("wb") as log:
+            self._keeper = subprocess.Popen(
+                [sys.executable, Path(two_nodes.__file__), folder, str(head_cores)],
+                env={**os.environ, **CLUSTER, "RAY_TMPDIR": self._temporary},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def wait_until_up(self) -> None:
+        line = self._keeper.stdout.readline()
+        assert line, self._log.read_text()
+        said = json.loads(line)
+        self.address, self.raylet = said["address"], said["raylet"]
+
+    def lose_second_node(self) -> None:
+        """As when the machine is lost: Ray's workers end as their raylet does, without a word to anybody."""
+        os.kill(self.raylet, signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._keeper.communicate(timeout=300)
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _on_loopback() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CLUSTER.items():
+            patch.setenv(name, value)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One that tests leave as they find it."""
+    found = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        found.wait_until_up()
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture
+def mortal(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """One that a test may kill the second node of."""
+    found = Cluster(tmp_path / "cluster", head_cores=getattr(request, "param", 1))
+    try:
+        found.wait_until_up()
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of the inline executor, the reference."""
+    folder = tmp_path_factory.mktemp("inline")
+    assert invoke(*search_words(write_space(folder), folder / "run")).code == 0
+    return folder / "run"
+
+
+def cluster_words(space: Path, out: Path, address: str, *more: str) -> list[str]:
+    return search_words(space, out, "--executor", "tune", "--address", address, "--json", *more)
+
+
+def check_equals(said: Said, out: Path, inline: Path) -> None:
+    """The table is that of the reference, each training was recorded once, and Ray has said nothing."""
+    assert said.code == 0, said.err
+    assert said.json["run"] == str(out)
+    assert_frame_equal(read_table(out), read_table(inline))
+    trained = recorded_trainings(out)
+    assert set(trained.values()) == {1}
+    assert trained.keys() == recorded_trainings(inline).keys()
+    begins = ("There is no test part", "Measuring candidates", "Ranking, ", "Finalists, ")
+    assert all(line.startswith(begins) for line in said.err.splitlines()), said.err
+    names = sorted(path.name for path in (inline / "finalists").iterdir())
+    assert sorted(path.name for path in (out / "finalists").iterdir()) == names
+    for name in names:
+        assert (out / "finalists" / name).read_bytes() == (inline / "finalists" / name).read_bytes()
+
+
+def test_two_nodes_do_the_work_of_one_process(cluster: Cluster, tmp_path: Path, inline: Path):
+    space, marks = meeting_space(tmp_path)
+    said = finish(start(cluster_words(space, tmp_path / "run", cluster.address), cwd=space.parent))
+    check_equals(said, tmp_path / "run", inline)
+    assert not space.exists()
+    assert len(list(marks.glob("node-*"))) == TRAININGS
+
+
+@pytest.mark.slow
+def test_the_cluster_is_left_as_it_was_and_found_by_itself(
+    cluster: Cluster, tmp_path: Path, inline: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = sorted(find_nodes(cluster.address), key=str)
+    assert before == [Node(1.0, 0.0), Node(1.0, 0.0)]
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    space, _ = meeting_space(tmp_path)
+    said = finish(start(cluster_words(space, tmp_path / "run", "auto")))
+    check_equals(said, tmp_path / "run", inline)
+    assert sorted(find_nodes(cluster.address), key=str) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hold_at", [4, TRAININGS - FINALISTS], ids=["ranking", "finalists"])
+def test_a_node_killed_midway_loses_nothing(mortal: Cluster, tmp_path: Path, inline: Path, hold_at: int):
+    space, marks = meeting_space(tmp_path, hold_at=hold_at)
+    process = start(cluster_words(space, tmp_path / "run", mortal.address))
+    wait_until(lambda: (marks / "held").exists() or process.poll() is not None)
+    mortal.lose_second_node()
+    check_equals(finish(process), tmp_path / "run", inline)
+
+
+@pytest.mark.slow
+def test_a_node_killed_at_any_moment_loses_nothing(mortal: Cluster, tmp_path: Path, inline: Path):
+    space, _ = meeting_space(tmp_path)
+    out = tmp_path / "run"
+    process = start(cluster_words(space, out, mortal.address))
+    wait_until(lambda: recorded_trainings(out).total() >= 1 or process.poll() is not None)
+    mortal.lose_second_node()
+    check_equals(finish(process), out, inline)
+
+
+LOSSY = """
+import os, signal, sys, time
+from nasproxy.cli.main import run
+from nasproxy.search import tune
+
+raylet, file_results, lost = int(sys.argv[1]), tune._Filing.on_trial_result, []
+
+def lose_weights_first(self, iteration, trials, trial, result, **more):
+    if any(result["weights"]) and not lost:
+        lost.append(trial)
+        os.kill(raylet, signal.SIGKILL)
+        os.kill(result["pid"], signal.SIGKILL)
+        time.sleep(2)
+    file_results(self, iteration, trials, trial, result, **more)
+
+tune._Filing.on_trial_result = lose_weights_first
+run(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+def test_weights_lost_between_their_announcement_and_their_arrival_are_trained_again(
+    mortal: Cluster, tmp_path: Path, inline: Path
+):
+    words = cluster_words(write_space(tmp_path), tmp_path / "run", mortal.address)
+    process = subprocess.run(
+        [sys.executable, "-c", LOSSY, str(mortal.raylet), *words], capture_output=True, text=True, check=False
+    )
+    check_equals(Said(process.returncode, process.stdout, process.stderr), tmp_path / "run", inline)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mortal", [0], indirect=True, ids=["head without cores"])
+def test_without_a_node_that_holds_a_worker_the_search_ends_and_can_go_on(mortal: Cluster, tmp_path: Path):
+    space = write_space(tmp_path, SPACE.replace("if self.training:", 'if "TINY_NODE" in os.environ:'))
+    out = tmp_path / "run"
+    process = start(cluster_words(space, out, mortal.address))
+    wait_until(lambda: (out / "study.log").exists() or process.poll() is not None)
+    mortal.lose_second_node()
+    said = finish(process)
+    assert said.code == 2, said.err
+    assert said.json["error"]["kind"] == "cluster"
+    assert "No node of the cluster is left" in said.json["error"]["message"]
+    assert invoke(*search_words(space, out, "--resume")).code == 0
+    assert set(recorded_trainings(out).values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_node_on_which_the_space_cannot_be_loaded_is_named(cluster: Cluster, tmp_path: Path):
+    space = write_space(tmp_path, SPACE.replace("\nclass Wait(", STRANGER))
+    said = finish(start(cluster_words(space, tmp_path / "run", cluster.address)))
+    assert said.code == 2, said.err
+    error = said.json["error"]
+    assert error["kind"] == "cluster"
+    assert "A worker on the node 127.0.0.1 cannot start" in error["message"]
+    assert "no such library on this node" in error["message"]
+    assert "Traceback" not in said.err + error["message"]
+
+
+def refused(address: str, out: Path, *more: str) -> Mapping[str, str]:
+    said = invoke(*cluster_words(write_space(out.parent), out, address, *more))
+    assert said.code == 2, said.err
+    assert not out.exists()
+    error: Mapping[str, str] = said.json["error"]
+    return error
+
+
+def test_where_nobody_answers_the_search_does_not_begin(tmp_path: Path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        began = time.monotonic()
+        error = refused(address, tmp_path / "run")
+        assert time.monotonic() - began < 60  # Ray by itself gives up after minutes
+    assert error["kind"] == "cluster"
+    assert f"{address} cannot be joined" in error["message"]
+    assert "ray start" in error["hint"]
+
+
+@pytest.mark.slow
+def test_where_no_ray_answers_the_search_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert "is no Ray cluster" in refused(address, tmp_path / "run")["message"]
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert "on this machine cannot be joined" in refused("auto", tmp_path / "run")["message"]
+
+
+@pytest.mark.slow
+def test_more_than_the_cluster_holds_is_refused(cluster: Cluster, tmp_path: Path):
+    assert "holds 2 workers of 1 threads" in refused(cluster.address, tmp_path / "run", "--workers", "3")["message"]
+    error = refused(cluster.address, tmp_path / "run", "--threads-per-worker", "2")
+    assert "holds 0 workers of 2 threads" in error["message"]
+    error = refused(cluster.address, tmp_path / "run", "--device", "cuda")
+    assert "Ray knows of none in this cluster" in error["message"]
+
+
+@pytest.mark.parametrize("address", ["auto", "head:6379", "127.0.0.1:1", "[::1]:65535"])
+def test_addresses_that_ray_prints_are_taken(address: str):
+    check_address(address)
+
+
+@pytest.mark.parametrize("address", ["", "head", "head:", ":6379", "head:0", "head:65536", "ray://head:10001", "local"])
+def test_other_addresses_are_refused(address: str):
+    with pytest.raises(InputError, match="host:port or auto"):
+        check_address(address)
+
+
+def test_a_cluster_is_not_for_the_inline_executor(tmp_path: Path):
+    words = search_words(write_space(tmp_path), tmp_path / "run", "--address", "auto", "--json")
+    said = invoke(*words)
+    assert said.code == 2
+    assert "--executor inline joins no cluster" in said.json["error"]["message"]
+
+
+MIXED = [Node(8.0, 2.0), Node(3.0, 0.0), Node(2.0, 4.0), Node(0.0, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("threads", "share", "expected"),
+    [
+        (1, 0.0, 8 + 3 + 2),
+        (2, 0.0, 4 + 1 + 1),
+        (9, 0.0, 0),
+        (1, 1.0, 2 + 2),
+        (1, 0.25, 8 + 2),
+        (1, 0.1, 8 + 2),
+        (1, 0.4, 4 + 2),  # two on each GPU, for none is shared between GPUs
+        (1, 2.0, 1 + 2),
+        (1, 4.0, 1),
+        (2, 0.5, 4 + 1),
+    ],
+)
+def test_workers_fill_nodes_of_different_kinds(threads: int, share: float, expected: int):
+    assert capacity(MIXED, threads, share) == expected
+
+
+@given(st.integers(1, 100), st.integers(1, 8))
+def test_equal_shares_of_a_gpu_leave_nothing_over(parts: int, gpus: int):
+    assert capacity([Node(1e4, float(gpus))], 1, 1 / parts) == parts * gpus
+
+
+def test_the_number_of_workers_is_what_the_cluster_holds_or_less():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert cluster_workers(None, MIXED, cpu, 1, 1.0) == 13
+    assert cluster_workers(5, MIXED, cpu, 1, 1.0) == 5
+    assert cluster_workers(None, MIXED, cuda, 1, 0.25) == 10
+    for workers, device in ((14, cpu), (11, cuda)):
+        with pytest.raises(ClusterError, match=f"not {workers}"):
+            cluster_workers(workers, MIXED, device, 1, 0.25)
+    with pytest.raises(ClusterError, match="holds 0 workers"):
+        cluster_workers(None, [], cpu, 1, 1.0)
+
+
+def test_the_device_is_the_clusters():
+    assert resolve_device("auto", MIXED).type == "cuda"
+    assert resolve_device("auto", [Node(8.0, 0.0)]).type == "cpu"
+    assert resolve_device("cpu", MIXED).type == "cpu"
+    for name, nodes in (("cuda", [Node(8.0, 0.0)]), ("mps", MIXED)):
+        with pytest.raises(InputError, match="Ray knows of none"):
+            resolve_device(name, nodes)
