@@ -66,8 +66,9 @@ def test_the_same_scores_on_ray_tune(folder: Path, inline: Path, workers: int):
 
 def test_a_ray_of_our_own_is_on_loopback():
     code = (
-        "import ray; from nasproxy.search.tune import _connected\n"
-        "with _connected(None, 1): print(ray.nodes()[0]['NodeManagerAddress'], ray.get_runtime_context().gcs_address)"
+        "import ray; from nasproxy.search.local_ray import ray_folder; from nasproxy.search.tune import _connected\n"
+        "with ray_folder() as folder, _connected(None, 1, folder):\n"
+        "    print(ray.nodes()[0]['NodeManagerAddress'], ray.get_runtime_context().gcs_address)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     node, _, head = said.strip().partition(" ")
