@@ -35,7 +35,7 @@ from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import InputError, NasproxyError, RunError, WriteError
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.progress import Progress
-from nasproxy.proxies.make import condensed_proxy, random_proxy
+from nasproxy.proxies.make import make_proxy, random_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.devices import DEVICES, resolve_device
 from nasproxy.search.run_directory import write_json
@@ -156,7 +156,7 @@ class Bench:
         if self._arguments.iterations is not None:
             recipe = replace(recipe, iterations=self._arguments.iterations)
         progress.stage(f"Condensing, {title}", recipe.iterations)
-        return condensed_proxy(
+        return make_proxy(
             self._dataset,
             recipe,
             seed=seed,

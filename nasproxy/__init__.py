@@ -15,9 +15,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nasproxy.analysis.results import load_run
+    from nasproxy.condensation.recipe import MatchingRecipe
     from nasproxy.datasets.load import load_dataset
     from nasproxy.errors import NasproxyError
-    from nasproxy.proxies.make import condensed_proxy, random_proxy
+    from nasproxy.proxies.make import make_proxy, random_proxy
+    from nasproxy.proxies.method import ProxyMethod
     from nasproxy.proxies.proxy_file import load_proxy, save_proxy
     from nasproxy.search.run import run_search
     from nasproxy.search.settings import SearchSettings
@@ -27,23 +29,27 @@ _HOMES = {
     "NasproxyError": "nasproxy.errors",
     "SearchSettings": "nasproxy.search.settings",
     "SearchSpace": "nasproxy.search.space",
-    "condensed_proxy": "nasproxy.proxies.make",
     "load_dataset": "nasproxy.datasets.load",
     "load_proxy": "nasproxy.proxies.proxy_file",
     "load_run": "nasproxy.analysis.results",
+    "make_proxy": "nasproxy.proxies.make",
     "random_proxy": "nasproxy.proxies.make",
+    "ProxyMethod": "nasproxy.proxies.method",
+    "MatchingRecipe": "nasproxy.condensation.recipe",
     "run_search": "nasproxy.search.run",
     "save_proxy": "nasproxy.proxies.proxy_file",
 }
 
 __all__ = [
+    "MatchingRecipe",
     "NasproxyError",
+    "ProxyMethod",
     "SearchSettings",
     "SearchSpace",
-    "condensed_proxy",
     "load_dataset",
     "load_proxy",
     "load_run",
+    "make_proxy",
     "random_proxy",
     "run_search",
     "save_proxy",

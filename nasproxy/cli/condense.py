@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,11 +23,11 @@ from nasproxy.cli.options import (
 )
 from nasproxy.cli.output import print_json
 from nasproxy.cli.screen import open_screen
-from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.errors import InputError, nearest
+from nasproxy.proxies.method import ProxyMethod
+from nasproxy.proxies.registry import condenser_names, find_method
 from nasproxy.search.settings import PRESETS, SearchSettings, check_seed
 
-METHODS = ("dc",)
 METHOD = "Method"
 _D = SearchSettings()
 
@@ -76,8 +76,8 @@ def condense(
     as_json: Json = False,
 ) -> None:
     """Condense a dataset into a few synthetic images per class."""
-    if method not in METHODS:
-        raise InputError(f"No condensation method is called {method!r}.", nearest(method, METHODS))
+    if method not in (names := condenser_names()):
+        raise InputError(f"No condensation method is called {method!r}.", nearest(method, names))
     if preset not in PRESETS:
         raise InputError(f"No preset is called {preset!r}.", nearest(preset, PRESETS))
     said: dict[str, Any] = {
@@ -92,8 +92,7 @@ def condense(
     check_seed(seed)
     if ipc < 1:
         raise InputError(f"--ipc must be 1 or more, got {ipc}.")
-    base = MatchingRecipe.quick(ipc) if preset == "quick" else MatchingRecipe.paper(ipc)
-    recipe = replace(base, **{name: value for name, value in said.items() if value is not None})
+    recipe = _with_options(find_method(method).preset(preset, ipc), said)
     file = out or Path(f"{Path(dataset).name}-{method}-ipc{ipc}.safetensors")
     if file.is_dir() or not file.parent.is_dir():
         raise InputError(
@@ -104,12 +103,21 @@ def condense(
     )
 
 
+def _with_options(method: ProxyMethod, said: dict[str, Any]) -> ProxyMethod:
+    """``method`` with the options that the user gave; not every method has every setting."""
+    given = {name: value for name, value in said.items() if value is not None}
+    for name in given:
+        if name not in {field.name for field in fields(method)}:
+            raise InputError(f"--{name.replace('_', '-')} is no setting of the method {method.name}.", "Leave it out.")
+    return replace(method, **given)
+
+
 def _condense(
     dataset: str,
     data_dir: Path | None,
     image_size: tuple[int, int] | None,
     skip_broken: bool,
-    recipe: MatchingRecipe,
+    recipe: ProxyMethod,
     device: str,
     precision: str,
     seed: int,
@@ -117,7 +125,7 @@ def _condense(
     as_json: bool,
 ) -> None:
     from nasproxy.datasets.load import load_dataset
-    from nasproxy.proxies.make import condensed_proxy
+    from nasproxy.proxies.make import make_proxy
     from nasproxy.proxies.proxy_file import save_proxy
     from nasproxy.search.devices import resolve_device
     from nasproxy.training.precision import resolve_precision
@@ -131,8 +139,8 @@ def _condense(
     with open_screen() as screen:
         for note in loaded.notes:
             screen.note(note)
-        screen.stage("Condensing", recipe.iterations)
-        proxy = condensed_proxy(
+        screen.stage("Condensing", recipe.steps)
+        proxy = make_proxy(
             loaded,
             recipe,
             seed=seed,
@@ -148,10 +156,10 @@ def _condense(
         "dataset": loaded.name,
         "method": proxy.method,
         "ipc": recipe.ipc,
-        "iterations": recipe.iterations,
+        "iterations": recipe.steps,
         "loss": proxy.history[-1],
         "seconds": proxy.seconds,
-        "seconds_per_iteration": proxy.seconds / recipe.iterations,
+        "seconds_per_iteration": proxy.seconds / recipe.steps,
         "peak_memory_bytes": peak_memory_bytes(where),
         "cached": cached,
     }

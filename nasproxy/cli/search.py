@@ -46,7 +46,9 @@ def search(
             rich_help_panel=PROXY,
         ),
     ] = _D.space,
-    proxy: Annotated[str, typer.Option(help="condensed, random, or a proxy file.", rich_help_panel=PROXY)] = _D.proxy,
+    proxy: Annotated[
+        str, typer.Option(help="A method (condensed, random, …) or a proxy file.", rich_help_panel=PROXY)
+    ] = _D.proxy,
     preset: Annotated[
         str, typer.Option(help="quick (minutes on two cores) or paper (the paper's settings).", rich_help_panel=PROXY)
     ] = _D.preset,
@@ -201,7 +203,9 @@ def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
     finalists = found["finalists"]
     done = f", {finalists['done']} done" if finalists["done"] else ""
     console.print(f"  {finalists['candidates']} finalists on the whole data{done}")
-    times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in found["seconds"].items())
+    times = ", ".join(
+        f"{name} {'not known' if seconds is None else duration(seconds)}" for name, seconds in found["seconds"].items()
+    )
     console.print(f"About {times}; memory about {found['memory_bytes'] / 2**30:.1f} GiB.")
     console.print(
         f"From trainings timed on this machine, for {found['workers']} at a time; survivors of a cut are taken to be of"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from nasproxy.condensation.condensed import Condensed
 from nasproxy.condensation.distance import layerwise_cosine_distance
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.coresets.random import draw_per_class
@@ -19,23 +19,6 @@ from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import DivergedError
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.training.precision import autocast
-
-
-@dataclass(frozen=True)
-class Condensed:
-    """What condensation makes.
-
-    Args:
-        images: synthetic images in the normalised space, classes in order.
-        labels: their classes.
-        losses: mean matching loss of each outer iteration, a class and a matching step.
-        seconds: wall time.
-    """
-
-    images: Float[Tensor, "n c h w"]
-    labels: Int64[Tensor, " n"]
-    losses: tuple[float, ...]
-    seconds: float
 
 
 def condense(

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 from nasproxy.errors import InputError
+from nasproxy.proxies.method import ProxyMethod
+
+if TYPE_CHECKING:  # settings are read before torch is loaded
+    import torch
+
+    from nasproxy.condensation.condensed import Condensed
+    from nasproxy.datasets.image_dataset import ImageDataset
 
 # (images per class, matching steps T, inner epochs) as printed in appendix A; 2 to 9 images per class are not given.
 _PAPER_STEPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
@@ -12,7 +21,7 @@ _QUICK_ITERATIONS = 8
 
 
 @dataclass(frozen=True)
-class MatchingRecipe:
+class MatchingRecipe(ProxyMethod):
     """Settings of gradient matching (Algorithm 1); the symbols are the paper's.
 
     Args:
@@ -30,7 +39,8 @@ class MatchingRecipe:
         depth: its number of blocks.
     """
 
-    ipc: int = 10
+    name: ClassVar[str] = "dc"
+
     iterations: int = 1000
     matching_steps: int = 10
     inner_epochs: int = 50
@@ -56,6 +66,42 @@ class MatchingRecipe:
             raise InputError(f"image_momentum must be in [0, 1), got {self.image_momentum}.")
         if self.initial not in ("noise", "real"):
             raise InputError(f"initial must be noise or real, got {self.initial!r}.")
+
+    @classmethod
+    def preset(cls, preset: str, ipc: int) -> MatchingRecipe:
+        """:meth:`quick` or :meth:`paper`."""
+        return cls.quick(ipc) if preset == "quick" else cls.paper(ipc)
+
+    @property
+    def steps(self) -> int:
+        """The outer iterations."""
+        return self.iterations
+
+    def make(
+        self,
+        dataset: ImageDataset,
+        *,
+        seed: int,
+        device: torch.device,
+        precision: str,
+        on_iteration: Callable[[int, float], None] | None = None,
+    ) -> Condensed:
+        """See :func:`nasproxy.condensation.gradient_matching.condense`."""
+        from nasproxy.condensation.gradient_matching import condense
+
+        return condense(dataset, self, seed=seed, device=device, precision=precision, on_iteration=on_iteration)
+
+    def expected_seconds(self, dataset: ImageDataset, *, device: torch.device, precision: str) -> float:
+        """By one matching step and one round of inner training."""
+
+        def seconds(steps: int) -> float:
+            part = replace(self, iterations=1, matching_steps=steps)
+            return part.make(dataset, seed=0, device=device, precision=precision).seconds
+
+        seconds(1)  # the first also compiles kernels
+        step, two = seconds(1), seconds(2)
+        inner = max(0.0, two - 2 * step)
+        return self.iterations * (self.matching_steps * step + (self.matching_steps - 1) * inner)
 
     @classmethod
     def paper(cls, ipc: int) -> MatchingRecipe:

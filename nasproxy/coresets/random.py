@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from nasproxy.condensation.condensed import Condensed
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import DatasetError, InputError
+from nasproxy.proxies.method import ProxyMethod
+
+
+@dataclass(frozen=True)
+class RandomImages(ProxyMethod):
+    """``ipc`` random real training images of each class."""
+
+    name: ClassVar[str] = "random"
+
+    def make(
+        self,
+        dataset: ImageDataset,
+        *,
+        seed: int,
+        device: torch.device,
+        precision: str,
+        on_iteration: Callable[[int, float], None] | None = None,
+    ) -> Condensed:
+        """Draws them; see :func:`draw_per_class`."""
+        began = time.perf_counter()
+        positions = draw_per_class(dataset, self.ipc, torch.Generator().manual_seed(seed))
+        return chosen_images(dataset, positions, seconds=time.perf_counter() - began)
+
+
+def chosen_images(
+    dataset: ImageDataset, positions: Int64[Tensor, " n"], *, seconds: float, losses: tuple[float, ...] = ()
+) -> Condensed:
+    """The training images at ``positions``, normalised."""
+    images = dataset.normalisation.apply(dataset.train.images[positions])
+    return Condensed(images, dataset.train.labels[positions], losses, seconds)
 
 
 def draw_per_class(dataset: ImageDataset, ipc: int, generator: torch.Generator) -> Int64[Tensor, " n"]:

@@ -11,23 +11,19 @@ from typing import Any
 
 import torch
 
-from nasproxy.condensation.gradient_matching import condense
-from nasproxy.condensation.recipe import MatchingRecipe
-from nasproxy.coresets.random import draw_per_class
+from nasproxy.coresets.random import RandomImages
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import ProxyError
 from nasproxy.files import cache_folder, make_folder
+from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.versions import library_versions
 
-PROXIES = ("condensed", "random")
-"""What ``--proxy`` can name."""
 
-
-def condensed_proxy(
+def make_proxy(
     dataset: ImageDataset,
-    recipe: MatchingRecipe,
+    method: ProxyMethod,
     *,
     seed: int,
     device: torch.device,
@@ -35,24 +31,24 @@ def condensed_proxy(
     on_iteration: Callable[[int, float], None] | None = None,
     use_cache: bool = True,
 ) -> ProxySet:
-    """The condensed set of ``dataset`` by gradient matching, from the cache if it was made before.
+    """The proxy that ``method`` makes of ``dataset``, from the cache if it was made before.
 
     Args:
-        dataset: what to condense.
-        recipe: the method's settings.
-        seed: of the condensation.
+        dataset: what to stand for.
+        method: with its settings.
+        seed: of everything drawn at random.
         device: where to compute.
         precision: ``bfloat16`` or ``float32``.
-        on_iteration: called after each outer iteration with its number (from 1) and its mean matching loss.
-        use_cache: False computes in any case; what is made is kept either way.
+        on_iteration: called after each of ``method.steps`` with its number (from 1) and a loss.
+        use_cache: False makes it in any case; what is made is kept either way.
 
     Raises:
         DatasetError: a class has too few images.
-        DivergedError: the matching loss left the finite numbers.
+        DivergedError: a loss left the finite numbers.
         WriteError: the cache cannot be written.
     """
-    settings = _settings(recipe, seed, device, precision)
-    kept = cached_path("dc", dataset.fingerprint, settings)
+    settings = _settings(method, seed, device, precision)
+    kept = cached_path(method.name, dataset.fingerprint, settings)
     if use_cache and kept.exists():
         try:
             return load_matching_proxy(kept, dataset)
@@ -60,21 +56,37 @@ def condensed_proxy(
             # A damaged cache entry is no error of the user's: it is made again.
             kept.unlink(missing_ok=True)
     make_folder(kept.parent)  # before the work, which would be lost without it
-    made = condense(dataset, recipe, seed=seed, device=device, precision=precision, on_iteration=on_iteration)
-    proxy = _proxy_set(dataset, made.images, made.labels, "dc", settings, made.seconds, made.losses)
-    save_proxy(proxy, kept)
+    made = method.make(dataset, seed=seed, device=device, precision=precision, on_iteration=on_iteration)
+    proxy = ProxySet(
+        images=made.images,
+        labels=made.labels,
+        method=method.name,
+        recipe=settings,
+        dataset=dataset.name,
+        fingerprint=dataset.fingerprint,
+        class_names=dataset.class_names,
+        normalisation=dataset.normalisation,
+        seconds=made.seconds,
+        history=made.losses,
+        versions=library_versions(),
+    )
+    # What takes no steps is made again as fast as it is read.
+    if method.steps:
+        save_proxy(proxy, kept)
     return proxy
 
 
-def cached_condensed(
-    dataset: ImageDataset, recipe: MatchingRecipe, *, seed: int, device: torch.device, precision: str
+def cached_proxy(
+    dataset: ImageDataset, method: ProxyMethod, *, seed: int, device: torch.device, precision: str
 ) -> Path:
-    """Where the cache keeps this condensed set, if it has been made."""
-    return cached_path("dc", dataset.fingerprint, _settings(recipe, seed, device, precision))
+    """Where the cache keeps this proxy, if it has been made."""
+    return cached_path(method.name, dataset.fingerprint, _settings(method, seed, device, precision))
 
 
-def _settings(recipe: MatchingRecipe, seed: int, device: torch.device, precision: str) -> dict[str, Any]:
-    return {**asdict(recipe), "seed": seed, "precision": precision, "device": device.type}
+def _settings(method: ProxyMethod, seed: int, device: torch.device, precision: str) -> dict[str, Any]:
+    if not method.steps:
+        return {**asdict(method), "seed": seed}
+    return {**asdict(method), "seed": seed, "precision": precision, "device": device.type}
 
 
 def random_proxy(dataset: ImageDataset, ipc: int, *, seed: int) -> ProxySet:
@@ -83,10 +95,7 @@ def random_proxy(dataset: ImageDataset, ipc: int, *, seed: int) -> ProxySet:
     Raises:
         DatasetError: a class has too few images.
     """
-    positions = draw_per_class(dataset, ipc, torch.Generator().manual_seed(seed))
-    images = dataset.normalisation.apply(dataset.train.images[positions])
-    settings = {"ipc": ipc, "seed": seed}
-    return _proxy_set(dataset, images, dataset.train.labels[positions], "random", settings, 0.0, ())
+    return make_proxy(dataset, RandomImages(ipc), seed=seed, device=torch.device("cpu"), precision="float32")
 
 
 def load_matching_proxy(path: Path, dataset: ImageDataset) -> ProxySet:
@@ -105,27 +114,3 @@ def cached_path(method: str, fingerprint: str, settings: dict[str, Any]) -> Path
     text = json.dumps({"method": method, "fingerprint": fingerprint, **settings}, sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
     return cache_folder() / "proxies" / f"{method}-{digest}.safetensors"
-
-
-def _proxy_set(
-    dataset: ImageDataset,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    method: str,
-    settings: dict[str, Any],
-    seconds: float,
-    history: tuple[float, ...],
-) -> ProxySet:
-    return ProxySet(
-        images=images,
-        labels=labels,
-        method=method,
-        recipe=settings,
-        dataset=dataset.name,
-        fingerprint=dataset.fingerprint,
-        class_names=dataset.class_names,
-        normalisation=dataset.normalisation,
-        seconds=seconds,
-        history=history,
-        versions=library_versions(),
-    )

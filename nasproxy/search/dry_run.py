@@ -14,9 +14,8 @@ import numpy as np
 import optuna
 from scipy.optimize import nnls
 
-from nasproxy.condensation.gradient_matching import condense
 from nasproxy.progress import Progress, Silent
-from nasproxy.proxies.make import cached_condensed, random_proxy
+from nasproxy.proxies.make import cached_proxy, random_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.bench import Bench, Payload
 from nasproxy.search.candidate import Candidate
@@ -96,7 +95,7 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
         ],
         "finalists": {"candidates": plan.settings.top_k, "done": sum(n for (d, _), n in done.items() if d == WHOLE)},
         "workers": workers,
-        "seconds": {**seconds, "total": sum(seconds.values())},
+        "seconds": {**seconds, "total": sum(part for part in seconds.values() if part is not None)},
         "memory_bytes": memory * (workers + 1 if plan.settings.executor == "tune" else 1),
         "run": str(plan.directory),
     }
@@ -114,21 +113,17 @@ def _done(plan: Plan) -> dict[tuple[str, int], int]:
         return Counter((data, epochs) for _, data, epochs, _ in Study(storage, name, plan.space.choices).measurements)
 
 
-def _condense_seconds(plan: Plan, progress: Progress) -> float:
-    """Of the condensation, by one matching step and one round of inner training; 0 where it is made already."""
-    settings, dataset = plan.settings, plan.dataset
-    recipe = settings.matching_recipe()
-    facts: Any = {"seed": settings.seed, "device": plan.device, "precision": settings.precision}
-    made = (plan.directory / "proxy.safetensors").exists() or cached_condensed(dataset, recipe, **facts).exists()
-    if settings.proxy != "condensed" or made:
+def _condense_seconds(plan: Plan, progress: Progress) -> float | None:
+    """Of making the proxy; 0 where that is done already, None where nobody can say."""
+    if plan.method is None or (plan.directory / "proxy.safetensors").exists():
+        return 0.0
+    where: Any = {"device": plan.device, "precision": plan.settings.precision}
+    if cached_proxy(plan.dataset, plan.method, seed=plan.settings.seed, **where).exists():
         return 0.0
     progress.stage("Timing condensation", 1)
-    condense(dataset, replace(recipe, iterations=1, matching_steps=1), **facts)
-    step = condense(dataset, replace(recipe, iterations=1, matching_steps=1), **facts).seconds
-    two = condense(dataset, replace(recipe, iterations=1, matching_steps=2), **facts).seconds
+    seconds = plan.method.expected_seconds(plan.dataset, **where)
     progress.advance()
-    inner = max(0.0, two - 2 * step)
-    return recipe.iterations * (recipe.matching_steps * step + (recipe.matching_steps - 1) * inner)
+    return seconds
 
 
 def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress: Progress) -> tuple[Speed, int]:

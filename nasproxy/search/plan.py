@@ -14,8 +14,10 @@ from nasproxy.coresets.random import check_class_sizes
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import InputError, RunError, nearest
-from nasproxy.proxies.make import PROXIES, load_matching_proxy
+from nasproxy.proxies.make import load_matching_proxy
+from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.proxies.registry import proxy_names
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.cluster import find_nodes
 from nasproxy.search.devices import check_workers, cluster_workers, default_workers, resolve_device
@@ -42,6 +44,7 @@ class Plan:
         device: that this process computes on; the workers' is ``settings.device``.
         workers: processes of Ray.
         given_proxy: the proxy, where a file was given.
+        method: how the proxy is made, where none was.
         invalid: configurations left out because they make no sense at this image size.
         directory: of the run.
     """
@@ -54,6 +57,7 @@ class Plan:
     device: torch.device
     workers: int
     given_proxy: ProxySet | None
+    method: ProxyMethod | None
     invalid: int
     directory: Path
 
@@ -63,11 +67,11 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
     settings = settings.resolved()
     settings, device, workers = _place(settings)
     source = SpaceSource.parse(settings.space)
-    _check_proxy_name(settings.proxy)
+    method = _method(settings)
     dataset = load_dataset(
         settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size, skip_broken=settings.skip_broken
     )
-    given = load_matching_proxy(Path(settings.proxy), dataset) if settings.proxy not in PROXIES else None
+    given = load_matching_proxy(Path(settings.proxy), dataset) if method is None else None
     if given is None:
         check_class_sizes(dataset, settings.ipc)
     space = source.load()
@@ -77,7 +81,7 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
         raise InputError("--resume needs the --out directory of the run to resume.", "Pass --out DIR.")
     directory = settings.out or default_directory(space.name, settings.proxy)
     _check_storage(settings, directory)
-    return Plan(settings, dataset, source, space, candidates, device, workers, given, invalid, directory)
+    return Plan(settings, dataset, source, space, candidates, device, workers, given, method, invalid, directory)
 
 
 def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, int]:
@@ -104,9 +108,16 @@ def _check_counts(settings: SearchSettings, candidates: int) -> None:
         )
 
 
-def _check_proxy_name(name: str) -> None:
-    if name not in PROXIES and not Path(name).is_file():
-        raise InputError(f"No proxy is called {name!r}, and there is no file of that name.", nearest(name, PROXIES))
+def _method(settings: SearchSettings) -> ProxyMethod | None:
+    """How the proxy is made; None where it names a file."""
+    names = proxy_names()
+    if settings.proxy in names:
+        return settings.proxy_method()
+    if not Path(settings.proxy).is_file():
+        raise InputError(
+            f"No proxy is called {settings.proxy!r}, and there is no file of that name.", nearest(settings.proxy, names)
+        )
+    return None
 
 
 def _check_storage(settings: SearchSettings, directory: Path) -> None:

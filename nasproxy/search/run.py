@@ -19,7 +19,7 @@ from nasproxy.errors import NasproxyError
 from nasproxy.files import make_folder, write_atomically
 from nasproxy.networks.materialise import materialise
 from nasproxy.progress import Progress, Silent
-from nasproxy.proxies.make import condensed_proxy, random_proxy
+from nasproxy.proxies.make import make_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.bench import Payload
@@ -109,16 +109,15 @@ def _proxy(plan: Plan, directory: Path, progress: Progress) -> tuple[ProxySet, f
         proxy = load_proxy(kept)
         proxy.check_matches(plan.dataset)
         return proxy, 0.0
-    if plan.given_proxy is not None:
+    if plan.method is None:
+        assert plan.given_proxy is not None
         proxy = plan.given_proxy
-    elif settings.proxy == "random":
-        proxy = random_proxy(plan.dataset, settings.ipc, seed=settings.seed)
     else:
-        recipe = settings.matching_recipe()
-        progress.stage("Condensing", recipe.iterations)
-        proxy = condensed_proxy(
+        if plan.method.steps:
+            progress.stage("Condensing", plan.method.steps)
+        proxy = make_proxy(
             plan.dataset,
-            recipe,
+            plan.method,
             seed=settings.seed,
             device=plan.device,
             precision=settings.precision,

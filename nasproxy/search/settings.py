@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.errors import InputError, nearest
+from nasproxy.proxies.method import ProxyMethod
+from nasproxy.proxies.registry import find_method
 from nasproxy.search.cluster import check_address
 from nasproxy.search.halving import Rung, halving_rungs
 from nasproxy.training.recipe import PRECISIONS, TrainingRecipe
@@ -27,7 +28,7 @@ class SearchSettings:
     Args:
         dataset: a name, or a folder of images or Parquet files.
         space: a registered name, ``package.module:attribute``, or ``file.py[:attribute]``.
-        proxy: ``condensed``, ``random``, or a proxy file.
+        proxy: the name of a method (``condensed``, ``random``, …), or a proxy file.
         preset: ``quick`` (minutes on two cores) or ``paper`` (the paper's settings).
         ipc: images per class of the proxy.
         epochs: of the training on the proxy.
@@ -155,9 +156,13 @@ class SearchSettings:
             scheduler=self.scheduler or ("halving" if quick and self.sampler == "grid" else "none"),
         )
 
-    def matching_recipe(self) -> MatchingRecipe:
-        """How the condensed proxy is made."""
-        return MatchingRecipe.quick(self.ipc) if self.preset == "quick" else MatchingRecipe.paper(self.ipc)
+    def proxy_method(self) -> ProxyMethod:
+        """How the proxy's images are made.
+
+        Raises:
+            InputError: no method has the name; it may be a file's.
+        """
+        return find_method(self.proxy).preset(self.preset, self.ipc)
 
     def proxy_recipe(self) -> TrainingRecipe:
         """How a candidate is trained on the proxy."""

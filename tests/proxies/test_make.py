@@ -10,7 +10,7 @@ from tiny import tiny_dataset, with_other_held_out_images
 
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.errors import DatasetError, InputError, WriteError
-from nasproxy.proxies.make import condensed_proxy, random_proxy
+from nasproxy.proxies.make import make_proxy, random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 
 RECIPE = MatchingRecipe(ipc=1, iterations=2, matching_steps=1, width=4, depth=1)
@@ -38,7 +38,7 @@ class Maker:
             self.iterations += 1
 
         where = {"device": torch.device("cpu"), "precision": precision}
-        return condensed_proxy(dataset or self.dataset, recipe, seed=seed, on_iteration=count, **where, **more)
+        return make_proxy(dataset or self.dataset, recipe, seed=seed, on_iteration=count, **where, **more)
 
 
 @pytest.fixture
@@ -172,7 +172,5 @@ def test_an_interrupted_condensation_leaves_no_entry(cache, dataset):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        condensed_proxy(
-            dataset, RECIPE, seed=0, device=torch.device("cpu"), precision="float32", on_iteration=interrupt
-        )
+        make_proxy(dataset, RECIPE, seed=0, device=torch.device("cpu"), precision="float32", on_iteration=interrupt)
     assert kept(cache) == []

@@ -128,8 +128,8 @@ def test_presets_fill_in_what_is_not_said():
     assert quick.finalist_epochs is not None
     assert 1 <= quick.finalist_epochs < 100
     assert (paper.repeats, paper.finalist_epochs, paper.scheduler) == (5, 100, "none")
-    assert quick.matching_recipe() == MatchingRecipe.quick(10)
-    assert paper.matching_recipe() == MatchingRecipe.paper(10)
+    assert quick.proxy_method() == MatchingRecipe.quick(10)
+    assert paper.proxy_method() == MatchingRecipe.paper(10)
 
 
 @pytest.mark.parametrize("preset", ["quick", "paper"])

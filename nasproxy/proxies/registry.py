@@ -1,0 +1,49 @@
+"""The methods that packages have registered, ours among them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from importlib.metadata import EntryPoint
+
+from nasproxy.errors import InputError, nearest
+from nasproxy.proxies.method import ProxyMethod
+
+CONDENSED = "condensed"
+"""The name under which ``--proxy`` knows the default condensation method."""
+DEFAULT_CONDENSER = "dc"
+CONDENSERS, PROXIES = "nasproxy.condensers", "nasproxy.proxies"
+
+
+def condenser_names() -> list[str]:
+    """What ``condense --method`` can name, sorted; nothing is imported."""
+    return sorted(importlib.metadata.entry_points(group=CONDENSERS).names)
+
+
+def proxy_names() -> list[str]:
+    """What ``--proxy`` can name, besides a file; nothing is imported."""
+    return [CONDENSED, *condenser_names(), *sorted(importlib.metadata.entry_points(group=PROXIES).names)]
+
+
+def find_method(name: str) -> type[ProxyMethod]:
+    """The method that is registered under ``name``.
+
+    Raises:
+        InputError: none is, two packages register it, or what is registered is no :class:`ProxyMethod`.
+    """
+    found = _entry_point(DEFAULT_CONDENSER if name == CONDENSED else name).load()
+    if not (isinstance(found, type) and issubclass(found, ProxyMethod)):
+        raise InputError(f"{name!r} makes no images: {found!r} is no subclass of ProxyMethod.")
+    return found
+
+
+def _entry_point(name: str) -> EntryPoint:
+    registered = importlib.metadata.entry_points()
+    both = [*registered.select(group=CONDENSERS, name=name), *registered.select(group=PROXIES, name=name)]
+    by_package: dict[str, EntryPoint] = {entry.dist.name if entry.dist else entry.value: entry for entry in both}
+    if not by_package:
+        raise InputError(f"No proxy is called {name!r}.", nearest(name, proxy_names()))
+    if len(by_package) > 1:
+        packages = " and ".join(sorted(by_package))
+        raise InputError(f"The packages {packages} both register a proxy {name!r}.", "Uninstall one of them.")
+    (entry,) = by_package.values()
+    return entry
