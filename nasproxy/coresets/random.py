@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -33,9 +32,8 @@ class RandomImages(ProxyMethod):
         on_iteration: Callable[[int, float], None] | None = None,
     ) -> Condensed:
         """Draws them; see :func:`draw_per_class`."""
-        began = time.perf_counter()
         positions = draw_per_class(dataset, self.ipc, torch.Generator().manual_seed(seed))
-        return chosen_images(dataset, positions, seconds=time.perf_counter() - began)
+        return chosen_images(dataset, positions, seconds=0.0)
 
 
 def chosen_images(

@@ -67,6 +67,10 @@ class Bench:
             release_memory(self._device)
         return Outcome(task, (), time.perf_counter() - began, failure=reason, out_of_memory=short)
 
+    def rest(self) -> None:
+        """Gives back the memory that trainings have left: another's training may need it."""
+        release_memory(self._device)
+
     def build(self, task: Task) -> nn.Module:
         """The freshly initialised network of a task, on the device."""
         torch.manual_seed(task.seed)

@@ -98,6 +98,11 @@ class Campaign:
         self._shown: Stage | None = None
         self._advance()
 
+    @property
+    def has_work(self) -> bool:
+        """Whether :meth:`next_bundle` has something to hand out at this moment."""
+        return bool(self._queue or self._by_itself or (self._alone and not self._outstanding))
+
     def next_bundle(self, workers: int) -> list[Task]:
         """The next portion of trainings for one of ``workers``; empty while others must finish, and at the end."""
         bundle: list[Task] = []

@@ -1,8 +1,8 @@
-"""The executor on Ray Tune: a trial is a bundle of trainings, an iteration of it a second of them or one.
+"""The executor on Ray Tune: a trial is a worker, an iteration of it a second of trainings or one.
 
-One Tune experiment carries the whole search. Its search algorithm asks the campaign for the next bundle, its callback
-files every result as it arrives, and its workers are reused from bundle to bundle, so that Tune's own cost is spread
-over many candidates and data are loaded once per worker.
+One Tune experiment carries the whole search. Its callback files every result as it arrives and hands the worker its
+next bundle from the campaign, so that Tune's own cost is spread over many candidates, and a worker starts and loads its
+data once. One that has nothing to do, because others must finish a stage, waits and asks again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us as an exception
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed training has no score
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own record of the experiment is never read
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # workers that start side by side
 }
 for _name, _value in _QUIET.items():
     os.environ.setdefault(_name, _value)
@@ -49,6 +49,9 @@ from nasproxy.search.task import Outcome, Task  # noqa: E402
 
 _PORTION = 1.0  # seconds of work between two reports
 _MOST = 100  # trainings in a report: a larger one would stay on its node, and be lost with it after it has arrived
+_PAUSE = 0.2  # seconds after which a worker that has nothing to do asks again,
+_ASKING = 50.0  # but no more than so many ask in a second
+_STARTS = 5  # workers in a row that die before they ask for anything
 _PATIENCE = 60.0  # seconds without a node that could hold a worker
 _DIED = "The worker process died, probably for lack of memory."
 
@@ -59,22 +62,28 @@ class _Worker(tune.Trainable):
     def setup(self, config: dict[str, Any], payload: Payload | None = None) -> None:
         assert payload is not None
         self._bench = Bench(payload)
-        self.reset_config(config)
+        self._left: list[Task] = []
+        self._pause: float = config["pause"]
+        self._asked = False
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._left: list[Task] = list(new_config["bundle"])
-        return True
+    def give(self, bundle: list[Task]) -> None:
+        """What to do next; called from the driver, between two steps."""
+        self._left.extend(bundle)
 
     def step(self) -> dict[str, Any]:
         began = time.monotonic()
         outcomes: list[Outcome] = []
-        # Tune takes tens of milliseconds for a result, longer than a small network trains: they go in portions.
+        if not self._left and self._asked:
+            self._bench.rest()
+            time.sleep(self._pause)
+        self._asked = True
+        # Tune takes milliseconds for a result, longer than a small network trains: they go in portions.
         while self._left and len(outcomes) < _MOST and time.monotonic() - began < _PORTION:
             outcomes.append(self._bench.perform(self._left.pop(0)))
         # Tune keeps every result; weights go through the object store and are fetched as they arrive.
         weights = [[ray.put(outcome.weights)] if outcome.weights else [] for outcome in outcomes]
         plain = [replace(outcome, weights={}) for outcome in outcomes]
-        return {"outcomes": plain, "weights": weights, "done": not self._left}
+        return {"outcomes": plain, "weights": weights, "worker": ray.get_runtime_context().current_actor}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the study holds all there is to keep."""
@@ -87,8 +96,11 @@ class _NotSaved:
         return {}
 
 
-class _Bundles(_NotSaved, Searcher):
-    """Gives Tune the campaign's bundles as suggestions."""
+class _Lanes(_NotSaved, Searcher):
+    """Has Tune start workers, as long as there is something to do for one more.
+
+    A worker holds nothing until it runs and asks: for one that a lost node leaves without a place nobody waits.
+    """
 
     def __init__(self, campaign: Campaign, workers: int) -> None:
         super().__init__()
@@ -96,9 +108,8 @@ class _Bundles(_NotSaved, Searcher):
         self._workers = workers
 
     def suggest(self, trial_id: str) -> Any:
-        bundle = self._campaign.next_bundle(self._workers)
-        if bundle:
-            return {"bundle": bundle}
+        if self._campaign.has_work:
+            return {"pause": max(_PAUSE, self._workers / _ASKING)}
         # None tells Tune to ask again: others are still training what the next stage depends on.
         return Searcher.FINISHED if self._campaign.finished else None
 
@@ -112,21 +123,39 @@ class _Bundles(_NotSaved, Searcher):
         """Nothing."""
 
 
-class _Filing(_NotSaved, tune.Callback):
-    """Files results as they arrive, and takes back what a dead worker or a lost node held."""
+class _End(_NotSaved, tune.Stopper):
+    """Ends all workers when the campaign is over."""
 
-    def __init__(self, campaign: Campaign, threads: int, gpus_per_worker: float) -> None:
+    def __init__(self, campaign: Campaign) -> None:
         self._campaign = campaign
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether nothing is left to do."""
+        return self._campaign.finished
+
+
+class _Filing(_NotSaved, tune.Callback):
+    """Files results as they arrive, hands out what comes next, and takes back what a dead worker or node held."""
+
+    def __init__(self, campaign: Campaign, workers: int, threads: int, gpus_per_worker: float) -> None:
+        self._campaign = campaign
+        self._workers = workers
         self._needs = threads, gpus_per_worker
         self._held: dict[str, list[Task]] = {}
+        self._stillborn = 0
         self._dead_before = _dead_nodes()
         self._last_room = self._last_look = time.monotonic()
         self.error: NasproxyError | None = None
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        held = self._held.setdefault(trial.trial_id, list(trial.config["bundle"]))
+        held = self._held.setdefault(trial.trial_id, [])
+        # Tune would keep all it is shown.
+        outcomes, weights_of, worker = result.pop("outcomes"), result.pop("weights"), result.pop("worker")
         with self._kept():
-            for outcome, weights in zip(result["outcomes"], result["weights"], strict=True):
+            for outcome, weights in zip(outcomes, weights_of, strict=True):
                 # From here on it is no matter of this trial any more, even if it is lost and goes to another.
                 held.remove(outcome.task)
                 try:
@@ -135,14 +164,20 @@ class _Filing(_NotSaved, tune.Callback):
                     self._give_up([outcome.task])
                 else:
                     self._campaign.record(replace(outcome, weights=fetched))
+            if not held and (bundle := self._campaign.next_bundle(self._workers)):
+                held.extend(bundle)
+                # It arrives before the next step, which Tune asks for when this callback is done.
+                worker.give.remote(bundle)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._held.pop(trial.trial_id, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         with self._kept():
-            _check_started(Path(trial.error_file).read_text(encoding="utf-8"))
-            self._give_up(self._held.pop(trial.trial_id, trial.config["bundle"]))
+            error = Path(trial.error_file).read_text(encoding="utf-8")
+            self._stillborn = 0 if trial.trial_id in self._held else self._stillborn + 1
+            _check_started(error, self._stillborn)
+            self._give_up(self._held.pop(trial.trial_id, []))
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         """Tune waits for ever where nothing is left to run on; so long as a node can still come, so do we."""
@@ -186,9 +221,9 @@ def _dead_nodes() -> int:
     return sum(not node["Alive"] for node in ray.nodes())
 
 
-def _check_started(error: str) -> None:
-    """Makes sure that a worker, of which Tune reports ``error``, has died later than at its start."""
-    if "raised in its creation task" not in error:
+def _check_started(error: str, stillborn: int) -> None:
+    """Makes sure that workers start: of one Tune reports ``error``, so many in a row have never asked for work."""
+    if "raised in its creation task" not in error and stillborn < _STARTS:
         return
     place = re.search(r"\bip=([^,)]+)", error)
     raise ClusterError(
@@ -218,18 +253,19 @@ def run_on_tune(
         trainable = tune.with_resources(
             tune.with_parameters(_Worker, payload=payload), {"cpu": payload.threads, "gpu": gpus_per_worker}
         )
-        filing = _Filing(campaign, payload.threads, gpus_per_worker)
+        filing = _Filing(campaign, workers, payload.threads, gpus_per_worker)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=_Bundles(campaign, workers),
+                search_alg=_Lanes(campaign, workers),
                 num_samples=-1,
-                reuse_actors=True,
                 max_concurrent_trials=workers,
-                trial_name_creator=lambda trial: f"bundle-{trial.trial_id}",
+                trial_name_creator=lambda trial: f"worker-{trial.trial_id}",
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
-            run_config=tune.RunConfig(storage_path=str(folder / "tune"), verbose=0, callbacks=[filing]),
+            run_config=tune.RunConfig(
+                storage_path=str(folder / "tune"), verbose=0, callbacks=[filing], stop=_End(campaign)
+            ),
         )
         try:
             # Stdout is for results; Ray writes there when a worker dies, however it is asked not to.
