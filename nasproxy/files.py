@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -47,3 +51,15 @@ def cache_folder() -> Path:
     """Where proxies and downloaded datasets are kept: ``NASPROXY_CACHE``, or the user's cache folder."""
     named = os.environ.get("NASPROXY_CACHE")
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("nasproxy", appauthor=False))
+
+
+def cached_file(room: str, name: str, facts: Mapping[str, Any]) -> Path:
+    """Where the cache keeps what ``facts`` decide.
+
+    Args:
+        room: a folder of the cache.
+        name: how the file's name begins.
+        facts: all that the content depends on; JSON values.
+    """
+    digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()
+    return cache_folder() / room / f"{name}-{digest}.safetensors"

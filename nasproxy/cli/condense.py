@@ -139,14 +139,14 @@ def _condense(
     with open_screen() as screen:
         for note in loaded.notes:
             screen.note(note)
-        screen.stage("Condensing", recipe.steps)
+        screen.stage(recipe.verb, recipe.steps)
         proxy = make_proxy(
             loaded,
             recipe,
             seed=seed,
             device=where,
             precision=resolve_precision(precision, where),
-            on_iteration=lambda _, loss: screen.advance(f"matching loss {loss:.2f}"),
+            on_iteration=lambda _, loss: screen.advance(f"{recipe.loss_name} {loss:.2f}"),
         )
     save_proxy(proxy, file)
     cached = time.perf_counter() - began < proxy.seconds / 2
@@ -167,5 +167,5 @@ def _condense(
         print_json(summary)
         return
     origin = "from the cache, made in" if cached else "in"
-    made = f"{origin} {duration(proxy.seconds)}, matching loss {proxy.history[-1]:.2f}"
+    made = f"{origin} {duration(proxy.seconds)}, {recipe.loss_name} {proxy.history[-1]:.2f}"
     typer.echo(f"{file}: {len(proxy)} images of {loaded.name}, {made}")

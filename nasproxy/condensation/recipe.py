@@ -40,6 +40,8 @@ class MatchingRecipe(ProxyMethod):
     """
 
     name: ClassVar[str] = "dc"
+    verb: ClassVar[str] = "Condensing"
+    loss_name: ClassVar[str] = "matching loss"
 
     iterations: int = 1000
     matching_steps: int = 10

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +12,7 @@ import torch
 from nasproxy.coresets.random import RandomImages
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import ProxyError
-from nasproxy.files import cache_folder, make_folder
+from nasproxy.files import cached_file, make_folder
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
@@ -111,6 +109,4 @@ def load_matching_proxy(path: Path, dataset: ImageDataset) -> ProxySet:
 
 def cached_path(method: str, fingerprint: str, settings: dict[str, Any]) -> Path:
     """Where the proxy of this method, dataset and settings is kept."""
-    text = json.dumps({"method": method, "fingerprint": fingerprint, **settings}, sort_keys=True)
-    digest = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-    return cache_folder() / "proxies" / f"{method}-{digest}.safetensors"
+    return cached_file("proxies", method, {"method": method, "fingerprint": fingerprint, **settings})

@@ -31,6 +31,10 @@ class ProxyMethod(ABC):
 
     name: ClassVar[str]
     """What ``--proxy`` and ``--method`` call it."""
+    verb: ClassVar[str] = "Making the proxy"
+    """What the progress display says it does."""
+    loss_name: ClassVar[str] = "loss"
+    """What the loss is that is reported after each step."""
 
     ipc: int = 10
 

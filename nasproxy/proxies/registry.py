@@ -28,9 +28,17 @@ def find_method(name: str) -> type[ProxyMethod]:
     """The method that is registered under ``name``.
 
     Raises:
-        InputError: none is, two packages register it, or what is registered is no :class:`ProxyMethod`.
+        InputError: none is, two packages register it, or what is registered cannot be loaded or is no
+            :class:`ProxyMethod`.
     """
-    found = _entry_point(DEFAULT_CONDENSER if name == CONDENSED else name).load()
+    entry = _entry_point(DEFAULT_CONDENSER if name == CONDENSED else name)
+    try:
+        found = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"The proxy {name!r} is registered as {entry.value}, which cannot be loaded: {error}.",
+            "Install the package that registers it again.",
+        ) from error
     if not (isinstance(found, type) and issubclass(found, ProxyMethod)):
         raise InputError(f"{name!r} makes no images: {found!r} is no subclass of ProxyMethod.")
     return found

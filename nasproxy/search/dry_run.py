@@ -120,7 +120,7 @@ def _condense_seconds(plan: Plan, progress: Progress) -> float | None:
     where: Any = {"device": plan.device, "precision": plan.settings.precision}
     if cached_proxy(plan.dataset, plan.method, seed=plan.settings.seed, **where).exists():
         return 0.0
-    progress.stage("Timing condensation", 1)
+    progress.stage("Timing the proxy", 1)
     seconds = plan.method.expected_seconds(plan.dataset, **where)
     progress.advance()
     return seconds

@@ -113,15 +113,16 @@ def _proxy(plan: Plan, directory: Path, progress: Progress) -> tuple[ProxySet, f
         assert plan.given_proxy is not None
         proxy = plan.given_proxy
     else:
-        if plan.method.steps:
-            progress.stage("Condensing", plan.method.steps)
+        method = plan.method
+        if method.steps:
+            progress.stage(method.verb, method.steps)
         proxy = make_proxy(
             plan.dataset,
-            plan.method,
+            method,
             seed=settings.seed,
             device=plan.device,
             precision=settings.precision,
-            on_iteration=lambda _, loss: progress.advance(f"matching loss {loss:.2f}"),
+            on_iteration=lambda _, loss: progress.advance(f"{method.loss_name} {loss:.2f}"),
         )
     save_proxy(proxy, kept)
     return proxy, time.perf_counter() - began

@@ -12,7 +12,7 @@ from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.registry import find_method
 from nasproxy.search.cluster import check_address
 from nasproxy.search.halving import Rung, halving_rungs
-from nasproxy.training.recipe import PRECISIONS, TrainingRecipe
+from nasproxy.training.recipe import PRECISIONS, TrainingRecipe, whole_batch_size
 
 PRESETS = ("quick", "paper")
 SCHEDULERS = ("halving", "none")
@@ -173,7 +173,7 @@ class SearchSettings:
         return TrainingRecipe(
             epochs=self.finalist_epochs or 1,
             learning_rate=self.finalist_learning_rate,
-            batch_size=self.finalist_batch_size or min(256, max(16, images // 16)),
+            batch_size=self.finalist_batch_size or whole_batch_size(images),
             augmentation=self.finalist_augmentation,
         )
 

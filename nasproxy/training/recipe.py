@@ -46,3 +46,8 @@ class TrainingRecipe:
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of ``epoch``, counted from 0."""
         return self.learning_rate if epoch < (self.epochs + 1) // 2 else self.learning_rate / 10
+
+
+def whole_batch_size(images: int) -> int:
+    """Images a step where all data are trained on: a sixteenth of them, between 16 and 256."""
+    return min(256, max(16, images // 16))

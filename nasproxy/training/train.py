@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,8 @@ from nasproxy.training.recipe import TrainingRecipe
 
 _EVALUATION_BATCH = {"cpu": 100, "cuda": 5000}  # on a CPU, what keeps the activations in cache
 _STATISTICS_BATCH = 256
+
+OnBatch = Callable[[Int64[Tensor, " batch"], Float[Tensor, "batch classes"], Float[Tensor, ""]], None]
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,13 @@ def train(
     model: nn.Module,
     data: Images,
     recipe: TrainingRecipe,
-    validation: Images,
+    validation: Images | None,
     *,
     seed: int,
     precision: str,
     epochs: int | None = None,
     evaluate_at: Sequence[int] = (),
+    on_batch: OnBatch | None = None,
 ) -> list[Score]:
     """Trains ``model`` in place.
 
@@ -69,11 +72,13 @@ def train(
         model: on the device of ``data``.
         data: training images; each epoch visits all of them in a new order.
         recipe: the optimiser's settings.
-        validation: images the scores are measured on.
+        validation: images the scores are measured on; None measures none.
         seed: of the order and the augmentation.
         precision: ``bfloat16`` or ``float32``.
         epochs: stop after this many epochs of the recipe; all of them by default.
         evaluate_at: epochs, counted from 1, after which to score; the last one always is.
+        on_batch: called after each step with the batch's positions in ``data``, its logits and its mean loss, both of
+            before the step.
 
     Returns:
         The scores in the order of epochs. A training that diverges ends at the score that shows it. Before the
@@ -89,8 +94,8 @@ def train(
     for epoch in range(last):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate_at(epoch)
-        _train_epoch(model, data, recipe, optimizer, generator, precision)
-        if epoch + 1 in stops:
+        _train_epoch(model, data, recipe, optimizer, generator, precision, on_batch)
+        if validation is not None and epoch + 1 in stops:
             unsettled = epoch + 1 < recipe.epochs
             with settled_statistics(model, data, precision) if unsettled else contextlib.nullcontext():
                 scores.append(evaluate(model, validation, epoch=epoch + 1, precision=precision))
@@ -134,6 +139,7 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     precision: str,
+    on_batch: OnBatch | None,
 ) -> None:
     model.train()
     device = data.images.device
@@ -146,8 +152,11 @@ def _train_epoch(
         optimizer.zero_grad(set_to_none=True)
         with autocast(precision, device):
             logits = model(augment(images, recipe.augmentation, generator))
-        F.cross_entropy(logits.float(), labels).backward()
+        loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()
         optimizer.step()
+        if on_batch is not None:
+            on_batch(torch.arange(len(data)) if picked is None else picked, logits.detach(), loss.detach())
 
 
 def _batches(count: int, size: int, generator: torch.Generator) -> Sequence[Tensor | None]:

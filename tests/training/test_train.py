@@ -99,6 +99,25 @@ def test_every_epoch_has_another_order():
     assert len(orders) == 4
 
 
+@pytest.mark.parametrize("batch_size", [4, 256])
+def test_whoever_watches_is_shown_each_batch_as_it_was_before_the_step(batch_size):
+    data, model, steps = draw(10), Recorder(), []
+    before = copy.deepcopy(model)
+
+    def watch(batch, logits, loss):
+        expected = before.linear(data.images[batch].flatten(1)).detach()
+        torch.testing.assert_close(logits, expected)
+        assert float(loss) == pytest.approx(float(F.cross_entropy(expected, data.labels[batch])))
+        assert not torch.equal(before.linear.weight, model.linear.weight)
+        before.load_state_dict(model.state_dict())
+        steps.append(batch.tolist())
+
+    recipe = TrainingRecipe(epochs=3, learning_rate=0.3, batch_size=batch_size)
+    assert train(model, data, recipe, None, seed=0, precision="float32", on_batch=watch) == []
+    assert len(steps) == 3 * (3 if batch_size == 4 else 1)
+    assert steps == [positions(batch, data.images) for batch in model.shown]
+
+
 def test_the_seed_decides_the_order():
     shown = []
     for seed in (1, 1, 2):
