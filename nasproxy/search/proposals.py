@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -22,7 +23,6 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed),
     "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=GENERATIONS["nsga2"]),
 }
-_ATTEMPTS = 20  # a sampler that has converged proposes what it proposed before
 
 
 class Proposals:
@@ -53,10 +53,18 @@ class Proposals:
             directions=["maximize" if name == "accuracy" else "minimize" for name in objectives],
             sampler=SAMPLERS[sampler](seed % 2**32),  # Optuna's seeds are that wide
         )
+        self._choices = {
+            name: {_key(value): place for place, value in enumerate(values)} for name, values in choices.items()
+        }
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(tuple(values)) for name, values in choices.items()
         }
         self._new = {_key(candidate.config): candidate for candidate in candidates}
+        self._places = {key: place for place, key in enumerate(self._new)}
+        self._listens = sampler != "random"
+        self._candidates = list(self._new.values())
+        self._values = np.array([self._numbers(candidate.config) for candidate in self._candidates])
+        self._left = np.ones(len(self._candidates), dtype=bool)
         self._trials: dict[str, Trial] = {}
         self._random = random.Random(seed)
 
@@ -73,19 +81,30 @@ class Proposals:
             self._study.tell(trial, list(values))
 
     def _ask(self) -> Candidate:
-        for _ in range(_ATTEMPTS):
-            trial = self._study.ask(self._distributions)
-            candidate = self._new.pop(_key(trial.params), None)
-            if candidate is not None:
-                self._trials[candidate.id] = trial
-                return candidate
+        trial = self._study.ask(self._distributions)
+        candidate = self._new.pop(_key(trial.params), None)
+        if candidate is None:
             self._study.tell(trial, state=TrialState.FAIL)
-        # The sampler insists on what is known, or invalid: a random one takes it elsewhere.
-        candidate = self._new.pop(self._random.choice(list(self._new)))
-        self._study.enqueue_trial(dict(candidate.config))
-        self._trials[candidate.id] = self._study.ask(self._distributions)
+            # The sampler insists on what is known, or invalid: what is left closest to it comes next.
+            candidate = self._new.pop(_key(self._closest(trial.params).config))
+            self._study.enqueue_trial(dict(candidate.config))
+            trial = self._study.ask(self._distributions)
+        self._left[self._places[_key(candidate.config)]] = False
+        self._trials[candidate.id] = trial
         return candidate
 
+    def _closest(self, config: Mapping[str, Scalar]) -> Candidate:
+        """Of those left, one with the fewest choices that differ; any of them, for a sampler that does not listen."""
+        places = np.flatnonzero(self._left)
+        if self._listens:
+            differing = (self._values[places] != self._numbers(config)).sum(axis=1)
+            places = places[differing == differing.min()]
+        return self._candidates[int(places[self._random.randrange(len(places))])]
 
-def _key(config: Mapping[str, Scalar]) -> str:
-    return json.dumps(config, sort_keys=True)
+    def _numbers(self, config: Mapping[str, Scalar]) -> list[int]:
+        """The position of each value among its parameter's choices."""
+        return [self._choices[name][_key(value)] for name, value in sorted(config.items())]
+
+
+def _key(value: Mapping[str, Scalar] | Scalar) -> str:
+    return json.dumps(value, sort_keys=True)
