@@ -88,7 +88,7 @@ def search(
     scheduler: Annotated[
         str | None,
         typer.Option(
-            help="halving (most candidates stop early) or none.",
+            help="halving, asha or hyperband (most candidates stop early), or none.",
             show_default="halving; paper none",
             rich_help_panel=RANK,
         ),

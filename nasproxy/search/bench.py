@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,17 @@ from nasproxy.search.space_source import SpaceSource, user_location
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
 from nasproxy.training.memory import lacks_memory, release_memory
 from nasproxy.training.process import prepare_process
-from nasproxy.training.train import Images, evaluate, train
+from nasproxy.training.train import Images, Score, evaluate, training
+
+
+@dataclass
+class _Course:
+    """A training under way."""
+
+    model: nn.Module
+    rest: Iterator[Score]
+    scores: list[Score]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -52,9 +63,13 @@ class Bench:
         self._space: SearchSpace = payload.space.load()
         self._device = torch.device(payload.device)
         self._data: dict[str, Images] = {}
+        self._waiting: dict[tuple[str, str, int, int], _Course] = {}
 
     def perform(self, task: Task) -> Outcome:
-        """Trains one candidate. Whatever goes wrong in it is an outcome, not an exception."""
+        """Trains one candidate, one that is watched to its next score. What goes wrong is an outcome, no exception.
+
+        A watched training goes on where it was if it is what is asked for next, and is forgotten otherwise.
+        """
         began = time.perf_counter()
         try:
             return self._train(task, began)
@@ -69,6 +84,7 @@ class Bench:
 
     def rest(self) -> None:
         """Gives back the memory that trainings have left: another's training may need it."""
+        self._waiting.clear()
         release_memory(self._device)
 
     def build(self, task: Task) -> nn.Module:
@@ -84,23 +100,36 @@ class Bench:
         return materialise(model.to(self._device), images, self._payload.num_classes)
 
     def _train(self, task: Task, began: float) -> Outcome:
+        course = self._waiting.pop(task.key, None)
+        self._waiting.clear()
+        course = course or self._begin(task)
+        for score in course.rest:
+            course.scores.append(score)
+            if task.watched and score.epoch < task.epochs and not score.diverged:
+                self._waiting[task.key] = course
+                break
+        course.seconds += time.perf_counter() - began
+        scores = tuple(course.scores)
+        if task.data == PROXY:
+            return Outcome(task, scores, course.seconds, unfinished=task.key in self._waiting)
+        test = evaluate(course.model, self._images("test"), epoch=task.epochs, precision=self._payload.precision)
+        weights: dict[str, Tensor] = {name: value.detach().cpu() for name, value in course.model.state_dict().items()}
+        seconds = time.perf_counter() - began
+        return Outcome(task, scores, seconds, test.accuracy, weights=weights)
+
+    def _begin(self, task: Task) -> _Course:
         model = self.build(task)
-        precision = self._payload.precision
-        scores = train(
+        scores = training(
             model,
             self._images(task.data),
             task.recipe,
             self._images("validation"),
             seed=task.seed,
-            precision=precision,
+            precision=self._payload.precision,
             epochs=task.epochs,
             evaluate_at=task.evaluate_at,
         )
-        if task.data == PROXY:
-            return Outcome(task, tuple(scores), time.perf_counter() - began)
-        test = evaluate(model, self._images("test"), epoch=task.epochs, precision=precision)
-        weights: dict[str, Tensor] = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-        return Outcome(task, tuple(scores), time.perf_counter() - began, test.accuracy, weights=weights)
+        return _Course(model, scores, [], 0.0)
 
     def _images(self, name: str) -> Images:
         if name not in self._data:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optuna.trial import TrialState
 
@@ -14,8 +14,9 @@ from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost, Queue, longest_first, next_bundle, predicted_cost
-from nasproxy.search.halving import Rung
+from nasproxy.search.halving import PRUNERS, Rung
 from nasproxy.search.proposals import Proposals
+from nasproxy.search.pruning import Pruning
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Key, Study, mean_score
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
@@ -34,12 +35,14 @@ class Stage:
         tasks: all of its trainings, those done by an earlier run included.
         before: trainings that stages of the same name had, which the user sees as one.
         total: trainings of all of them together.
+        in_order: whether they are handed out as they stand, instead of the longest first.
     """
 
     name: str
     tasks: tuple[Task, ...]
     before: int = 0
     total: int | None = None
+    in_order: bool = False
 
 
 class Campaign:
@@ -87,6 +90,7 @@ class Campaign:
         self._alone: list[Task] = []
         self._last_try: set[Key] = set()
         self._best = 0.0
+        self._pruning: Pruning | None = None
         self.candidates = list(candidates)
         """Those that take part; of a sampler's, those proposed so far."""
         self.rungs: list[Rung] = []
@@ -115,17 +119,24 @@ class Campaign:
         self._outstanding.update((task.key, task) for task in bundle)
         return bundle
 
-    def record(self, outcome: Outcome) -> None:
+    def record(self, outcome: Outcome) -> bool:
         """Stores one result; one that failed for lack of memory is tried once more when nothing else runs.
 
         The last one of a stage opens the next stage.
+
+        Returns:
+            Whether this training, which waits for that decision, goes on; then nothing is stored yet.
         """
         task = outcome.task
         if task.key not in self._outstanding:
-            return
+            return False
         if outcome.out_of_memory and task.key not in self._last_try:
             self._try_alone(task)
-            return
+            return False
+        if outcome.unfinished and self._pruning is not None:
+            if self._pruning.goes_on(task.candidate, outcome.scores[-1]):
+                return True
+            outcome = replace(outcome, unfinished=False)
         with unbroken():
             if task.data == WHOLE and outcome.failure is None:
                 self._keep_weights(outcome)
@@ -135,6 +146,7 @@ class Campaign:
             self._progress.advance(self._headline(outcome), 1.0 if sampled else predicted_cost(task, self._costs))
             if not self._queue and not self._by_itself and not self._alone and not self._outstanding:
                 self._advance()
+        return False
 
     def give_up(self, tasks: Sequence[Task], reason: str, *, tries: int = 2) -> None:
         """Takes back a bundle whose worker died.
@@ -165,7 +177,8 @@ class Campaign:
         for stage in self._stages:
             pending = [task for task in stage.tasks if not self._is_done(task)]
             if pending:
-                self._queue = longest_first(pending, self._costs)
+                queue = longest_first(pending, self._costs)
+                self._queue = Queue(pending, queue.work) if stage.in_order else queue
                 self._show(stage, pending)
                 return
         self.finished = True
@@ -191,7 +204,7 @@ class Campaign:
 
     def _run(self, proposals: Proposals | None) -> Iterator[Stage]:
         began = time.perf_counter()
-        complete, eliminated = yield from self._halve() if proposals is None else self._sample(proposals)
+        complete, eliminated = yield from self._rank(proposals)
         self.stage_seconds["search"] = time.perf_counter() - began
         self.ranking = complete + eliminated
         self.finalists = complete[: self._settings.top_k]
@@ -200,6 +213,46 @@ class Campaign:
             "Finalists, whole data", self._tasks(self.finalists, WHOLE, self._whole_recipe, self._whole_recipe.epochs)
         )
         self.stage_seconds["finalists"] = time.perf_counter() - began
+
+    def _rank(self, proposals: Proposals | None) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
+        """The stages of the ranking; returns those that may become finalists, and the others, best first."""
+        if proposals is not None:
+            return self._sample(proposals)
+        return self._prune() if self._settings.scheduler in PRUNERS else self._halve()
+
+    def _prune(self) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
+        """All candidates at once, each stopped as soon as its scores are among the lower ones."""
+        settings, recipe = self._settings, self._settings.proxy_recipe()
+        # Who comes first is judged least: not the largest network, but one drawn at random.
+        alive = sorted(self._buildable(self.candidates), key=lambda c: c.seed(settings.seed, 0, PROXY))
+        self._pruning = pruning = Pruning(str(settings.scheduler), alive, settings.epochs, settings.seed)
+        self.rungs = [Rung(epochs, len(alive)) for epochs in (*pruning.levels, settings.epochs)]
+        scored_at = tuple(sorted({*pruning.levels, *settings.evaluate_at}))
+        tasks = self._tasks(alive, PROXY, recipe, settings.epochs, scored_at)
+        for task in tasks:
+            found = self._study.measurements.get(task.key)
+            for score in found.scores if found is not None else ():
+                pruning.goes_on(task.candidate, score)
+        yield Stage(_ranking(settings.epochs), tuple(replace(task, watched=True) for task in tasks), in_order=True)
+        self._pruning = None
+        stopped: dict[int, list[Candidate]] = {level: [] for level in reversed(scored_at)}
+        complete: list[Candidate] = []
+        for candidate in alive:
+            score = self.score(candidate, PROXY, settings.epochs)
+            early = score is not None and score.epoch < settings.epochs and not score.diverged
+            (stopped[score.epoch] if score is not None and early else complete).append(candidate)
+        complete = self._ranked(complete, settings.epochs)
+        self._settle(complete, TrialState.COMPLETE, settings.epochs)
+        eliminated: list[Candidate] = []
+        for level, candidates in stopped.items():
+            ranked = self._ranked(candidates, settings.epochs)
+            for candidate in ranked:
+                score = self.score(candidate, PROXY, settings.epochs)
+                self._study.settle(candidate, TrialState.PRUNED, level, score)
+            eliminated += ranked
+        # So few may have come to the end that those stopped last are finalists too.
+        spare = max(0, settings.top_k - len(complete))
+        return complete + eliminated[:spare], eliminated[spare:]
 
     def _halve(self) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
         """Rungs of candidates, fewer and longer each; returns those trained in full, and the others, best first."""

@@ -12,6 +12,12 @@ CUTS = ((0.04, 1 / 4), (0.25, 1 / 12))
 """The cuts of the quick preset: after which share of all epochs, and the share of the candidates that goes on."""
 
 
+PRUNERS = ("asha", "hyperband")
+"""Asynchronous halving: a training goes on or stops as its scores arrive."""
+REDUCTION = 4
+"""Of those that have come to one of its levels, one in so many goes on."""
+
+
 @dataclass(frozen=True)
 class Rung:
     """A round of the search.
@@ -50,3 +56,14 @@ def halving_rungs(
             rungs.append(Rung(length, left))
             left = keep
     return [*rungs, Rung(epochs, left)]
+
+
+def pruning_levels(epochs: int) -> tuple[int, ...]:
+    """Epochs after which asynchronous halving judges trainings of ``epochs``.
+
+    The first is the quick preset's first cut; each other is :data:`REDUCTION` times the one before.
+    """
+    levels = [math.ceil(epochs * CUTS[0][0])]
+    while levels[-1] < epochs:
+        levels.append(levels[-1] * REDUCTION)
+    return tuple(levels[:-1])

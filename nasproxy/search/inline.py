@@ -11,4 +11,5 @@ def run_inline(campaign: Campaign, payload: Payload) -> None:
     bench = Bench(payload)
     while not campaign.finished:
         for task in campaign.next_bundle(workers=1):
-            campaign.record(bench.perform(task))
+            while campaign.record(bench.perform(task)):
+                pass  # it waited for a decision, and goes on

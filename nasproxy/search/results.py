@@ -59,7 +59,7 @@ def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str
     rungs = [
         {
             "epochs": rung.epochs,
-            "candidates": sum(1 for c in campaign.candidates if (c.id, PROXY, rung.epochs, 0) in study.measurements),
+            "candidates": len(_trained_for(rung.epochs, study)),
             "seconds": sum(
                 m.seconds
                 for (_, data, epochs, _), m in study.measurements.items()
@@ -85,6 +85,17 @@ def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str
     }
 
 
+def _trained_for(epochs: int, study: Study) -> set[str]:
+    """Ids of those who trained on the proxy for so long, in one training or as a part of one."""
+    found = set()
+    for (candidate, data, asked, _), measurement in study.measurements.items():
+        # One that failed or diverged ended early, but not because it was stopped.
+        whole = bool(measurement.scores) and not measurement.scores[-1].diverged
+        if data == PROXY and (measurement.scores[-1].epoch >= epochs if whole else asked == epochs):
+            found.add(candidate)
+    return found
+
+
 def finalist_agreement(top: Sequence[Mapping[str, Any]]) -> RankAgreement:
     """Spearman's rho between the finalists' validation accuracies after the proxy and after the whole data."""
     return spearman([entry["proxy_accuracy"] for entry in top], [entry["whole_accuracy"] for entry in top])
@@ -101,16 +112,17 @@ def _row(
     longest = max((epochs for epochs, m in on_proxy if m.failure is None), default=None)
     proxy = [m for epochs, m in on_proxy if epochs == longest and m.failure is None]
     whole = [m for data, _, m in measurements if data == WHOLE and m.failure is None]
+    diverged = any(m.scores[-1].diverged for m in proxy)
     failures = [m.failure for *_, m in measurements if m.failure is not None]
     return {
         "rank": ranks.get(candidate.id),
         "id": candidate.id,
         "state": _STATES.get(study.states.get(candidate.id, TrialState.WAITING), "waiting"),
         **{f"params_{name}": value for name, value in candidate.config.items()},
-        "proxy_epochs": longest,
+        "proxy_epochs": longest if longest is None or diverged else max(m.scores[-1].epoch for m in proxy),
         "proxy_accuracy": _mean([m.scores[-1].accuracy for m in proxy]),
         "proxy_cross_entropy": _finite(_mean([m.scores[-1].cross_entropy for m in proxy])),
-        "diverged": any(m.scores[-1].diverged for m in proxy),
+        "diverged": diverged,
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
         "seconds": sum(m.seconds for _, m in on_proxy),

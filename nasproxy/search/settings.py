@@ -11,11 +11,11 @@ from nasproxy.errors import InputError, nearest
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.registry import find_method
 from nasproxy.search.cluster import check_address
-from nasproxy.search.halving import Rung, halving_rungs
+from nasproxy.search.halving import PRUNERS, Rung, halving_rungs
 from nasproxy.training.recipe import PRECISIONS, TrainingRecipe, whole_batch_size
 
 PRESETS = ("quick", "paper")
-SCHEDULERS = ("halving", "none")
+SCHEDULERS = ("halving", *PRUNERS, "none")
 SAMPLERS = ("grid", "random", "tpe", "nsga2")
 OBJECTIVES = ("accuracy", "parameters", "multiply-adds")
 EXECUTORS = ("tune", "inline")
@@ -46,7 +46,9 @@ class SearchSettings:
         trials: candidates that a sampler proposes.
         objectives: what candidates are ranked by: ``accuracy`` alone, or with ``parameters`` or ``multiply-adds``
             beside it, by Pareto fronts and by accuracy within a front.
-        scheduler: ``halving`` (successive halving over epochs) or ``none`` (every candidate trains in full).
+        scheduler: ``halving`` (synchronous successive halving over epochs), ``asha`` or ``hyperband`` (each training is
+            judged as its scores arrive, so the order of arrival plays a part), or ``none`` (every candidate trains in
+            full).
         executor: ``tune`` (Ray Tune) or ``inline`` (this process).
         workers: of Ray; None fills the cores or the GPUs.
         threads_per_worker: PyTorch threads of each worker.
@@ -138,11 +140,17 @@ class SearchSettings:
                 "--trials says how many candidates a sampler proposes, but --sampler grid tries all of them.",
                 f"Choose --sampler {', '.join(SAMPLERS[1:])}, or use --limit for a fixed sample.",
             )
-        if self.sampler != "grid" and self.scheduler == "halving":
+        if self.sampler != "grid" and self.scheduler not in (None, "none"):
             raise InputError(
-                f"Successive halving compares all candidates of a rung, but --sampler {self.sampler} proposes one after"
-                " another.",
+                f"--scheduler {self.scheduler} compares all candidates with each other, but --sampler {self.sampler}"
+                " proposes one after another.",
                 "Use --scheduler none.",
+            )
+        if self.scheduler in PRUNERS and (len(self.objectives) > 1 or (self.repeats or 1) > 1):
+            raise InputError(
+                f"--scheduler {self.scheduler} judges single trainings by their accuracy; it takes no --repeats and"
+                " no other --objective.",
+                "Use --scheduler halving or none.",
             )
 
     def resolved(self) -> SearchSettings:
@@ -150,7 +158,7 @@ class SearchSettings:
         quick = self.preset == "quick"
         return replace(
             self,
-            repeats=self.repeats or (1 if quick else 5),
+            repeats=self.repeats or (1 if quick or self.scheduler in PRUNERS else 5),
             finalist_epochs=self.finalist_epochs or (8 if quick else 100),
             trials=None if self.sampler == "grid" else self.trials or _TRIALS,
             scheduler=self.scheduler or ("halving" if quick and self.sampler == "grid" else "none"),

@@ -27,6 +27,7 @@ class Task:
         repeat: number of the repetition, from 0.
         seed: of this training: initial weights, order, augmentation.
         evaluate_at: epochs to score after, besides the last.
+        watched: whether it is decided at each of these if the training goes on.
     """
 
     candidate: Candidate
@@ -36,6 +37,7 @@ class Task:
     repeat: int
     seed: int
     evaluate_at: tuple[int, ...] = ()
+    watched: bool = False
 
     @property
     def key(self) -> tuple[str, str, int, int]:
@@ -54,6 +56,7 @@ class Outcome:
         test_accuracy: on the test part, where the whole data were trained on.
         failure: why there is no score; None if there is one.
         out_of_memory: whether the failure was for lack of memory, so that it may succeed where nothing else runs.
+        unfinished: whether the training waits to be told that it goes on.
         weights: the trained parameters and buffers, where the whole data were trained on.
     """
 
@@ -63,4 +66,5 @@ class Outcome:
     test_accuracy: float | None = None
     failure: str | None = None
     out_of_memory: bool = False
+    unfinished: bool = False
     weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)

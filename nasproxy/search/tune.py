@@ -68,7 +68,7 @@ class _Worker(tune.Trainable):
 
     def give(self, bundle: list[Task]) -> None:
         """What to do next; called from the driver, between two steps."""
-        self._left.extend(bundle)
+        self._left[:0] = bundle
 
     def step(self) -> dict[str, Any]:
         began = time.monotonic()
@@ -80,6 +80,8 @@ class _Worker(tune.Trainable):
         # Tune takes milliseconds for a result, longer than a small network trains: they go in portions.
         while self._left and len(outcomes) < _MOST and time.monotonic() - began < _PORTION:
             outcomes.append(self._bench.perform(self._left.pop(0)))
+            if outcomes[-1].unfinished:
+                break
         # Tune keeps every result; weights go through the object store and are fetched as they arrive.
         weights = [[ray.put(outcome.weights)] if outcome.weights else [] for outcome in outcomes]
         plain = [replace(outcome, weights={}) for outcome in outcomes]
@@ -163,7 +165,9 @@ class _Filing(_NotSaved, tune.Callback):
                 except RayError:
                     self._give_up([outcome.task])
                 else:
-                    self._campaign.record(replace(outcome, weights=fetched))
+                    if self._campaign.record(replace(outcome, weights=fetched)):
+                        held.append(outcome.task)
+                        worker.give.remote([outcome.task])
             if not held and (bundle := self._campaign.next_bundle(self._workers)):
                 held.extend(bundle)
                 # It arrives before the next step, which Tune asks for when this callback is done.

@@ -66,7 +66,39 @@ def train(
     evaluate_at: Sequence[int] = (),
     on_batch: OnBatch | None = None,
 ) -> list[Score]:
-    """Trains ``model`` in place.
+    """Trains ``model`` in place, from beginning to end.
+
+    Returns:
+        The scores of :func:`training`, whose arguments these are.
+    """
+    return list(
+        training(
+            model,
+            data,
+            recipe,
+            validation,
+            seed=seed,
+            precision=precision,
+            epochs=epochs,
+            evaluate_at=evaluate_at,
+            on_batch=on_batch,
+        )
+    )
+
+
+def training(
+    model: nn.Module,
+    data: Images,
+    recipe: TrainingRecipe,
+    validation: Images | None,
+    *,
+    seed: int,
+    precision: str,
+    epochs: int | None = None,
+    evaluate_at: Sequence[int] = (),
+    on_batch: OnBatch | None = None,
+) -> Iterator[Score]:
+    """Trains ``model`` in place from score to score; whoever stops asking stops the training.
 
     Args:
         model: on the device of ``data``.
@@ -80,7 +112,7 @@ def train(
         on_batch: called after each step with the batch's positions in ``data``, its logits and its mean loss, both of
             before the step.
 
-    Returns:
+    Yields:
         The scores in the order of epochs. A training that diverges ends at the score that shows it. Before the
         recipe's last epoch, batch-norm statistics are estimated anew for the score, see ``settled_statistics``.
     """
@@ -90,7 +122,6 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     last = recipe.epochs if epochs is None else epochs
     stops = {*evaluate_at, last}
-    scores = []
     for epoch in range(last):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate_at(epoch)
@@ -98,10 +129,10 @@ def train(
         if validation is not None and epoch + 1 in stops:
             unsettled = epoch + 1 < recipe.epochs
             with settled_statistics(model, data, precision) if unsettled else contextlib.nullcontext():
-                scores.append(evaluate(model, validation, epoch=epoch + 1, precision=precision))
-            if scores[-1].diverged:
-                break
-    return scores
+                score = evaluate(model, validation, epoch=epoch + 1, precision=precision)
+            yield score
+            if score.diverged:
+                return
 
 
 @contextlib.contextmanager
