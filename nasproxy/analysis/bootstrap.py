@@ -101,9 +101,8 @@ def _drawn_means(
     scores: Scores, index: Int64[np.ndarray, "rows n"], rng: np.random.Generator
 ) -> Float64[np.ndarray, "rows n"]:
     repeats = scores.shape[1]
-    if repeats == 1:
-        return scores[index, 0]
-    drawn = rng.integers(repeats, size=(*index.shape, repeats))
+    # A single repeat is no matter of chance, and takes none of its numbers.
+    drawn = rng.integers(repeats, size=(*index.shape, repeats)) if repeats > 1 else np.zeros((1, 1, 1), dtype=np.int64)
     return mean_of_repeats(scores[index[..., None], drawn])
 
 
