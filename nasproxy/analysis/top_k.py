@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -165,7 +164,7 @@ class Winner:
     first: int
 
 
-def winner(order: ArrayLike, whole: Sequence[float], test: Sequence[float]) -> Winner | None:
+def winner(order: ArrayLike, whole: ArrayLike, test: ArrayLike) -> Winner | None:
     """What the proxy's winner is worth; None where no candidate that it puts first was trained on the whole data.
 
     Args:
