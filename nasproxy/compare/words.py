@@ -30,9 +30,9 @@ def _how(document: Mapping[str, Any]) -> str:
         f"{document['sample']}, were trained on the whole data, each {each}. Performance is the test accuracy of the "
         f"candidate that the proxy puts first. The best candidate known ({best['id']}, test accuracy "
         f"{percent(best['test_accuracy'])}) is the one with the highest validation accuracy, and regret what the "
-        f"proxy's first lacks of that accuracy. Precision@{k} is the share of the proxy's {k} best of the random sample "
-        f"that belong to its {k} best on the whole data; by chance it is {percent(k / document['sample'], 0)}. Minutes "
-        "are those of one worker, those of making the images in brackets."
+        f"proxy's first lacks of that accuracy. Precision@{k} is the share of the proxy's {k} best of the random "
+        f"sample that belong to its {k} best on the whole data, by chance {percent(k / document['sample'], 0)}. "
+        "Minutes are those of one worker, those of making the images in brackets."
     )
 
 
@@ -42,12 +42,13 @@ def _intervals(document: Mapping[str, Any]) -> str:
     chance = (
         f"By chance alone {_RHO} has a standard deviation of {_deviation(k)} on {k} candidates, {_deviation(n)} on {n}."
     )
+    noisy = " Means of redrawn repeats are noisier than the means, so that intervals lie rather too low than too high."
     few = f" With fewer than {_FEW} candidates, intervals are rough, and rather too narrow than too wide." * (n < _FEW)
     return (
         f"Intervals hold the middle 95\N{NO-BREAK SPACE}% of bootstrap draws over {over}; one that holds 0 leaves open "
         f"whether the proxy's order says anything. {chance} The figures of the top {k} are of candidates that the "
         "proxy itself has chosen, which lie close together; the overall figures are free of that selection."
-        f"{few}"
+        f"{few}{noisy * (document['repeats'] > 1)}"
     )
 
 
