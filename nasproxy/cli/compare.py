@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -22,15 +22,12 @@ from nasproxy.cli.options import (
 from nasproxy.cli.output import plain_table, print_json, stdout
 from nasproxy.cli.screen import open_screen
 from nasproxy.cli.search import RANK, WHOLE, say_how_to_resume
+from nasproxy.compare.settings import DEFAULT_PROXIES, CompareSettings
 from nasproxy.errors import InputError
 from nasproxy.search.settings import SearchSettings
 
-if TYPE_CHECKING:
-    from nasproxy.compare.settings import CompareSettings
-
 PROXIES = "Proxies and space"
 _D = SearchSettings()
-_DEFAULT = "condensed,random,parameters,multiply-adds,synflow,naswot"
 
 
 def compare(
@@ -52,7 +49,7 @@ def compare(
             help="Names with commas between them: methods that make images, and scores without training.",
             rich_help_panel=PROXIES,
         ),
-    ] = _DEFAULT,
+    ] = ",".join(DEFAULT_PROXIES),
     preset: Annotated[
         str,
         typer.Option(
@@ -161,7 +158,6 @@ def compare(
 
 
 def _settings(given: dict[str, Any], proxies: tuple[str, ...]) -> CompareSettings:
-    from nasproxy.compare.settings import CompareSettings
     from nasproxy.search.run_directory import default_directory
 
     apart = ("proxies", "sample", "resume", "from_", "as_json", "out", "image_size")

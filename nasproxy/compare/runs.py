@@ -19,6 +19,7 @@ from nasproxy.search.candidate import Candidate
 from nasproxy.search.plan import Plan, run_facts, study_name
 from nasproxy.search.run import execute, kept_proxy, payload_of
 from nasproxy.search.run_directory import open_run
+from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Measurement, Study, open_storage
 from nasproxy.search.task import PROXY, WHOLE
 
@@ -51,9 +52,7 @@ def run_proxy(plan: ComparePlan, name: str, progress: Progress) -> ProxyRun:
     one, method = plan.of_proxy(name), plan.proxies[name]
     with open_run(one.directory, run_facts(one), resume=True):
         if isinstance(method, CandidateScore):
-            if not method.looks_at_images and one.settings.address is None:
-                # It takes less time than starting workers does.
-                one = replace(one, settings=replace(one.settings, executor="inline"))
+            one = replace(one, settings=_placed(method, one.settings))
             payload = payload_of(one, _batch(one.dataset, method, one.settings.seed), method)
             making, images = 0.0, len(payload.splits[PROXY][1]) if method.looks_at_images else 0
         else:
@@ -96,12 +95,22 @@ def _run(
         finalists=finalists,
         rank=rank,
         title=title,
+        accuracies=payload.score is None,
         keep_weights=lambda _: None,
         has_weights=lambda _: True,
         progress=progress,
     )
     execute(one, campaign, payload)
     return study
+
+
+def _placed(score: CandidateScore, settings: SearchSettings) -> SearchSettings:
+    """Where a score without training is worked out."""
+    if settings.device == "mps":
+        settings = replace(settings, device="cpu")  # several need float64, which MPS lacks
+    # Without images it takes less time than starting workers does.
+    inline = not score.looks_at_images and settings.address is None
+    return replace(settings, executor="inline") if inline else settings
 
 
 def _batch(dataset: ImageDataset, score: CandidateScore, seed: int) -> Split:

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float64
 from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, SCALAR, TEXT, Maybe, Shape, parse_object
 from nasproxy.errors import InputError, RunError, nearest
 from nasproxy.files import write_atomically
+from nasproxy.search.space import Scalar
 
 _FACTS: Shape = {
     "dataset": TEXT,
@@ -72,9 +73,10 @@ class ComparisonScores:
         found: dict[str, dict[str, Any]] = self.facts["proxies"]
         return found
 
-    def choice(self, name: str) -> list[str]:
-        """The value of a choice of each candidate, as text."""
-        return self.columns[f"params_{name}"]
+    def choice(self, name: str) -> list[Scalar]:
+        """The value of a choice of each candidate."""
+        values = {spell(value): value for value in self.facts["choices"][name]}
+        return [values[text] for text in self.columns[f"params_{name}"]]
 
     def query(self, proxy: str, config: Mapping[str, Any]) -> list[float]:
         """The scores that a proxy (or ``whole``, or ``test``) gave the candidate of this configuration.
@@ -92,11 +94,11 @@ class ComparisonScores:
         names = [*self.proxies, "whole", "test"]
         if proxy not in names:
             raise InputError(f"No scores of {proxy!r} are there.", nearest(proxy, names))
-        wanted = [spell(config.get(choice)) for choice in self.facts["choices"]]
-        rows = list(zip(*(self.choice(choice) for choice in self.facts["choices"]), strict=True))
-        if tuple(wanted) not in rows:
+        wanted = tuple(spell(config.get(choice)) for choice in self.facts["choices"])
+        rows = list(zip(*(self.columns[f"params_{choice}"] for choice in self.facts["choices"]), strict=True))
+        if wanted not in rows:
             raise InputError(f"No candidate with {dict(config)} took part.", f"{len(rows)} candidates did.")
-        return [float(value) for value in self.repeats(proxy)[rows.index(tuple(wanted))]]
+        return [float(value) for value in self.repeats(proxy)[rows.index(wanted)]]
 
 
 def spell(value: Any) -> str:
@@ -173,6 +175,9 @@ def _check_names(path: Path, facts: Mapping[str, Any], columns: Mapping[str, Any
     for name in wanted:
         if name not in columns:
             _refuse(path, f"it does not describe the column {name!r}")
+    for name, values in facts["choices"].items():
+        if strange := {*columns[f"params_{name}"]} - {spell(value) for value in values}:
+            _refuse(path, f"it lists no {min(strange)!r} among the values of {name}")
 
 
 def _digest(texts: Sequence[str]) -> str:

@@ -127,7 +127,8 @@ def _top(
 
 def _precision_k(scores: ComparisonScores) -> int:
     """The top k, or half of a smaller sample: of all of it every proxy would find the best."""
-    return max(1, min(scores.facts["top_k"], int(scores.sampled.sum()) // 2))
+    top_k: int = scores.facts["top_k"]
+    return max(1, min(top_k, int(scores.sampled.sum()) // 2))
 
 
 def _other_ks(scores: ComparisonScores) -> list[int]:

@@ -58,6 +58,7 @@ class Campaign:
         finalists: who is trained on the whole data; None are the best of the ranking.
         rank: whether candidates are ranked on the proxy at all.
         title: what the user reads instead of "Ranking, … epochs", and of "Finalists, whole data" where none are ranked.
+        accuracies: whether scores are accuracies, and shown as such.
         keep_weights: called with each training on the whole data before it is recorded.
         has_weights: whether that was done for a task, by this run or one before.
         progress: what the user sees.
@@ -75,6 +76,7 @@ class Campaign:
         finalists: Sequence[Candidate] | None = None,
         rank: bool = True,
         title: str | None = None,
+        accuracies: bool = True,
         keep_weights: Callable[[Outcome], None],
         has_weights: Callable[[Task], bool],
         progress: Progress,
@@ -101,6 +103,7 @@ class Campaign:
         self.stage_seconds: dict[str, float] = {}
         self.finished = False
         self._title = title
+        self._accuracies = accuracies
         self._stages = self._run(proposals, finalists, rank)
         self._shown: Stage | None = None
         self._advance()
@@ -329,4 +332,4 @@ class Campaign:
     def _headline(self, outcome: Outcome) -> str:
         if outcome.scores:
             self._best = max(self._best, outcome.scores[-1].accuracy)
-        return f"best {self._best:.1%}" if self._best <= 1 else ""  # what is no accuracy has no bound
+        return f"best {self._best:.1%}" if self._accuracies else ""

@@ -75,7 +75,7 @@ def test_every_candidate_has_every_score_and_those_that_matter_a_whole_one(finis
         best = np.argsort(-scores.repeats(name).mean(1), kind="stable")[0]
         assert trained[best]
     np.testing.assert_array_equal(trained, ~np.isnan(scores.repeats("test")).any(axis=1))
-    widths = [int(value) for value in scores.choice("width")]
+    widths = scores.choice("width")
     assert list(scores.repeats("parameters")[:, 0]) == [256 * w + w + 10 * w + 10 for w in widths]
     assert list(scores.numbers("parameters")) == list(scores.repeats("parameters")[:, 1])
 

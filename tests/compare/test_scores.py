@@ -50,9 +50,9 @@ def test_spelling_of_other_values():
 
 
 def test_a_candidate_is_looked_up_by_its_configuration(scores):
-    # Number 7 is batch, depth 2.
-    first = scores.columns["params_norm"].index("batch")
-    config = {"norm": "batch", "depth": int(scores.columns["params_depth"][first])}
+    first = scores.choice("norm").index("batch")
+    config = {"norm": "batch", "depth": scores.choice("depth")[first]}
+    assert type(config["depth"]) is int
     assert scores.query("good", config) == list(scores.repeats("good")[first])
     assert scores.query("whole", config) == list(scores.repeats("whole")[first])
     with pytest.raises(InputError, match="No candidate"):
@@ -124,4 +124,12 @@ def test_a_description_that_is_none(scores, tmp_path, text):
 
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(RunError, match=r"scores\.json.*No such file"):
+        load_scores(tmp_path)
+
+
+def test_a_value_that_the_description_does_not_list(scores, tmp_path):
+    facts = json.loads((tmp_path / "scores.json").read_text())
+    facts["choices"]["norm"] = ["none", "layer"]
+    (tmp_path / "scores.json").write_text(json.dumps(facts))
+    with pytest.raises(RunError, match="'batch' among the values of norm"):
         load_scores(tmp_path)

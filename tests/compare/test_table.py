@@ -62,7 +62,7 @@ def test_each_value_of_each_choice_is_looked_at(scores, document):
     proxy, whole = (scores.repeats(part).mean(1)[:20] for part in ("noisy", "whole"))
     parts = row_of(document, "noisy")["within"]
     assert [(part["choice"], part["value"], part["n"]) for part in parts] == [
-        ("norm", "none", 10), ("norm", "batch", 10), ("depth", "1", 7), ("depth", "2", 7), ("depth", "3", 6),
+        ("norm", "none", 10), ("norm", "batch", 10), ("depth", 1, 7), ("depth", 2, 7), ("depth", 3, 6),
     ]  # fmt: skip
     assert parts[1]["correlation"] == pytest.approx(stats.spearmanr(proxy[1::2], whole[1::2]).statistic)
     ranks = stats.rankdata(proxy) - stats.rankdata(whole)
