@@ -15,9 +15,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nasproxy.analysis.results import load_run
+    from nasproxy.compare.run import run_compare
+    from nasproxy.compare.scores import load_scores
+    from nasproxy.compare.settings import CompareSettings
     from nasproxy.condensation.recipe import MatchingRecipe
     from nasproxy.datasets.load import load_dataset
     from nasproxy.errors import NasproxyError
+    from nasproxy.proxies.candidate_score import CandidateScore
     from nasproxy.proxies.make import make_proxy, random_proxy
     from nasproxy.proxies.method import ProxyMethod
     from nasproxy.proxies.proxy_file import load_proxy, save_proxy
@@ -29,6 +33,10 @@ _HOMES = {
     "NasproxyError": "nasproxy.errors",
     "SearchSettings": "nasproxy.search.settings",
     "SearchSpace": "nasproxy.search.space",
+    "CandidateScore": "nasproxy.proxies.candidate_score",
+    "CompareSettings": "nasproxy.compare.settings",
+    "load_scores": "nasproxy.compare.scores",
+    "run_compare": "nasproxy.compare.run",
     "load_dataset": "nasproxy.datasets.load",
     "load_proxy": "nasproxy.proxies.proxy_file",
     "load_run": "nasproxy.analysis.results",
@@ -41,6 +49,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "CandidateScore",
+    "CompareSettings",
     "MatchingRecipe",
     "NasproxyError",
     "ProxyMethod",
@@ -49,8 +59,10 @@ __all__ = [
     "load_dataset",
     "load_proxy",
     "load_run",
+    "load_scores",
     "make_proxy",
     "random_proxy",
+    "run_compare",
     "run_search",
     "save_proxy",
 ]

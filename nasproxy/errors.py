@@ -62,6 +62,12 @@ class ClusterError(InputError):
     kind = "cluster"
 
 
+class ScoreError(NasproxyError):
+    """A score without training is not defined for a network."""
+
+    kind = "score"
+
+
 class DivergedError(NasproxyError):
     """An optimisation left the finite numbers."""
 

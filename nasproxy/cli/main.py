@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from nasproxy import __version__
-from nasproxy.cli import condense, datasets, proxy, report, search, spaces
+from nasproxy.cli import compare, condense, datasets, proxy, report, search, spaces
 from nasproxy.cli.output import print_json
 from nasproxy.errors import NasproxyError
 from nasproxy.interruption import heeding_signals, received
@@ -32,6 +32,7 @@ app = typer.Typer(
     "Both keep what is finished and say how to go on; a second one ends at once.",
 )
 app.command()(search.search)
+app.command()(compare.compare)
 app.command()(condense.condense)
 app.command()(report.report)
 app.add_typer(proxy.app, name="proxy")

@@ -178,7 +178,7 @@ def search(
             result = run_search(settings, resume=resume, progress=screen)
     except KeyboardInterrupt:
         if directory is not None:
-            _say_how_to_resume(directory)
+            say_how_to_resume(directory)
         raise
     if as_json:
         print_json(result.summary)
@@ -215,7 +215,8 @@ def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
     return 0
 
 
-def _say_how_to_resume(directory: Path) -> None:
+def say_how_to_resume(directory: Path) -> None:
+    """Prints the command that goes on with what was interrupted, if it has begun."""
     if (directory / "run.json").exists():
         words = [word for word in sys.argv[1:] if word not in ("--resume", "--json")]
         given = [] if any(word == "--out" or word.startswith("--out=") for word in words) else ["--out", str(directory)]

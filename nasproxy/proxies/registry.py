@@ -6,6 +6,7 @@ import importlib.metadata
 from importlib.metadata import EntryPoint
 
 from nasproxy.errors import InputError, nearest
+from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.method import ProxyMethod
 
 CONDENSED = "condensed"
@@ -31,6 +32,21 @@ def find_method(name: str) -> type[ProxyMethod]:
         InputError: none is, two packages register it, or what is registered cannot be loaded or is no
             :class:`ProxyMethod`.
     """
+    found = find_proxy(name)
+    if issubclass(found, CandidateScore):
+        raise InputError(
+            f"{name!r} makes no images: it scores networks without training them.",
+            "nasproxy compare --proxies takes it.",
+        )
+    return found
+
+
+def find_proxy(name: str) -> type[ProxyMethod | CandidateScore]:
+    """What is registered under ``name``: a way to make images, or a score without training.
+
+    Raises:
+        InputError: nothing is, two packages register it, or what is registered cannot be loaded or is neither.
+    """
     entry = _entry_point(DEFAULT_CONDENSER if name == CONDENSED else name)
     try:
         found = entry.load()
@@ -39,8 +55,8 @@ def find_method(name: str) -> type[ProxyMethod]:
             f"The proxy {name!r} is registered as {entry.value}, which cannot be loaded: {error}.",
             "Install the package that registers it again.",
         ) from error
-    if not (isinstance(found, type) and issubclass(found, ProxyMethod)):
-        raise InputError(f"{name!r} makes no images: {found!r} is no subclass of ProxyMethod.")
+    if not (isinstance(found, type) and issubclass(found, (ProxyMethod, CandidateScore))):
+        raise InputError(f"{name!r} makes no images: {found!r} is no subclass of ProxyMethod or CandidateScore.")
     return found
 
 

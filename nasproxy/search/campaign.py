@@ -58,6 +58,10 @@ class Campaign:
         study: where results go.
         train_images: number of images in the whole training part.
         proposals: the sampler that chooses among the candidates; None ranks all of them.
+        finalists: who is trained on the whole data; None are the best of the ranking.
+        rank: whether candidates are ranked on the proxy at all.
+        title: what the user reads instead of "Ranking, … epochs", and of "Finalists, whole data" where none are ranked.
+        accuracies: whether scores are accuracies, and shown as such.
         keep_weights: called with each training on the whole data before it is recorded.
         has_weights: whether that was done for a task, by this run or one before.
         progress: what the user sees.
@@ -72,6 +76,10 @@ class Campaign:
         *,
         train_images: int,
         proposals: Proposals | None = None,
+        finalists: Sequence[Candidate] | None = None,
+        rank: bool = True,
+        title: str | None = None,
+        accuracies: bool = True,
         keep_weights: Callable[[Outcome], None],
         has_weights: Callable[[Task], bool],
         progress: Progress,
@@ -98,7 +106,9 @@ class Campaign:
         self.finalists: list[Candidate] = []
         self.stage_seconds: dict[str, float] = {}
         self.finished = False
-        self._stages = self._run(proposals)
+        self._title = title
+        self._accuracies = accuracies
+        self._stages = self._run(proposals, finalists, rank)
         self._shown: Stage | None = None
         self._advance()
 
@@ -202,15 +212,18 @@ class Campaign:
         found = self._study.measurements.get(task.key)
         return found is not None and (task.data == PROXY or found.failure is not None or self._has_weights(task))
 
-    def _run(self, proposals: Proposals | None) -> Iterator[Stage]:
+    def _run(self, proposals: Proposals | None, finalists: Sequence[Candidate] | None, rank: bool) -> Iterator[Stage]:
         began = time.perf_counter()
-        complete, eliminated = yield from self._rank(proposals)
+        complete: list[Candidate] = []
+        if rank:
+            complete, eliminated = yield from self._rank(proposals)
+            self.ranking = complete + eliminated
         self.stage_seconds["search"] = time.perf_counter() - began
-        self.ranking = complete + eliminated
-        self.finalists = complete[: self._settings.top_k]
+        self.finalists = complete[: self._settings.top_k] if finalists is None else self._buildable(finalists)
         began = time.perf_counter()
         yield Stage(
-            "Finalists, whole data", self._tasks(self.finalists, WHOLE, self._whole_recipe, self._whole_recipe.epochs)
+            (None if rank else self._title) or "Finalists, whole data",
+            self._tasks(self.finalists, WHOLE, self._whole_recipe, self._whole_recipe.epochs),
         )
         self.stage_seconds["finalists"] = time.perf_counter() - began
 
@@ -233,22 +246,23 @@ class Campaign:
             found = self._study.measurements.get(task.key)
             for score in found.scores if found is not None else ():
                 pruning.goes_on(task.candidate, score)
-        yield Stage(_ranking(settings.epochs), tuple(replace(task, watched=True) for task in tasks), in_order=True)
+        watched = tuple(replace(task, watched=True) for task in tasks)
+        yield Stage(self._ranking_title(settings.epochs), watched, in_order=True)
         self._pruning = None
         stopped: dict[int, list[Candidate]] = {level: [] for level in reversed(scored_at)}
         complete: list[Candidate] = []
         for candidate in alive:
-            score = self.score(candidate, PROXY, settings.epochs)
-            early = score is not None and score.epoch < settings.epochs and not score.diverged
-            (stopped[score.epoch] if score is not None and early else complete).append(candidate)
+            came = self.score(candidate, PROXY, settings.epochs)
+            early = came is not None and came.epoch < settings.epochs and not came.diverged
+            (stopped[came.epoch] if came is not None and early else complete).append(candidate)
         complete = self._ranked(complete, settings.epochs)
         self._settle(complete, TrialState.COMPLETE, settings.epochs)
         eliminated: list[Candidate] = []
         for level, candidates in stopped.items():
             ranked = self._ranked(candidates, settings.epochs)
             for candidate in ranked:
-                score = self.score(candidate, PROXY, settings.epochs)
-                self._study.settle(candidate, TrialState.PRUNED, level, score)
+                last = self.score(candidate, PROXY, settings.epochs)
+                self._study.settle(candidate, TrialState.PRUNED, level, last)
             eliminated += ranked
         # So few may have come to the end that those stopped last are finalists too.
         spare = max(0, settings.top_k - len(complete))
@@ -264,7 +278,7 @@ class Campaign:
             final = number + 1 == len(self.rungs)
             alive = alive[: rung.candidates]
             scored_at = self._settings.evaluate_at if final else ()
-            yield Stage(_ranking(rung.epochs), self._tasks(alive, PROXY, recipe, rung.epochs, scored_at))
+            yield Stage(self._ranking_title(rung.epochs), self._tasks(alive, PROXY, recipe, rung.epochs, scored_at))
             alive = self._ranked(alive, rung.epochs)
             keep = len(alive) if final else self.rungs[number + 1].candidates
             self._settle(alive[:keep], TrialState.COMPLETE if final else TrialState.RUNNING, rung.epochs)
@@ -287,7 +301,7 @@ class Campaign:
             before = len(self.candidates) * repeats
             self.candidates += generation
             tasks = self._tasks(self._buildable(generation), PROXY, recipe, settings.epochs, settings.evaluate_at)
-            yield Stage(_ranking(settings.epochs), tasks, before, trials * repeats)
+            yield Stage(self._ranking_title(settings.epochs), tasks, before, trials * repeats)
             for candidate in generation:
                 score = self.score(candidate, PROXY, settings.epochs)
                 proposals.tell(candidate, None if score is None else self._values(candidate, score))
@@ -366,11 +380,10 @@ class Campaign:
                 reasons.setdefault(candidate_id, measurement.failure)
         return reasons
 
+    def _ranking_title(self, epochs: int) -> str:
+        return self._title or f"Ranking, {epochs} epochs"
+
     def _headline(self, outcome: Outcome) -> str:
         if outcome.scores:
             self._best = max(self._best, outcome.scores[-1].accuracy)
-        return f"best {self._best:.1%}"
-
-
-def _ranking(epochs: int) -> str:
-    return f"Ranking, {epochs} epochs"
+        return f"best {self._best:.1%}" if self._accuracies else ""

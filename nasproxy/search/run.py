@@ -15,10 +15,12 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from nasproxy.analysis.report import write_report
+from nasproxy.datasets.image_dataset import Split
 from nasproxy.errors import NasproxyError
 from nasproxy.files import make_folder, write_atomically
 from nasproxy.networks.materialise import materialise
 from nasproxy.progress import Progress, Silent
+from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.make import make_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
@@ -80,12 +82,12 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     candidates, costs = measure_candidates(plan, progress)
     directory = plan.directory
     with open_run(directory, run_facts(plan), resume=resume):
-        proxy, condense_seconds = _proxy(plan, directory, progress)
+        proxy, condense_seconds = kept_proxy(plan, directory, progress)
         storage = open_storage(directory, plan.settings.storage)
         study = Study(storage, study_name(plan.settings, directory), plan.space.choices)
         campaign = _campaign(plan, candidates, directory, study, costs, progress)
         try:
-            _execute(plan, campaign, proxy)
+            execute(plan, campaign, payload_of(plan, proxy))
         finally:
             # Also when interrupted: what is there can be looked at.
             table = results_table(campaign.candidates, costs, study, campaign.ranking, plan.settings.objectives)
@@ -100,7 +102,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     return SearchResult(summary, table, directory)
 
 
-def _proxy(plan: Plan, directory: Path, progress: Progress) -> tuple[ProxySet, float]:
+def kept_proxy(plan: Plan, directory: Path, progress: Progress) -> tuple[ProxySet, float]:
     """The proxy, from the run directory if it is resumed, and the seconds that getting it took."""
     began = time.perf_counter()
     kept = directory / "proxy.safetensors"
@@ -153,15 +155,21 @@ def _campaign(
     )
 
 
-def _execute(plan: Plan, campaign: Campaign, proxy: ProxySet) -> None:
-    payload = Payload.of(
+def payload_of(plan: Plan, proxy: ProxySet | Split | None, score: CandidateScore | None = None) -> Payload:
+    """What workers need for a plan; see :meth:`Payload.of`."""
+    return Payload.of(
         plan.source,
         plan.dataset,
         proxy,
         device=plan.settings.device,
         precision=plan.settings.precision,
         threads=plan.settings.threads_per_worker,
+        score=score,
     )
+
+
+def execute(plan: Plan, campaign: Campaign, payload: Payload) -> None:
+    """Performs all trainings of ``campaign`` on the executor of the plan."""
     if plan.settings.executor == "inline":
         run_inline(campaign, payload)
         return

@@ -61,7 +61,7 @@ def test_many_pairs_take_many_chunks_and_the_same_seed_gives_the_same_interval(m
     rng = np.random.default_rng(0)
     x = rng.normal(size=40)
     y = x + rng.normal(size=40)
-    monkeypatch.setattr("nasproxy.analysis.correlation._CHUNK", 400)
+    monkeypatch.setattr("nasproxy.analysis.bootstrap._CHUNK", 400)
     first = spearman(x, y, resamples=95)
     assert first == spearman(x, y, resamples=95)
     assert first.interval != spearman(x, y, resamples=95, seed=1).interval
@@ -111,3 +111,28 @@ def test_options_outside_their_range(options):
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match="one length"):
         spearman([1, 2, 3], [1, 2])
+
+
+@given(x=arrays(np.float64, st.integers(3, 12), elements=st.integers(0, 4).map(float)), seed=st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_tau_b_by_counting_pairs(x, seed):
+    y = np.random.default_rng(seed).integers(0, 4, len(x)).astype(float)
+    pairs = [(np.sign(x[i] - x[j]), np.sign(y[i] - y[j])) for i in range(len(x)) for j in range(i)]
+    untied = [sum(1 for pair in pairs if pair[side]) for side in (0, 1)]
+    if all(untied):
+        expected = sum(a * b for a, b in pairs) / (untied[0] * untied[1]) ** 0.5
+        assert spearman(x, y, resamples=2).kendall == pytest.approx(expected)
+
+
+def test_repeats_are_averaged_and_their_order_is_immaterial():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(12, 3)), rng.normal(size=(12, 2))
+    found = spearman(x, y, resamples=50)
+    assert found.rho == pytest.approx(stats.spearmanr(x.mean(1), y.mean(1)).statistic)
+    assert found.rho == spearman(x[:, ::-1], y, resamples=50).rho
+    assert spearman([[0.1, 0.2, 0.7], [0.7, 0.1, 0.2], [0.2, 0.7, 0.1]], [1, 2, 3]).rho is None
+
+
+def test_a_missing_repeat_leaves_its_pair_out():
+    x = [[1.0, 2.0], [2.0, float("nan")], [3.0, 3.0], [4.0, 5.0]]
+    assert spearman(x, [1, 2, 3, 4]).n == 3

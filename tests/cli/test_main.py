@@ -29,7 +29,15 @@ def loaded_by(*words: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["search", "--help"], ["condense", "--help"], ["datasets", "list"]]
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["search", "--help"],
+        ["compare", "--help"],
+        ["condense", "--help"],
+        ["datasets", "list"],
+    ],
 )
 def test_what_computes_nothing_loads_nothing_heavy(words):
     found = loaded_by(*words)
@@ -77,7 +85,7 @@ def test_version():
 def test_help_names_every_command_and_the_exit_codes():
     said = invoke("--help")
     assert said.code == 0
-    for word in ("search", "condense", "report", "proxy", "spaces", "datasets", "--version", "130"):
+    for word in ("search", "compare", "condense", "report", "proxy", "spaces", "datasets", "--version", "130"):
         assert word in said.out
     assert said.err == ""
 

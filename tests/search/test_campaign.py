@@ -562,3 +562,64 @@ def test_several_objectives_rank_by_fronts_then_by_accuracy():
     assert {candidate.id for candidate in campaign.ranking[: len(best)]} == best
     first = [figures(candidate)[0] for candidate in campaign.ranking[: len(best)]]
     assert first == sorted(first)
+
+
+def explicit_campaign(trainer: Trainer, study: Study | None = None, **options) -> Campaign:
+    """One whose finalists somebody else has chosen, run to its end."""
+    candidates = made()
+    study = study or Study(InMemoryStorage(), "test", CHOICES)
+    campaign = Campaign(
+        replace(SETTINGS, scheduler="none"),
+        candidates,
+        costs_of(candidates, {7}),
+        study,
+        train_images=1000,
+        keep_weights=lambda _: None,
+        has_weights=lambda _: True,
+        progress=Events(),
+        **options,
+    )
+    while not campaign.finished:
+        for task in campaign.next_bundle(1):
+            campaign.record(trainer.perform(task))
+    return campaign
+
+
+def test_candidates_can_be_ranked_without_finalists():
+    trainer = Trainer()
+    campaign = explicit_campaign(trainer, finalists=())
+    assert {data for _, data, _, _ in trainer.trained} == {PROXY}
+    assert len(trainer.trained) == len(campaign.ranking) == 39
+    assert campaign.finalists == []
+
+
+def test_given_candidates_are_trained_on_the_whole_data_without_a_ranking():
+    trainer, study, chosen = Trainer(), Study(InMemoryStorage(), "test", CHOICES), made()[3:9]
+    campaign = explicit_campaign(trainer, study, finalists=chosen, rank=False)
+    # Number 7 cannot be built.
+    assert {(key[0], key[1]) for key in trainer.trained} == {(c.id, WHOLE) for c in chosen if c.config["n"] != 7}
+    assert campaign.ranking == []
+    again = Trainer()
+    explicit_campaign(again, study, finalists=made()[5:12], rank=False)
+    assert {key[0] for key in again.trained} == {c.id for c in made()[9:12]}
+
+
+def test_what_is_given_a_title_shows_it():
+    for rank, title in ((True, "synflow"), (False, "Whole data")):
+        events = Events()
+        candidates = made(4)
+        campaign = Campaign(
+            replace(SETTINGS, scheduler="none"),
+            candidates,
+            costs_of(candidates),
+            Study(InMemoryStorage(), "test", CHOICES),
+            train_images=1000,
+            finalists=() if rank else candidates,
+            rank=rank,
+            title=title,
+            keep_weights=lambda _: None,
+            has_weights=lambda _: True,
+            progress=events,
+        )
+        assert not campaign.finished
+        assert [stage[:2] for stage in events.stages] == [(title, 4)]

@@ -1,0 +1,123 @@
+"""Spearman's rho over thousands of bootstrap draws at once, of several proxies on the same draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+from numpy.typing import ArrayLike
+from scipy import stats
+
+Scores = Float64[np.ndarray, "candidates _"]
+"""A row for each candidate, a column for each repeated training."""
+
+_CHUNK = 1_000_000  # numbers resampled at a time; all draws of 720 candidates would take half a gigabyte at once
+
+
+def bootstrap_rhos(
+    proxies: Sequence[Scores], whole: Scores, *, resamples: int = 10_000, seed: int = 0
+) -> Float64[np.ndarray, "proxies resamples"]:
+    """Spearman's rho of each proxy with ``whole``, for draws of candidates and, within each, of its repeats.
+
+    A draw takes as many candidates as there are, with replacement; it is the same for all proxies, so that differences
+    between two rows are paired. For each candidate drawn it then takes as many repeats as there are, with replacement
+    and for each side apart, and averages them (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter
+    8). Averages of drawn repeats are noisier than the averages themselves, so that with few repeats such an interval
+    lies rather too low than too high.
+
+    Args:
+        proxies: one array each, finite; numbers of repeats may differ.
+        whole: of the same candidates, finite.
+        resamples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        A row for each proxy; NaN for a draw in which a side is constant.
+    """
+    rng = np.random.default_rng(seed)
+    single = whole.shape[1] == 1 and all(proxy.shape[1] == 1 for proxy in proxies)
+    draw = _by_counts if single else _by_values
+    widest = 1 if single else max(whole.shape[1], *(proxy.shape[1] for proxy in proxies))
+    draws = [draw(proxies, whole, index, rng) for index in _indices(len(whole), resamples, widest, rng)]
+    joined: Float64[np.ndarray, "proxies resamples"] = np.concatenate(draws, axis=1)
+    return joined
+
+
+def as_scores(values: ArrayLike) -> Scores:
+    """Values, or rows of repeats, as rows of repeats."""
+    scores = np.asarray(values, dtype=np.float64)
+    return scores[:, None] if scores.ndim == 1 else scores
+
+
+def mean_of_repeats(scores: Float64[np.ndarray, "*rows repeats"]) -> Float64[np.ndarray, "*rows"]:
+    """Means over the last axis; the same repeats in another order have the same mean to the last bit, and stay tied."""
+    means: Float64[np.ndarray, "*rows"] = np.sort(scores, axis=-1).sum(-1) / max(1, scores.shape[-1])
+    return means
+
+
+def _indices(
+    count: int, resamples: int, width: int, rng: np.random.Generator
+) -> Iterator[Int64[np.ndarray, "rows count"]]:
+    rows = max(1, _CHUNK // (count * width))
+    for start in range(0, resamples, rows):
+        yield rng.integers(count, size=(min(rows, resamples - start), count))
+
+
+def _by_counts(
+    proxies: Sequence[Scores], whole: Scores, index: Int64[np.ndarray, "rows n"], _: np.random.Generator
+) -> Float64[np.ndarray, "proxies rows"]:
+    """Without repeats, the ranks in a draw follow from how often each candidate is in it: nothing is sorted anew."""
+    rows, count = index.shape
+    flat = index + count * np.arange(rows)[:, None]
+    counts = np.bincount(flat.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+    ranks = _ranks_by_counts(whole[:, 0], counts)
+    return np.stack([_correlation(_ranks_by_counts(proxy[:, 0], counts), ranks, counts) for proxy in proxies])
+
+
+def _ranks_by_counts(
+    values: Float64[np.ndarray, " n"], counts: Float64[np.ndarray, "rows n"]
+) -> Float64[np.ndarray, "rows n"]:
+    """The centred mid-rank of each value in draws that hold it ``counts`` times."""
+    _, group = np.unique(values, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    ends = np.cumsum(np.bincount(group)) - 1
+    upto = np.cumsum(counts[:, order], axis=1)[:, ends]
+    before = np.concatenate([np.zeros((len(counts), 1)), upto[:, :-1]], axis=1)
+    # The mid-rank is (before + upto + 1) / 2, the mean rank (n + 1) / 2: their difference is exact, and 0 if constant.
+    centred: Float64[np.ndarray, "rows n"] = ((before + upto - counts.shape[1]) / 2)[:, group]
+    return centred
+
+
+def _by_values(
+    proxies: Sequence[Scores], whole: Scores, index: Int64[np.ndarray, "rows n"], rng: np.random.Generator
+) -> Float64[np.ndarray, "proxies rows"]:
+    ranks = _centred_ranks(_drawn_means(whole, index, rng))
+    ones = np.ones(ranks.shape)
+    return np.stack([_correlation(_centred_ranks(_drawn_means(proxy, index, rng)), ranks, ones) for proxy in proxies])
+
+
+def _drawn_means(
+    scores: Scores, index: Int64[np.ndarray, "rows n"], rng: np.random.Generator
+) -> Float64[np.ndarray, "rows n"]:
+    repeats = scores.shape[1]
+    # A single repeat is no matter of chance, and takes none of its numbers.
+    drawn = rng.integers(repeats, size=(*index.shape, repeats)) if repeats > 1 else np.zeros((1, 1, 1), dtype=np.int64)
+    return mean_of_repeats(scores[index[..., None], drawn])
+
+
+def _centred_ranks(values: Float[np.ndarray, "rows n"]) -> Float64[np.ndarray, "rows n"]:
+    centred: Float64[np.ndarray, "rows n"] = stats.rankdata(values, axis=1) - (values.shape[1] + 1) / 2
+    return centred
+
+
+def _correlation(
+    a: Float64[np.ndarray, "rows n"], b: Float64[np.ndarray, "rows n"], weights: Float64[np.ndarray, "rows n"]
+) -> Float64[np.ndarray, " rows"]:
+    """Pearson's correlation of centred rows; NaN where one is zero."""
+    weighted = weights * a
+    scale = np.sqrt(np.einsum("rn,rn->r", weighted, a) * np.einsum("rn,rn,rn->r", weights, b, b, optimize=False))
+    products = np.einsum("rn,rn->r", weighted, b)
+    found = np.divide(products, scale, out=np.full(len(a), np.nan), where=scale > 0)
+    clipped: Float64[np.ndarray, " rows"] = np.clip(found, -1, 1)
+    return clipped

@@ -1,0 +1,204 @@
+"""``nasproxy compare``: every proxy side by side, and how far each can be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from nasproxy.cli.options import (
+    RUN,
+    DataDir,
+    Dataset,
+    Device,
+    ImageSize,
+    Json,
+    Precision,
+    SkipBroken,
+    parse_image_size,
+)
+from nasproxy.cli.output import plain_table, print_json, stdout
+from nasproxy.cli.screen import open_screen
+from nasproxy.cli.search import RANK, WHOLE, say_how_to_resume
+from nasproxy.compare.settings import DEFAULT_PROXIES, CompareSettings
+from nasproxy.errors import InputError
+from nasproxy.search.settings import SearchSettings
+
+PROXIES = "Proxies and space"
+_D = SearchSettings()
+
+
+def compare(
+    *,
+    dataset: Dataset = _D.dataset,
+    data_dir: DataDir = None,
+    image_size: ImageSize = None,
+    skip_broken: SkipBroken = False,
+    space: Annotated[
+        str,
+        typer.Option(
+            help="A registered name, package.module:attribute, or file.py[:attribute]; the last two run that code.",
+            rich_help_panel=PROXIES,
+        ),
+    ] = _D.space,
+    proxies: Annotated[
+        str,
+        typer.Option(
+            help="Names with commas between them: methods that make images, and scores without training.",
+            rich_help_panel=PROXIES,
+        ),
+    ] = ",".join(DEFAULT_PROXIES),
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="quick (a stratified sample of 30 candidates) or paper (all, as in the paper).",
+            rich_help_panel=PROXIES,
+        ),
+    ] = _D.preset,
+    ipc: Annotated[int, typer.Option(help="Images per class of a proxy.", rich_help_panel=PROXIES)] = _D.ipc,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Compare on a seeded, stratified sample of N candidates.",
+            show_default="30; paper all",
+            rich_help_panel=PROXIES,
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs on a proxy's images.", rich_help_panel=RANK)] = _D.epochs,
+    repeats: Annotated[
+        int | None,
+        typer.Option(help="Trainings averaged for a score.", show_default="1; paper 5", rich_help_panel=RANK),
+    ] = None,
+    top_k: Annotated[
+        int, typer.Option(help="Best of each proxy, trained on the whole data.", rich_help_panel=WHOLE)
+    ] = _D.top_k,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            help="Random candidates trained on the whole data beside them, for the overall figures.",
+            show_default="40, or all",
+            rich_help_panel=WHOLE,
+        ),
+    ] = None,
+    finalist_epochs: Annotated[
+        int | None, typer.Option(help="Epochs on the whole data.", show_default="8; paper 100", rich_help_panel=WHOLE)
+    ] = None,
+    finalist_learning_rate: Annotated[
+        float, typer.Option(help="Learning rate on the whole data.", rich_help_panel=WHOLE)
+    ] = _D.finalist_learning_rate,
+    finalist_batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Batch size on the whole data.",
+            show_default="a sixteenth of the images, 16 to 256",
+            rich_help_panel=WHOLE,
+        ),
+    ] = None,
+    finalist_augmentation: Annotated[
+        str, typer.Option(help="none, crop, or crop-flip.", rich_help_panel=WHOLE)
+    ] = _D.finalist_augmentation,
+    executor: Annotated[
+        str, typer.Option(help="tune (Ray Tune) or inline (this process, without Ray).", rich_help_panel=RUN)
+    ] = _D.executor,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes.", show_default="fill the cores or GPUs", rich_help_panel=RUN)
+    ] = None,
+    threads_per_worker: Annotated[
+        int, typer.Option(help="PyTorch threads of each.", rich_help_panel=RUN)
+    ] = _D.threads_per_worker,
+    gpus_per_worker: Annotated[
+        float, typer.Option(help="Share of a GPU each takes.", rich_help_panel=RUN)
+    ] = _D.gpus_per_worker,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Join a running Ray cluster.", show_default="a Ray of its own", rich_help_panel=RUN),
+    ] = None,
+    device: Device = _D.device,
+    precision: Precision = _D.precision,
+    seed: Annotated[int, typer.Option(help="Of proxies, samples and trainings.", rich_help_panel=RUN)] = _D.seed,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run directory.", show_default="runs/<date>-<space>-compare", rich_help_panel=RUN),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Finish the comparison in --out, or start it.", rich_help_panel=RUN)
+    ] = False,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Draw the table anew from scores.csv, or the folder it lies in, without training; written to --out if"
+            " that is given.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Rank the same candidates by every proxy, and measure how far each ranking can be trusted."""
+    given = dict(locals())
+    if from_ is not None:
+        if resume:
+            raise InputError("--from trains nothing, so there is nothing to resume.", "Leave out --resume.")
+        return _redraw(from_, out, as_json=as_json)
+    settings = _settings(given, _names(proxies))
+    directory = settings.search.out
+    try:
+        from nasproxy.compare.run import run_compare
+
+        with open_screen() as screen:
+            result = run_compare(settings, resume=resume, progress=screen)
+    except KeyboardInterrupt:
+        if directory is not None:
+            say_how_to_resume(directory)
+        raise
+    _show(result.document, as_json=as_json)
+    return 1 if result.failed else 0
+
+
+def _settings(given: dict[str, Any], proxies: tuple[str, ...]) -> CompareSettings:
+    from nasproxy.search.run_directory import default_directory
+
+    apart = ("proxies", "sample", "resume", "from_", "as_json", "out", "image_size")
+    options = {name: value for name, value in given.items() if name not in apart}
+    out = given["out"] if given["out"] is not None or given["resume"] else default_directory(given["space"], "compare")
+    search = SearchSettings(**options, image_size=parse_image_size(given["image_size"]), out=out, scheduler="none")
+    return CompareSettings(search, proxies, given["sample"])
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _redraw(path: Path, out: Path | None, *, as_json: bool) -> int:
+    from nasproxy.compare.scores import load_scores
+    from nasproxy.compare.table import compare_scores
+    from nasproxy.compare.write import write_comparison
+
+    folder = path if path.is_dir() else path.parent
+    document = {**compare_scores(load_scores(path)), "run": str(out or folder)}
+    if out is not None:
+        write_comparison(out, document)
+    _show(document, as_json=as_json)
+    return 0
+
+
+def _show(document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
+    from nasproxy.compare.write import table_cells
+
+    head, rows = table_cells(document)
+    table = plain_table(*head, right=tuple(head[1:]))
+    for cells in rows:
+        table.add_row(*map(escape, cells))
+    console = stdout()
+    console.print(table)
+    for row in document["rows"]:
+        if row["reason"]:
+            console.print(f"\n[bold]{escape(row['proxy'])}[/]  {escape(row['reason'])}")
+    for paragraph in document["text"]:
+        console.print(f"\n{escape(paragraph)}")
+    console.print(f"\n[bold]Files[/]  {escape(document['run'])}: comparison.*, scores.csv, within.csv", soft_wrap=True)

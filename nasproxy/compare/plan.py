@@ -1,0 +1,120 @@
+"""Everything a comparison was given, loaded and checked before anything is computed or written."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nasproxy.compare.settings import DEFAULT_SAMPLE, QUICK_LIMIT, CompareSettings
+from nasproxy.errors import InputError
+from nasproxy.progress import Progress
+from nasproxy.proxies.candidate_score import CandidateScore
+from nasproxy.proxies.method import ProxyMethod
+from nasproxy.proxies.registry import find_proxy
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.constraints import measure_candidates
+from nasproxy.search.costs import Costs
+from nasproxy.search.plan import Plan, make_plan, run_facts
+from nasproxy.search.sampling import stratified
+
+
+@dataclass(frozen=True)
+class ComparePlan:
+    """What a comparison will do.
+
+    Args:
+        settings: with what presets decide filled in.
+        common: data, space and machine, which all proxies share.
+        candidates: those that every proxy scores.
+        costs: of each, by id.
+        sample: those trained on the whole data whatever a proxy says of them.
+        proxies: how each makes images, or scores candidates without training, by name.
+        notes: what the user should know of how candidates were chosen.
+    """
+
+    settings: CompareSettings
+    common: Plan
+    candidates: list[Candidate]
+    costs: Costs
+    sample: list[Candidate]
+    proxies: dict[str, ProxyMethod | CandidateScore]
+    notes: list[str]
+
+    def of_proxy(self, name: str) -> Plan:
+        """The plan of a run that ranks the candidates by one proxy."""
+        method = self.proxies[name]
+        images = method if isinstance(method, ProxyMethod) else None
+        settings = replace(self.common.settings, proxy=name, epochs=self.common.settings.epochs if images else 1)
+        return replace(
+            self.common, settings=settings, method=images, directory=self.common.directory / "proxies" / name
+        )
+
+    def of_whole(self) -> Plan:
+        """The plan of the run that trains on the whole data."""
+        settings = replace(self.common.settings, proxy="whole")
+        return replace(self.common, settings=settings, method=None, directory=self.common.directory / "whole")
+
+    def facts(self) -> dict[str, Any]:
+        """The content of ``run.json``."""
+        facts = run_facts(self.common)
+        return {**facts, "identity": {**facts["identity"], **self.settings.identity()}}
+
+
+def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progress) -> ComparePlan:
+    """Loads and checks everything the user named; writes nothing.
+
+    Raises:
+        InputError: what is wrong with it.
+    """
+    settings = settings.resolved()
+    proxies = {name: _proxy(settings, name) for name in settings.proxies}
+    # The images of a proxy are made later; any name with images stands for all.
+    common = make_plan(replace(settings.search, proxy="random"), resume=resume)
+    notes = list(common.dataset.notes)
+    candidates = _candidates(settings, common, notes)
+    common = replace(common, candidates=candidates)
+    candidates, costs = measure_candidates(common, progress)
+    sample = _sample(settings, candidates)
+    if len(sample) < len(candidates):
+        notes.append(f"The overall figures are of {len(sample)} candidates drawn at random from these.")
+    return ComparePlan(settings, common, candidates, costs, sample, proxies, notes)
+
+
+def _proxy(settings: CompareSettings, name: str) -> ProxyMethod | CandidateScore:
+    found = find_proxy(name)
+    if issubclass(found, CandidateScore):
+        return found()
+    return found.preset(settings.search.preset, settings.search.ipc)
+
+
+def _candidates(settings: CompareSettings, common: Plan, notes: list[str]) -> list[Candidate]:
+    """Those of the plan; of the quick preset's, a stratified sample where nobody said how many."""
+    every, size = common.candidates, len(common.space)
+    quick = settings.search.preset == "quick" and settings.search.limit is None and len(every) > QUICK_LIMIT
+    if quick:
+        configs = stratified(common.space, [c.config for c in every], QUICK_LIMIT, settings.search.seed)
+        every = [Candidate.of(config) for config in configs]
+        if settings.search.top_k > len(every):
+            raise InputError(
+                f"--top-k {settings.search.top_k} is more than the {len(every)} candidates of the quick preset.",
+                "Use --limit for more candidates, or a smaller --top-k.",
+            )
+    if quick or settings.search.limit is not None:
+        whose = " of the quick preset; --limit takes more" if quick else ""
+        notes.append(
+            f"{len(every)} of the {size} candidates of {common.space.name} take part: a stratified sample{whose}."
+        )
+    return every
+
+
+def _sample(settings: CompareSettings, candidates: Sequence[Candidate]) -> list[Candidate]:
+    if settings.sample is not None and settings.sample > len(candidates):
+        raise InputError(
+            f"--sample {settings.sample} is more than the {len(candidates)} candidates.",
+            f"Use --sample {len(candidates)} or less.",
+        )
+    count = min(settings.sample or DEFAULT_SAMPLE, len(candidates))
+    drawn = random.Random(f"sample {settings.search.seed}").sample(range(len(candidates)), count)
+    return [candidates[position] for position in sorted(drawn)]

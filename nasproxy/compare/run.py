@@ -1,0 +1,181 @@
+"""A whole comparison, from the names of the proxies to the table."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nasproxy.compare.order import finalists, ordering
+from nasproxy.compare.plan import ComparePlan, plan_comparison
+from nasproxy.compare.runs import ProxyRun, run_proxy, run_whole
+from nasproxy.compare.scores import ComparisonScores, save_scores
+from nasproxy.compare.settings import CompareSettings
+from nasproxy.compare.table import compare_scores
+from nasproxy.compare.write import write_comparison
+from nasproxy.progress import Progress, Silent
+from nasproxy.proxies.method import ProxyMethod
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.run_directory import open_run
+from nasproxy.search.study import Measurement
+from nasproxy.training.process import prepare_process
+from nasproxy.versions import library_versions, machine_facts, usable_cores
+
+Column = tuple[str, str, Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """What a comparison found.
+
+    Args:
+        document: what ``nasproxy compare --json`` prints.
+        scores: every score of every candidate.
+        directory: the run's.
+        failed: trainings that failed, and proxies that could not be made.
+    """
+
+    document: dict[str, Any]
+    scores: ComparisonScores
+    directory: Path
+    failed: int
+
+
+def run_compare(settings: CompareSettings, *, resume: bool = False, progress: Progress | None = None) -> CompareResult:
+    """Ranks the same candidates by every proxy, trains those that matter on the whole data, and draws the table.
+
+    The best of every proxy and a random sample are trained on the whole data together, each candidate once.
+
+    Args:
+        settings: what to do.
+        resume: finish the comparison in ``settings.search.out``, or start it where there is none.
+        progress: told what goes on.
+
+    Raises:
+        NasproxyError: with what is wrong and what to do about it.
+    """
+    progress = progress or Silent()
+    plan = plan_comparison(settings, resume=resume, progress=progress)
+    directory = plan.common.directory
+    prepare_process(usable_cores())
+    with open_run(directory, plan.facts(), resume=resume):
+        for note in plan.notes:
+            progress.note(note)
+        runs = {name: run_proxy(plan, name, progress) for name in plan.proxies}
+        whole = run_whole(plan, _chosen(plan, runs), progress)
+        scores = save_scores(directory, _facts(plan, runs), list(_columns(plan, runs, whole)))
+        document = {**compare_scores(scores), "run": str(directory)}
+        write_comparison(directory, document)
+    return CompareResult(document, scores, directory, _failed(plan, runs, whole))
+
+
+def _chosen(plan: ComparePlan, runs: Mapping[str, ProxyRun]) -> list[Candidate]:
+    """The sample and the best of every proxy, in the order of the candidates."""
+    settings = plan.common.settings
+    wanted = {candidate.id for candidate in plan.sample}
+    for run in runs.values():
+        if run.reason is None:
+            order = ordering(_accuracies(plan, run), _ties(plan, run))
+            best = finalists(order, settings.top_k, settings.seed)
+            wanted |= {plan.candidates[position].id for position in best}
+    return [candidate for candidate in plan.candidates if candidate.id in wanted]
+
+
+def _accuracies(plan: ComparePlan, run: ProxyRun) -> list[list[float]]:
+    """A row for each candidate, a score for each repeat; NaN where there is none."""
+    return [[_score(m) for m in run.measurements[candidate.id]] for candidate in plan.candidates]
+
+
+def _ties(plan: ComparePlan, run: ProxyRun) -> list[float]:
+    """What breaks ties, lower is better: the mean cross-entropy; 0 for scores without training."""
+    found = (run.measurements[candidate.id] for candidate in plan.candidates)
+    return [
+        sum(m.scores[-1].cross_entropy for m in repeats) / len(repeats) if all(m.scores for m in repeats) else math.nan
+        for repeats in found
+    ]
+
+
+def _score(measurement: Measurement) -> float:
+    return measurement.scores[-1].accuracy if measurement.scores else math.nan
+
+
+def _facts(plan: ComparePlan, runs: Mapping[str, ProxyRun]) -> dict[str, Any]:
+    settings, common = plan.common.settings, plan.common
+    return {
+        "dataset": common.dataset.name,
+        "fingerprint": common.dataset.fingerprint,
+        "space": common.space.name,
+        "space_size": len(common.space),
+        "choices": {name: list(values) for name, values in common.space.choices.items()},
+        "preset": settings.preset,
+        "seed": settings.seed,
+        "repeats": settings.repeats,
+        "top_k": settings.top_k,
+        "epochs": settings.epochs,
+        "whole_epochs": settings.finalist_epochs,
+        "proxies": {name: _about(run) for name, run in runs.items()},
+        "notes": plan.notes,
+        "versions": library_versions(),
+        "machine": machine_facts(common.device.type),
+    }
+
+
+def _about(run: ProxyRun) -> dict[str, Any]:
+    every = [m for repeats in run.measurements.values() for m in repeats]
+    failures = Counter(m.failure for m in every if m.failure is not None)
+    return {
+        "reason": run.reason,
+        "seconds": sum(m.seconds for m in every if not math.isnan(m.seconds)),
+        "making_seconds": run.making,
+        "images": run.images,
+        "failures": dict(failures.most_common(3)),
+    }
+
+
+def _columns(
+    plan: ComparePlan, runs: Mapping[str, ProxyRun], whole: Mapping[str, Sequence[Measurement]]
+) -> Iterator[Column]:
+    candidates, costs = plan.candidates, plan.costs
+    sample = {candidate.id for candidate in plan.sample}
+    yield "id", "candidate: a hash of its configuration", [c.id for c in candidates]
+    for choice in plan.common.space.choices:
+        yield f"params_{choice}", f"the configuration's {choice}", [c.config[choice] for c in candidates]
+    yield "parameters", "numbers that are trained", [costs[c.id].parameters for c in candidates]
+    yield "multiply_adds", "of the forward pass of one image", [costs[c.id].multiply_adds for c in candidates]
+    yield "sampled", "1 for those of the random sample", [int(c.id in sample) for c in candidates]
+    for name, run in runs.items():
+        if run.reason is None:
+            rows = _accuracies(plan, run)
+            for repeat in range(plan.common.settings.repeats or 1):
+                what = f"score by {name}, repeat {repeat}; for a set of images, the validation accuracy after training"
+                yield f"{name}.{repeat}", what, [row[repeat] for row in rows]
+            yield f"{name}.ties", f"what breaks ties of {name}: mean cross-entropy, lower is better", _ties(plan, run)
+    yield from _whole_columns(plan, whole)
+
+
+def _whole_columns(plan: ComparePlan, whole: Mapping[str, Sequence[Measurement]]) -> Iterator[Column]:
+    found = [whole.get(candidate.id) for candidate in plan.candidates]
+    for repeat in range(plan.common.settings.repeats or 1):
+        what = f"validation accuracy after training on the whole training part, repeat {repeat}"
+        yield f"whole.{repeat}", what, [_score(row[repeat]) if row else math.nan for row in found]
+    for repeat in range(plan.common.settings.repeats or 1):
+        tests = [row[repeat].test_accuracy if row else None for row in found]
+        yield (
+            f"test.{repeat}",
+            f"test accuracy of the same, repeat {repeat}",
+            [math.nan if t is None else t for t in tests],
+        )
+    seconds = [sum(m.seconds for m in row) if row else math.nan for row in found]
+    yield "whole_seconds", "seconds of training on the whole training part, all repeats", seconds
+    reasons = [next((m.failure for m in row if m.failure), "") if row else "" for row in found]
+    yield "whole_reason", "why there is no accuracy on the whole training part", reasons
+
+
+def _failed(plan: ComparePlan, runs: Mapping[str, ProxyRun], whole: Mapping[str, Sequence[Measurement]]) -> int:
+    """A score that is not defined for a network is no failure; a training without a score is, and a proxy not made."""
+    trained = [run.measurements for name, run in runs.items() if isinstance(plan.proxies[name], ProxyMethod)]
+    failures = sum(m.failure is not None for found in (*trained, whole) for row in found.values() for m in row)
+    return failures + sum(run.reason is not None for run in runs.values())

@@ -1,0 +1,210 @@
+"""``scores.csv``: every score of every candidate, from which the table is drawn; a small tabular benchmark.
+
+``scores.json`` beside it says what each column holds, and has a digest of each, so that a change is noticed.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, SCALAR, TEXT, Maybe, Shape, parse_object
+from nasproxy.errors import InputError, RunError, nearest
+from nasproxy.files import write_atomically
+from nasproxy.search.space import Scalar
+
+_FACTS: Shape = {
+    "dataset": TEXT,
+    "space": TEXT,
+    "choices": {EVERY: [SCALAR]},
+    "preset": TEXT,
+    "seed": (int,),
+    "repeats": (int,),
+    "top_k": (int,),
+    "proxies": {EVERY: {"reason": TEXT, "seconds": NUMBER, "making_seconds": NUMBER, "images": NUMBER}},
+    "notes": [TEXT],
+    "columns": {EVERY: {"meaning": TEXT, "digest": TEXT}},
+    "versions": Maybe(ANY_OBJECT),
+    "machine": Maybe(ANY_OBJECT),
+}
+
+
+@dataclass(frozen=True)
+class ComparisonScores:
+    """All that a comparison measured.
+
+    Args:
+        facts: ``scores.json``.
+        columns: ``scores.csv`` as texts, by the name of the column; one for each candidate.
+    """
+
+    facts: dict[str, Any]
+    columns: dict[str, list[str]]
+
+    def __len__(self) -> int:
+        return len(self.columns["id"])
+
+    def numbers(self, column: str) -> Float64[np.ndarray, " candidates"]:
+        """A column of numbers; NaN where it is empty."""
+        return np.array([float(text) if text else math.nan for text in self.columns[column]], dtype=np.float64)
+
+    def repeats(self, name: str) -> Float64[np.ndarray, "candidates repeats"]:
+        """The scores by a proxy, or ``whole`` or ``test``: a column for each repeat, NaN where there is none."""
+        return np.stack([self.numbers(f"{name}.{repeat}") for repeat in range(self.facts["repeats"])], axis=1)
+
+    @property
+    def sampled(self) -> Bool[np.ndarray, " candidates"]:
+        """Which candidates belong to the random sample."""
+        return np.array([text == "1" for text in self.columns["sampled"]], dtype=bool)
+
+    @property
+    def proxies(self) -> dict[str, dict[str, Any]]:
+        """What is known of each proxy as a whole, by name."""
+        found: dict[str, dict[str, Any]] = self.facts["proxies"]
+        return found
+
+    def choice(self, name: str) -> list[Scalar]:
+        """The value of a choice of each candidate."""
+        values = {spell(value): value for value in self.facts["choices"][name]}
+        return [values[text] for text in self.columns[f"params_{name}"]]
+
+    def query(self, proxy: str, config: Mapping[str, Any]) -> list[float]:
+        """The scores that a proxy (or ``whole``, or ``test``) gave the candidate of this configuration.
+
+        Args:
+            proxy: a name.
+            config: one value for each choice.
+
+        Returns:
+            A score for each repeat; NaN where there is none.
+
+        Raises:
+            InputError: no such proxy or candidate.
+        """
+        names = [*self.proxies, "whole", "test"]
+        if proxy not in names:
+            raise InputError(f"No scores of {proxy!r} are there.", nearest(proxy, names))
+        wanted = tuple(spell(config.get(choice)) for choice in self.facts["choices"])
+        rows = list(zip(*(self.columns[f"params_{choice}"] for choice in self.facts["choices"]), strict=True))
+        if wanted not in rows:
+            raise InputError(f"No candidate with {dict(config)} took part.", f"{len(rows)} candidates did.")
+        return [float(value) for value in self.repeats(proxy)[rows.index(wanted)]]
+
+
+def spell(value: Any) -> str:
+    """A value as a cell: strings as they are, numbers to the last bit, missing ones empty."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bool, np.bool_)) or value is None:
+        return json.dumps(None if value is None else bool(value))
+    number = float(value)
+    if math.isnan(number):
+        return ""
+    return repr(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
+
+
+def save_scores(
+    directory: Path, facts: Mapping[str, Any], columns: Sequence[tuple[str, str, Iterable[Any]]]
+) -> ComparisonScores:
+    """Writes ``scores.csv`` and ``scores.json``; returns what they hold.
+
+    Args:
+        directory: where they go.
+        facts: of the comparison; the columns are added.
+        columns: name, meaning and values of each.
+    """
+    texts = {name: [spell(value) for value in values] for name, _, values in columns}
+    described = {name: {"meaning": meaning, "digest": _digest(texts[name])} for name, meaning, _ in columns}
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([list(texts), *zip(*texts.values(), strict=True)])
+    whole = {"schema": 1, **facts, "columns": described}
+    write_atomically(directory / "scores.csv", out.getvalue().encode())
+    write_atomically(directory / "scores.json", (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode())
+    return ComparisonScores(whole, texts)
+
+
+def load_scores(path: Path) -> ComparisonScores:
+    """Reads what a comparison measured.
+
+    Args:
+        path: ``scores.csv``, or the folder that holds it and ``scores.json``.
+
+    Raises:
+        RunError: a file is missing or truncated, or a column is missing, strange or changed.
+    """
+    table = path / "scores.csv" if path.is_dir() else path
+    beside = table.with_suffix(".json")
+    try:
+        facts = parse_object(_read(beside), _FACTS)
+    except ValueError as error:
+        _refuse(beside, str(error))
+    rows = _rows(table)
+    header, described = rows[0], facts["columns"]
+    for name in described:
+        if name not in header:
+            _refuse(table, f"it lacks the column {name!r}")
+    for name in header:
+        if name not in described or header.count(name) > 1:
+            _refuse(table, f"it has a column {name!r} that {beside.name} does not describe, or has it twice")
+    if lengths := [number for number, row in enumerate(rows, 1) if len(row) != len(header)]:
+        _refuse(table, f"line {lengths[0]} has not as many fields as there are columns")
+    columns = {name: [row[position] for row in rows[1:]] for position, name in enumerate(header)}
+    for name, texts in columns.items():
+        if _digest(texts) != described[name]["digest"]:
+            _refuse(table, f"the column {name!r} is not as it was written: values were changed, or rows moved")
+    _check_names(beside, facts, columns)
+    return ComparisonScores(facts, columns)
+
+
+def _check_names(path: Path, facts: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+    """The columns that the facts speak of are there; what was changed in both files is not looked for."""
+    scored = [name for name, proxy in facts["proxies"].items() if proxy["reason"] is None]
+    wanted = ["id", "sampled", *(f"params_{name}" for name in facts["choices"]), *(f"{name}.ties" for name in scored)]
+    wanted += [f"{name}.{repeat}" for name in (*scored, "whole", "test") for repeat in range(facts["repeats"])]
+    for name in wanted:
+        if name not in columns:
+            _refuse(path, f"it does not describe the column {name!r}")
+    for name, values in facts["choices"].items():
+        if strange := {*columns[f"params_{name}"]} - {spell(value) for value in values}:
+            _refuse(path, f"it lists no {min(strange)!r} among the values of {name}")
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.blake2b(json.dumps(list(texts)).encode(), digest_size=12).hexdigest()
+
+
+def _rows(path: Path) -> list[list[str]]:
+    text = _read(path)
+    if not text.endswith("\n"):
+        _refuse(path, "it is empty or truncated: its last line does not end")
+    try:
+        return list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        _refuse(path, f"it is not a CSV file ({error})")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        _refuse(path, "it is not UTF-8 text")
+    except OSError as error:
+        _refuse(path, error.strerror or type(error).__name__)
+
+
+def _refuse(path: Path, why: str) -> NoReturn:
+    raise RunError(
+        f"{path} cannot be read: {why}.",
+        "Copy scores.csv and scores.json again from the run, or write them with: nasproxy compare --resume --out DIR",
+    )

@@ -1,0 +1,207 @@
+"""From the scores to the figures of each proxy: correlations with their intervals, regret, cost, and where it fails."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from nasproxy.analysis.bootstrap import mean_of_repeats
+from nasproxy.analysis.correlation import RankAgreement, spearman
+from nasproxy.analysis.difference import rho_differences
+from nasproxy.analysis.top_k import precision_at_k, top_agreement, winner
+from nasproxy.analysis.within import within_values
+from nasproxy.compare.order import finalists, ordering
+from nasproxy.compare.scores import ComparisonScores
+from nasproxy.compare.words import sentences
+
+_RESAMPLES = 5000
+_FIGURES = (
+    "performance",
+    "correlation",
+    "correlation_interval",
+    "correlation_n",
+    "kendall",
+    "overall_correlation",
+    "overall_interval",
+    "overall_kendall",
+    "overall_n",
+    "precision",
+    "regret",
+    "test_regret",
+    "winners",
+    "minutes",
+    "making_minutes",
+    "storage_images",
+    "tops",
+    "within",
+)
+
+
+def compare_scores(scores: ComparisonScores) -> dict[str, Any]:
+    """The document of a comparison: a row for each proxy, the differences between them, and what all of it means.
+
+    In a row ``performance`` is the test accuracy, after training on the whole data, of the candidate that the proxy
+    puts first; ``regret`` what the best candidate known has more in validation accuracy on the whole data,
+    ``test_regret`` in test accuracy. ``correlation`` and ``kendall`` are of the proxy's top k, ``overall_…`` and
+    ``precision`` of the random sample, ``tops`` of other k, ``within`` of the candidates of the sample with one value
+    of a choice. ``minutes`` are those that all scores took on one worker, without ``making_minutes`` of the images. A
+    figure that does not exist is None, and ``reason`` says why.
+    """
+    facts, names = scores.facts, list(scores.proxies)
+    scored = [name for name in names if scores.proxies[name]["reason"] is None]
+    sampled = scores.sampled
+    whole = scores.repeats("whole")
+    differences = rho_differences(
+        {name: scores.repeats(name)[sampled] for name in scored}, whole[sampled], resamples=_RESAMPLES
+    )
+    document = {
+        "schema": 1,
+        "dataset": facts["dataset"],
+        "space": facts["space"],
+        "candidates": len(scores),
+        "preset": facts["preset"],
+        "seed": facts["seed"],
+        "repeats": facts["repeats"],
+        "top_k": facts["top_k"],
+        "sample": int(sampled.sum()),
+        "precision_k": _precision_k(scores),
+        "trained_on_whole": int((~np.isnan(whole).any(axis=1)).sum()),
+        "best": _best(scores),
+        "rows": [_row(scores, name) for name in names],
+        "differences": [{**vars(d), "interval": _pair(d.interval), "told_apart": d.told_apart} for d in differences],
+        "notes": facts["notes"],
+    }
+    return {**document, "text": sentences(document)}
+
+
+def _row(scores: ComparisonScores, name: str) -> dict[str, Any]:
+    about, nothing = scores.proxies[name], dict.fromkeys(_FIGURES)
+    if about["reason"] is not None:
+        return {"proxy": name, **nothing, "reason": about["reason"]}
+    proxy, whole, sampled = scores.repeats(name), scores.repeats("whole"), scores.sampled
+    order = ordering(proxy, scores.numbers(f"{name}.ties"))
+    best = _top(scores, proxy, whole, order, scores.facts["top_k"])
+    overall = spearman(proxy[sampled], whole[sampled], resamples=_RESAMPLES)
+    first = winner(order, _means(whole), _means(scores.repeats("test")))
+    precision = precision_at_k(order[sampled], _means(whole)[sampled], _precision_k(scores))
+    return {
+        "proxy": name,
+        "performance": first and first.test,
+        "correlation": best.rho,
+        "correlation_interval": _pair(best.interval),
+        "correlation_n": best.n,
+        "kendall": best.kendall,
+        "overall_correlation": overall.rho,
+        "overall_interval": _pair(overall.interval),
+        "overall_kendall": overall.kendall,
+        "overall_n": overall.n,
+        "precision": precision,
+        "regret": first and first.regret,
+        "test_regret": first and first.test_regret,
+        "winners": first and [scores.columns["id"][position] for position in first.positions],
+        "minutes": about["seconds"] / 60,
+        "making_minutes": about["making_seconds"] / 60,
+        "storage_images": about["images"],
+        "tops": [_short(k, _top(scores, proxy, whole, order, k)) for k in _other_ks(scores)],
+        "within": _within(scores, proxy[sampled], whole[sampled]),
+        "reason": _reason(scores, name, best, overall, first is None),
+    }
+
+
+def _top(
+    scores: ComparisonScores,
+    proxy: Float64[np.ndarray, "candidates repeats"],
+    whole: Float64[np.ndarray, "candidates repeats"],
+    order: Float64[np.ndarray, " candidates"],
+    k: int,
+) -> RankAgreement:
+    """Among the best k, of those that were trained on the whole data for this proxy."""
+    chosen = np.full(len(order), np.nan)
+    positions = finalists(order, scores.facts["top_k"], scores.facts["seed"])
+    chosen[positions] = order[positions]
+    return top_agreement(proxy, whole, k, order=chosen, resamples=_RESAMPLES, seed=scores.facts["seed"])
+
+
+def _precision_k(scores: ComparisonScores) -> int:
+    """The top k, or half of a smaller sample: of all of it every proxy would find the best."""
+    top_k: int = scores.facts["top_k"]
+    return max(1, min(top_k, int(scores.sampled.sum()) // 2))
+
+
+def _other_ks(scores: ComparisonScores) -> list[int]:
+    """5, and a twentieth of the candidates, where the finalists hold as many."""
+    ks = {5, round(0.05 * len(scores))}
+    return sorted(k for k in ks if 3 <= k < scores.facts["top_k"])
+
+
+def _short(k: int, found: RankAgreement) -> dict[str, Any]:
+    return {"k": k, "n": found.n, "correlation": found.rho, "interval": _pair(found.interval), "kendall": found.kendall}
+
+
+def _within(
+    scores: ComparisonScores,
+    proxy: Float64[np.ndarray, "sampled repeats"],
+    whole: Float64[np.ndarray, "sampled repeats"],
+) -> list[dict[str, Any]]:
+    kept = np.flatnonzero(scores.sampled)
+    choices = {name: [scores.choice(name)[position] for position in kept] for name in scores.facts["choices"]}
+    return [
+        {
+            "choice": row.choice,
+            "value": row.value,
+            "n": row.agreement.n,
+            "correlation": row.agreement.rho,
+            "interval": _pair(row.agreement.interval),
+            "bias": row.bias,
+            "reason": row.agreement.reason or row.reason,
+        }
+        for row in within_values(choices, proxy, whole, resamples=1000)
+    ]
+
+
+def _reason(
+    scores: ComparisonScores, name: str, best: RankAgreement, overall: RankAgreement, no_winner: bool
+) -> str | None:
+    """Why figures are missing, and what to know of those that are there."""
+    found = []
+    missing = int(np.isnan(scores.repeats(name)).any(axis=1).sum())
+    failures = list(scores.proxies[name].get("failures") or ["it is not known why"])
+    why = str(failures[0]).removeprefix("ScoreError: ").removesuffix(".")
+    if missing == len(scores):
+        return f"no candidate has a score: {why}"
+    if missing:
+        others = " (and other reasons, see the study)" if len(failures) > 1 else ""
+        found.append(f"{missing} of {len(scores)} candidates have no score: {why}{others}")
+    if best.reason:
+        found.append(f"top {scores.facts['top_k']}: {best.reason}")
+    if overall.reason:
+        found.append(f"random sample: {overall.reason}")
+    if no_winner:
+        found.append("no candidate that it puts first was trained on the whole data")
+    return "; ".join(found) or None
+
+
+def _best(scores: ComparisonScores) -> dict[str, Any] | None:
+    """The candidate with the highest validation accuracy on the whole data."""
+    accuracies, tests = _means(scores.repeats("whole")), _means(scores.repeats("test"))
+    if np.isnan(accuracies).all():
+        return None
+    position = int(np.nanargmax(accuracies))
+    test = float(tests[position])
+    return {
+        "id": scores.columns["id"][position],
+        "config": {name: scores.choice(name)[position] for name in scores.facts["choices"]},
+        "whole_accuracy": float(accuracies[position]),
+        "test_accuracy": None if math.isnan(test) else test,
+    }
+
+
+def _means(repeats: Float64[np.ndarray, "candidates repeats"]) -> Float64[np.ndarray, " candidates"]:
+    return mean_of_repeats(repeats)
+
+
+def _pair(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)

@@ -1,0 +1,80 @@
+"""What stands under the table: where figures are from, what intervals mean, which differences are not noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nasproxy.analysis.text import percent, signed
+
+_RHO = "\N{GREEK SMALL LETTER RHO}"
+_FEW = 30
+_MOST = 12  # differences that are spelt out; the others are in comparison.json
+
+
+def sentences(document: Mapping[str, Any]) -> list[str]:
+    """Paragraphs on a comparison, each of one matter."""
+    return [*document["notes"], _how(document), _intervals(document), _differences(document)]
+
+
+def _how(document: Mapping[str, Any]) -> str:
+    best, repeats = document["best"], document["repeats"]
+    if best is None:
+        return "No candidate could be trained on the whole data, so no proxy can be judged."
+    k = document["precision_k"]
+    each = "once" if repeats == 1 else f"{repeats} times, and the accuracies averaged"
+    return (
+        f"{document['candidates']} candidates of {document['space']} were scored by every proxy; "
+        f"{document['trained_on_whole']} of them, every proxy's top {document['top_k']} and a random sample of "
+        f"{document['sample']}, were trained on the whole data, each {each}. Performance is the test accuracy of the "
+        f"candidate that the proxy puts first. The best candidate known ({best['id']}, test accuracy "
+        f"{percent(best['test_accuracy'])}) is the one with the highest validation accuracy, and regret what the "
+        f"proxy's first lacks of that accuracy. Precision@{k} is the share of the proxy's {k} best of the random "
+        f"sample that belong to its {k} best on the whole data, by chance {percent(k / document['sample'], 0)}. "
+        "Minutes are those of one worker, those of making the images in brackets."
+    )
+
+
+def _intervals(document: Mapping[str, Any]) -> str:
+    k, n = document["top_k"], document["sample"]
+    over = "candidates" if document["repeats"] == 1 else "candidates and repeats"
+    chance = (
+        f"By chance alone {_RHO} has a standard deviation of {_deviation(k)} on {k} candidates, {_deviation(n)} on {n}."
+    )
+    noisy = " Means of redrawn repeats are noisier than the means, so that intervals lie rather too low than too high."
+    few = f" With fewer than {_FEW} candidates, intervals are rough, and rather too narrow than too wide." * (n < _FEW)
+    return (
+        f"Intervals hold the middle 95\N{NO-BREAK SPACE}% of bootstrap draws over {over}; one that holds 0 leaves open "
+        f"whether the proxy's order says anything. {chance} The figures of the top {k} are of candidates that the "
+        "proxy itself has chosen, which lie close together; the overall figures are free of that selection."
+        f"{few}{noisy * (document['repeats'] > 1)}"
+    )
+
+
+def _deviation(n: int) -> str:
+    """Of Spearman's rho without any relation and without ties: 1 / sqrt(n - 1)."""
+    return f"{1 / math.sqrt(max(1, n - 1)):.2f}"
+
+
+def _differences(document: Mapping[str, Any]) -> str:
+    compared = [d for d in document["differences"] if d["interval"] is not None]
+    if not compared:
+        return "No two proxies could be compared with each other."
+    apart = [d for d in compared if d["told_apart"]]
+    pairs = f"{len(compared)} pair{'s' if len(compared) > 1 else ''}"
+    opening = f"Overall, by a paired bootstrap of the difference in {_RHO} on the same candidates: "
+    if not apart:
+        return f"{opening}of {pairs} of proxies none differ by more than noise."
+    spelt = "; ".join(_spelt(d) for d in sorted(apart, key=lambda d: -abs(d["difference"]))[:_MOST])
+    more = f"; and {len(apart) - _MOST} more, see comparison.json" if len(apart) > _MOST else ""
+    chance = f" About one in 20 of {pairs} would seem to by chance." if len(compared) >= 10 else ""
+    return f"{opening}of {pairs} of proxies {len(apart)} differ by more than noise: {spelt}{more}.{chance}"
+
+
+def _spelt(difference: Mapping[str, Any]) -> str:
+    names: Sequence[str] = (difference["first"], difference["second"])
+    value, (low, high) = difference["difference"], difference["interval"]
+    if value < 0:
+        names, value, low, high = names[::-1], -value, -high, -low
+    return f"{names[0]} above {names[1]} by {signed(value)} ({signed(low)} to {signed(high)})"

@@ -1,0 +1,130 @@
+"""The table as people put it into texts: cells for the terminal, Markdown and LaTeX, and plain figures as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nasproxy.analysis.text import percent, signed
+from nasproxy.files import make_folder, write_atomically
+
+_DASH = "\N{EN DASH}"
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+_LATEX |= {"\N{GREEK SMALL LETTER RHO}": r"$\rho$", "\N{GREEK SMALL LETTER TAU}": r"$\tau$"}
+_LATEX |= {
+    "\N{MINUS SIGN}": "$-$",
+    "\N{NO-BREAK SPACE}": "~",
+    "\N{EN DASH}": "--",
+    "\N{MULTIPLICATION SIGN}": r"$\times$",
+}
+
+
+def table_cells(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of the table that people read."""
+    k = document["top_k"]
+    head = ["Proxy", "Performance", f"\N{GREEK SMALL LETTER RHO} top {k}", f"\N{GREEK SMALL LETTER TAU} top {k}"]
+    head += [
+        "\N{GREEK SMALL LETTER RHO} overall",
+        f"Precision@{document['precision_k']}",
+        "Regret",
+        "Minutes",
+        "Images",
+    ]
+    return head, [_cells(row) for row in document["rows"]]
+
+
+def write_comparison(directory: Path, document: Mapping[str, Any]) -> None:
+    """Writes ``comparison.json``, ``.csv``, ``.md``, ``.tex`` and ``within.csv`` into ``directory``."""
+    make_folder(directory)
+    files = {
+        "comparison.json": json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        "comparison.csv": _csv(_flat(row) for row in document["rows"]),
+        "comparison.md": _markdown(document),
+        "comparison.tex": _latex(document),
+        "within.csv": _csv(
+            _flat({"proxy": row["proxy"], **part}) for row in document["rows"] for part in row["within"] or ()
+        ),
+    }
+    for name, text in files.items():
+        write_atomically(directory / name, text.encode())
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return [
+        row["proxy"],
+        percent(row["performance"]),
+        _with_interval(row["correlation"], row["correlation_interval"]),
+        _DASH if row["kendall"] is None else signed(row["kendall"]),
+        _with_interval(row["overall_correlation"], row["overall_interval"]),
+        percent(row["precision"], 0),
+        percent(row["regret"]),
+        _minutes(row),
+        _DASH if row["storage_images"] is None else f"{row['storage_images']}",
+    ]
+
+
+def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None:
+        return _DASH
+    return signed(value) + ("" if interval is None else f" [{signed(interval[0])}, {signed(interval[1])}]")
+
+
+def _minutes(row: Mapping[str, Any]) -> str:
+    if row["minutes"] is None:
+        return _DASH
+    making = row["making_minutes"]
+    return f"{row['minutes']:.1f}" + (f" (+{making:.1f})" if making >= 0.05 else "")
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is no single figure: an interval becomes two columns, lists are left to the JSON."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if name.endswith("interval"):
+            flat |= dict(zip((f"{name}_low", f"{name}_high"), value or (None, None), strict=True))
+        elif name == "winners":
+            flat[name] = None if value is None else " ".join(value)
+        elif name not in ("tops", "within"):
+            flat[name] = value
+    return flat
+
+
+def _csv(rows: Any) -> str:
+    records = list(rows)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return out.getvalue()
+
+
+def _below(document: Mapping[str, Any]) -> list[str]:
+    """The paragraphs under the table: why figures are missing, then what all of it means."""
+    reasons = [f"{row['proxy']}: {row['reason']}." for row in document["rows"] if row["reason"]]
+    return [*reasons, *document["text"]]
+
+
+def _markdown(document: Mapping[str, Any]) -> str:
+    head, rows = table_cells(document)
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n\n".join([table, *(" ".join(text.split()) for text in _below(document))]) + "\n"
+
+
+def _latex(document: Mapping[str, Any]) -> str:
+    head, rows = table_cells(document)
+    lines = [" & ".join(map(_escape, line)) + r" \\" for line in (head, *rows)]
+    body = [r"\begin{tabular}{l" + "r" * (len(head) - 1) + "}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
+    below = [_escape(" ".join(text.split())) for text in _below(document)]
+    preamble = "% needs \\usepackage{booktabs}"
+    return "\n".join([preamble, *body, r"\bottomrule", r"\end{tabular}", "", "\n\n".join(below)]) + "\n"
+
+
+def _escape(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)

@@ -1,0 +1,87 @@
+"""The command ``nasproxy compare``: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_search import Said, invoke, write_space
+
+ROW = [
+    "proxy", "performance", "correlation", "correlation_interval", "kendall", "overall_correlation",
+    "overall_interval", "overall_n", "regret", "minutes", "storage_images", "reason",
+]  # fmt: skip
+QUICK = ["--proxies", "random, parameters,naswot", "--ipc", "2", "--epochs", "1", "--finalist-epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compare")
+
+
+@pytest.fixture(scope="module")
+def said(home: Path) -> Said:
+    where = ["--space", str(write_space(home)), "--out", str(home / "run"), "--executor", "inline"]
+    return invoke("compare", *where, *QUICK, "--top-k", "5", "--sample", "12")
+
+
+def test_the_table_and_what_it_means_go_to_stdout(said: Said, home: Path):
+    assert said.code == 0, said.err
+    for text in ("Performance", "random", "parameters", "By chance alone", "paired bootstrap", str(home / "run")):
+        assert text in " ".join(said.out.split())
+    assert "Whole data: 12" in said.err
+    assert "random: 12" in said.err
+
+
+def test_json_is_the_promised_document(said: Said, home: Path):
+    document = invoke("compare", "--from", str(home / "run"), "--json").json
+    assert document["schema"] == 1
+    assert document["run"] == str(home / "run")
+    assert [row["proxy"] for row in document["rows"]] == ["random", "parameters", "naswot"]
+    for row in document["rows"]:
+        assert [name for name in row if name in ROW] == ROW
+    naswot = document["rows"][2]
+    assert naswot["correlation"] is None
+    assert naswot["reason"]
+    assert document == json.loads((home / "run" / "comparison.json").read_text())
+
+
+def test_the_table_is_drawn_anew_without_training(said: Said, home: Path, tmp_path: Path):
+    again = invoke("compare", "--from", str(home / "run" / "scores.csv"), "--out", str(tmp_path / "drawn"))
+    assert again.code == 0
+    assert again.out.split("Files")[0] == said.out.split("Files")[0]
+    assert again.err == ""
+    for name in ("comparison.md", "comparison.tex", "comparison.csv", "within.csv"):
+        assert (tmp_path / "drawn" / name).read_bytes() == (home / "run" / name).read_bytes()
+
+
+def test_a_changed_column_is_refused_by_its_name(said: Said, home: Path, tmp_path: Path):
+    for name in ("scores.csv", "scores.json"):
+        (tmp_path / name).write_bytes((home / "run" / name).read_bytes())
+    text = (tmp_path / "scores.csv").read_text()
+    (tmp_path / "scores.csv").write_text(text.replace("whole.0", "hole.0", 1))
+    found = invoke("compare", "--from", str(tmp_path), "--json")
+    assert found.code == 2
+    assert "whole.0" in found.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (["--proxies", "random,synflo"], ["synflo", "Did you mean synflow"]),
+        (["--proxies", ","], ["no proxy"]),
+        (["--proxies", "random", "--preset", "quik"], ["quik", "quick"]),
+        (["--from", "nowhere"], ["nowhere", "scores"]),
+        (["--from", "nowhere", "--resume"], ["--from", "--resume"]),
+        (["--proxies", "random", "--sample", "1"], ["--sample", "3"]),
+    ],
+)
+def test_bad_input_is_one_message(words, fragments, folder):
+    found = invoke("compare", *words, "--executor", "inline")
+    assert found.code == 2
+    assert found.out == ""
+    for fragment in fragments:
+        assert fragment in " ".join(found.err.split())
+    assert "Traceback" not in found.err
+    assert list(folder.iterdir()) == []

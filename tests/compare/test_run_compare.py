@@ -1,0 +1,239 @@
+"""Whole comparisons of a few small networks: shared work, resuming from any point, proxies that fail."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from disturbed_search import wait_until
+from tiny_search import finish, invoke, journal_lines, recorded_trainings, start, write_space
+
+from nasproxy.compare.run import run_compare
+from nasproxy.compare.scores import ComparisonScores, load_scores
+from nasproxy.compare.settings import CompareSettings
+from nasproxy.errors import InputError, RunError
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.run import run_search
+from nasproxy.search.settings import SearchSettings
+
+PROXIES = ("random", "parameters", "snip", "naswot")
+WORDS = ["--ipc", "2", "--epochs", "2", "--finalist-epochs", "1", "--top-k", "3", "--sample", "6", "--repeats", "2"]
+
+
+def settings_of(space: Path, out: Path, proxies: tuple[str, ...] = PROXIES, **changed: Any) -> CompareSettings:
+    search = {"space": str(space), "ipc": 2, "epochs": 2, "finalist_epochs": 1, "top_k": 3, "repeats": 2}
+    sample = changed.pop("sample", 6)
+    return CompareSettings(SearchSettings(**{**search, **changed}, executor="inline", out=out), proxies, sample)
+
+
+def words_of(space: Path, out: Path, *more: str) -> list[str]:
+    where = ["--space", str(space), "--out", str(out), "--executor", "inline"]
+    return ["compare", *where, "--proxies", ",".join(PROXIES), *WORDS, *more]
+
+
+def scores_without_times(scores: ComparisonScores) -> dict[str, list[str]]:
+    return {name: texts for name, texts in scores.columns.items() if "seconds" not in name}
+
+
+def document_without_times(directory: Path) -> dict[str, Any]:
+    document = json.loads((directory / "comparison.json").read_text())
+    rows = [{**row, "minutes": 0, "making_minutes": 0} for row in document["rows"]]
+    return {**document, "rows": rows, "run": ""}
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_space(tmp_path_factory.mktemp("space"))
+
+
+@pytest.fixture(scope="module")
+def finished(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    result = run_compare(settings_of(space, out))
+    assert result.failed == 0
+    return out
+
+
+def test_every_candidate_has_every_score_and_those_that_matter_a_whole_one(finished: Path):
+    scores = load_scores(finished)
+    assert len(scores) == 12
+    for name in ("random", "parameters", "snip"):
+        assert not np.isnan(scores.repeats(name)).any()
+    relu = np.array([value == "relu" for value in scores.choice("activation")])
+    # Two hidden units cannot switch in 128 different ways, nor can any of these widths.
+    assert np.isnan(scores.repeats("naswot")).any(axis=1).sum() >= (~relu).sum()
+    trained = ~np.isnan(scores.repeats("whole")).any(axis=1)
+    assert trained[scores.sampled].all()
+    assert scores.sampled.sum() == 6
+    for name in ("random", "snip"):
+        best = np.argsort(-scores.repeats(name).mean(1), kind="stable")[0]
+        assert trained[best]
+    np.testing.assert_array_equal(trained, ~np.isnan(scores.repeats("test")).any(axis=1))
+    widths = scores.choice("width")
+    assert list(scores.repeats("parameters")[:, 0]) == [256 * w + w + 10 * w + 10 for w in widths]
+    assert list(scores.numbers("parameters")) == list(scores.repeats("parameters")[:, 1])
+
+
+def test_each_is_trained_on_the_whole_data_once(finished: Path):
+    scores = load_scores(finished)
+    trained = int((~np.isnan(scores.repeats("whole")).any(axis=1)).sum())
+    recorded = recorded_trainings(finished / "whole")
+    assert set(recorded.values()) == {1}
+    assert len(recorded) == 2 * trained
+    for name in PROXIES:
+        assert not any(kind.startswith("whole") for _, kind in recorded_trainings(finished / "proxies" / name))
+
+
+def test_scores_by_images_are_those_of_a_search(finished: Path, space: Path, tmp_path: Path):
+    search = settings_of(space, tmp_path / "search").search
+    options = {"proxy": "random", "scheduler": "none", "executor": "inline", "out": tmp_path / "search"}
+    names = ("space", "ipc", "epochs", "finalist_epochs", "top_k", "repeats")
+    found = run_search(SearchSettings(**{name: getattr(search, name) for name in names}, **options))
+    scores = load_scores(finished)
+    by_id = dict(zip(scores.columns["id"], scores.repeats("random").mean(1), strict=True))
+    for row in found.table.to_dict("records"):
+        assert by_id[row["id"]] == pytest.approx(row["proxy_accuracy"])
+        if row["whole_accuracy"] == row["whole_accuracy"]:
+            config = {"width": row["params_width"], "activation": row["params_activation"]}
+            whole = scores.query("whole", config)
+            assert np.isnan(whole).all() or np.mean(whole) == pytest.approx(row["whole_accuracy"])
+
+
+def test_the_directory_holds_the_table_in_every_form(finished: Path):
+    names = {path.name for path in finished.iterdir()} - {".lock"}
+    assert names == {
+        "run.json", "proxies", "whole", "scores.csv", "scores.json", "within.csv",
+        "comparison.csv", "comparison.json", "comparison.md", "comparison.tex",
+    }  # fmt: skip
+    assert {path.name for path in (finished / "proxies").iterdir()} == {*PROXIES}
+
+
+def cut_journals(run: Path, share: float) -> None:
+    """What a comparison leaves that is killed after ``share`` of all that it records, half-written line included."""
+    journals = [run / "proxies" / name / "study.log" for name in PROXIES] + [run / "whole" / "study.log"]
+    left = int(share * sum(journal.stat().st_size for journal in journals))
+    for path in (*run.glob("comparison.*"), *run.glob("scores.*"), run / "within.csv"):
+        path.unlink()
+    for journal in journals:
+        size = journal.stat().st_size
+        if left <= 0:
+            shutil.rmtree(journal.parent)
+        elif left < size:
+            journal.write_bytes(journal.read_bytes()[:left])
+        left -= size
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.97])
+def test_cut_off_anywhere_and_resumed_the_table_is_the_same(finished: Path, space: Path, tmp_path: Path, share: float):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    cut_journals(out, share)
+    result = run_compare(settings_of(space, out), resume=True)
+    assert scores_without_times(result.scores) == scores_without_times(load_scores(finished))
+    assert document_without_times(out) == document_without_times(finished)
+    assert Counter(recorded_trainings(out / "whole").values()).keys() == {1}
+
+
+def test_killed_in_a_process_of_its_own_and_resumed(finished: Path, space: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    process = start(words_of(space, out), seconds=0.01)
+    wait_until(lambda: len(journal_lines(out / "proxies" / "random")) >= 6, process)
+    process.kill()
+    assert finish(process).code == -signal.SIGKILL
+    said = invoke(*words_of(space, out, "--resume"))
+    assert said.code == 0, said.err
+    assert "done before" in said.err
+    assert scores_without_times(load_scores(out)) == scores_without_times(load_scores(finished))
+
+
+def test_a_run_that_is_there_is_only_resumed_as_it_was(finished: Path, space: Path):
+    with pytest.raises(RunError, match="already holds"):
+        run_compare(settings_of(space, finished))
+    with pytest.raises(RunError, match="proxies was"):
+        run_compare(settings_of(space, finished, ("random", "snip")), resume=True)
+    with pytest.raises(RunError, match="sample was 6, now 7"):
+        run_compare(settings_of(space, finished, sample=7), resume=True)
+
+
+FAILING = """
+from dataclasses import dataclass
+from nasproxy import CandidateScore, ProxyMethod
+
+@dataclass(frozen=True)
+class Broken(ProxyMethod):
+    name = "broken"
+    def make(self, dataset, **options):
+        raise OSError("the camera is off")
+
+@dataclass(frozen=True)
+class Width(CandidateScore):
+    name = "width"
+    looks_at_images = False
+    def score(self, model, images, labels):
+        return -float(model[2].out_features)
+"""
+
+
+@pytest.fixture
+def strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that registers a proxy which fails, and a score."""
+    info = tmp_path / "site" / "strangers-1.0.dist-info"
+    info.mkdir(parents=True)
+    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: strangers\nVersion: 1.0\n")
+    entries = "broken = strangers_proxies:Broken\nwidth = strangers_proxies:Width\n"
+    info.joinpath("entry_points.txt").write_text(f"[nasproxy.proxies]\n{entries}")
+    (tmp_path / "site" / "strangers_proxies.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+
+@pytest.mark.usefixtures("strangers")
+def test_a_proxy_that_fails_is_a_row_that_says_why_and_a_strangers_score_takes_part(space: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    result = run_compare(settings_of(space, out, ("broken", "width"), repeats=1))
+    broken, width = result.document["rows"]
+    assert broken["reason"] == "OSError: the camera is off"
+    assert {value for name, value in broken.items() if name not in ("proxy", "reason")} == {None}
+    assert result.failed == 1
+    assert list(result.scores.repeats("width")[:, 0]) == [-float(w) for w in result.scores.choice("width")]
+    # The smallest are put first: three activations of width 2.
+    assert width["winners"] is not None
+    assert set(load_scores(out).proxies) == {"broken", "width"}
+
+
+def test_what_is_wrong_is_said_before_anything_is_made(space: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    for changed, message in (
+        ({"proxies": ("random", "synflo")}, "Did you mean synflow"),
+        ({"proxies": ()}, "no proxy to compare"),
+        ({"proxies": ("snip", "snip")}, "more than once"),
+        ({"sample": 2}, "3 or more"),
+        ({"sample": 13}, "more than the 12"),
+        ({"limit": 2}, "--top-k 3"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run_compare(settings_of(space, out, **changed))
+    assert not out.exists()
+
+
+def test_the_quick_preset_takes_a_stratified_sample_and_says_so(tmp_path: Path):
+    # No image is looked at and nothing is trained on them, so that thirty ConvNets take seconds.
+    from nasproxy.compare.plan import plan_comparison
+    from nasproxy.progress import Silent
+
+    search = SearchSettings(executor="inline", out=tmp_path / "run")
+    plan = plan_comparison(CompareSettings(search, ("parameters",)), resume=False, progress=Silent())
+    assert len(plan.candidates) == len(plan.sample) == 30
+    assert any("30 of the 720 candidates of convnet720 take part: a stratified sample" in note for note in plan.notes)
+    norms = Counter(candidate.config["norm"] for candidate in plan.candidates)
+    assert set(norms.values()) == {6}
+    more = CompareSettings(SearchSettings(limit=50, executor="inline", out=tmp_path / "run"), ("parameters",), 20)
+    plan = plan_comparison(more, resume=False, progress=Silent())
+    assert (len(plan.candidates), len(plan.sample)) == (50, 20)
+    assert {c.id for c in plan.sample} < {c.id for c in plan.candidates}
+    assert all(isinstance(candidate, Candidate) for candidate in plan.sample)

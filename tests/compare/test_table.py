@@ -1,0 +1,143 @@
+"""The figures of each proxy, against scipy on the same scores; what cannot exist is null, with a reason."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic_scores import write_scores
+
+from nasproxy.analysis.correlation import spearman
+from nasproxy.compare.order import finalists, ordering
+from nasproxy.compare.table import compare_scores
+from nasproxy.compare.write import table_cells, write_comparison
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory):
+    return write_scores(tmp_path_factory.mktemp("scores"))
+
+
+@pytest.fixture(scope="module")
+def document(scores):
+    return {**compare_scores(scores), "run": "here"}
+
+
+def records(path):
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def row_of(document, name):
+    return next(row for row in document["rows"] if row["proxy"] == name)
+
+
+@pytest.mark.parametrize("name", ["good", "noisy"])
+def test_a_row_is_scipys_of_the_means_of_repeats(scores, document, name):
+    proxy, whole, test = (scores.repeats(part).mean(1) for part in (name, "whole", "test"))
+    row = row_of(document, name)
+    best = np.argsort(-proxy)[:6]
+    assert row["correlation"] == pytest.approx(stats.spearmanr(proxy[best], whole[best]).statistic)
+    assert row["kendall"] == pytest.approx(stats.kendalltau(proxy[best], whole[best]).statistic)
+    assert row["correlation_n"] == 6
+    assert row["overall_correlation"] == pytest.approx(stats.spearmanr(proxy[:20], whole[:20]).statistic)
+    assert row["overall_n"] == 20
+    assert row["overall_interval"] == list(
+        spearman(scores.repeats(name)[:20], scores.repeats("whole")[:20], resamples=5000).interval
+    )
+    assert row["performance"] == pytest.approx(test[best[0]])
+    assert row["regret"] == pytest.approx(np.nanmax(whole) - whole[best[0]])
+    hits = {*np.argsort(-proxy[:20])[:6]} & {*np.argsort(-whole[:20])[:6]}
+    assert row["precision"] == pytest.approx(len(hits) / 6)
+    assert row["winners"] == [scores.columns["id"][best[0]]]
+    assert (row["minutes"], row["making_minutes"], row["storage_images"]) == (1.5, 0.5, 100)
+    assert row["reason"] is None
+    five = np.argsort(-proxy)[:5]
+    assert row["tops"][0]["k"] == 5
+    assert row["tops"][0]["correlation"] == pytest.approx(stats.spearmanr(proxy[five], whole[five]).statistic)
+
+
+def test_each_value_of_each_choice_is_looked_at(scores, document):
+    proxy, whole = (scores.repeats(part).mean(1)[:20] for part in ("noisy", "whole"))
+    parts = row_of(document, "noisy")["within"]
+    assert [(part["choice"], part["value"], part["n"]) for part in parts] == [
+        ("norm", "none", 10), ("norm", "batch", 10), ("depth", 1, 7), ("depth", 2, 7), ("depth", 3, 6),
+    ]  # fmt: skip
+    assert parts[1]["correlation"] == pytest.approx(stats.spearmanr(proxy[1::2], whole[1::2]).statistic)
+    ranks = stats.rankdata(proxy) - stats.rankdata(whole)
+    assert parts[1]["bias"] == pytest.approx(ranks[1::2].mean() / 19)
+
+
+def test_a_flat_proxy_has_chance_and_no_correlation(document):
+    row = row_of(document, "flat")
+    assert (row["correlation"], row["overall_correlation"], row["overall_interval"], row["kendall"]) == (None,) * 4
+    assert row["precision"] == pytest.approx(6 / 20)
+    assert "equal" in row["reason"]
+    assert row["performance"] is not None
+
+
+def test_a_proxy_that_could_not_be_made_is_a_row_that_says_why(document):
+    row = row_of(document, "broken")
+    assert row["reason"] == "DatasetError: no images"
+    assert all(value is None for name, value in row.items() if name not in ("proxy", "reason"))
+    assert not any("broken" in (d["first"], d["second"]) for d in document["differences"])
+
+
+def test_the_difference_that_is_no_noise_is_spelt_out(document):
+    (found,) = [d for d in document["differences"] if {d["first"], d["second"]} == {"good", "noisy"}]
+    assert found["told_apart"]
+    assert "good above noisy by" in document["text"][-1]
+    assert "flat" not in document["text"][-1]
+    assert "0.45 on 6 candidates, 0.23 on 20" in document["text"][-2]
+    assert "candidates and repeats" in document["text"][-2]
+
+
+def test_the_document_is_json_and_the_same_every_time(scores, document):
+    text = json.dumps(document, allow_nan=False)
+    assert {**compare_scores(scores), "run": "here"} == json.loads(text)
+
+
+def test_files_hold_the_same_figures(document, tmp_path):
+    write_comparison(tmp_path, document)
+    assert json.loads((tmp_path / "comparison.json").read_text()) == document
+    rows = records(tmp_path / "comparison.csv")
+    assert [row["proxy"] for row in rows] == ["good", "noisy", "flat", "broken"]
+    assert float(rows[0]["overall_interval_low"]) == row_of(document, "good")["overall_interval"][0]
+    assert rows[3]["overall_interval_low"] == rows[3]["correlation"] == ""
+    head, cells = table_cells(document)
+    markdown = (tmp_path / "comparison.md").read_text().splitlines()
+    assert markdown[2].strip("| ").split(" | ") == cells[0]
+    latex = (tmp_path / "comparison.tex").read_text()
+    assert latex.count(" & ") == (len(head) - 1) * 5
+    assert "%" not in latex.replace(r"\%", "").partition("\n")[2]
+    assert "\N{GREEK SMALL LETTER RHO}" not in latex
+    within = records(tmp_path / "within.csv")
+    assert len(within) == 3 * 5
+
+
+def test_cells_of_what_is_missing_are_dashes(document):
+    _, cells = table_cells(document)
+    assert cells[3] == ["broken", *["\N{EN DASH}"] * 8]
+    assert cells[0][7] == "1.5 (+0.5)"
+
+
+def test_one_repeat_and_nothing_else_to_say(tmp_path):
+    found = compare_scores(write_scores(tmp_path, repeats=1))
+    assert "over candidates;" in found["text"][-2]
+
+
+def test_order_is_by_the_mean_then_by_what_breaks_ties():
+    scores = [[0.5, 0.7], [0.7, 0.5], [0.9, 0.9], [0.1, np.nan], [0.6, 0.6]]
+    assert list(ordering(scores, [1.0, 0.5, 3.0, np.nan, 1.0])) == pytest.approx([0, 1, 2, np.nan, 0], nan_ok=True)
+    assert np.isnan(ordering([[np.nan]], [np.nan])).all()
+
+
+def test_of_the_tied_no_more_are_trained_than_make_two_k():
+    order = np.array([5.0, 4.0, *[1.0] * 30, np.nan])
+    chosen = finalists(order, 4, seed=0)
+    assert list(chosen[:2]) == [0, 1]
+    assert len(set(chosen)) == 8
+    assert list(chosen) == list(finalists(order, 4, seed=0))
+    assert list(chosen) != list(finalists(order, 4, seed=1))
+    assert sorted(finalists(np.array([3.0, 1.0, 1.0, 2.0]), 3, seed=0)) == [0, 1, 2, 3]
