@@ -2,7 +2,8 @@
 
     python benchmarks/tune_growth.py
 
-Runs Tune as the search does, with trainables that answer at once; workers are processes of this machine, however few
+Runs Tune with trainables that answer at once: one trial after another on workers that are used again, and, as the
+search does, one trial as long as the worker lives; workers are processes of this machine, however few
 cores it has. Reported are wall-clock milliseconds and those that the driver process computed: the latter say how many
 results a second one driver can take at most. Writes ``benchmarks/results/tune_growth.json``.
 """
@@ -29,8 +30,9 @@ from ray import tune  # isort: skip
 from ray.tune.search import Searcher  # isort: skip
 
 RESULTS = Path(__file__).parent / "results"
-SHAPES = ((4, 30, 1), (4, 100, 1), (4, 300, 1), (4, 1000, 1), (1, 4, 100), (4, 16, 25), (16, 16, 25))
-"""Workers, trials, and results of each trial."""
+SHAPES = ((4, 100, 1), (4, 300, 1), (4, 1000, 1), (1, 1, 1000), (4, 4, 250), (16, 16, 60), (24, 24, 40))
+"""Workers, trials, and results of each trial: first a trial for each candidate, then, as the search does, for each
+worker."""
 
 
 class Idle(tune.Trainable):

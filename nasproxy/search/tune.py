@@ -47,10 +47,10 @@ from nasproxy.search.devices import capacity  # noqa: E402
 from nasproxy.search.local_ray import dead_process, keeping_signals, loopback_only, ray_folder  # noqa: E402
 from nasproxy.search.task import Outcome, Task  # noqa: E402
 
-_PORTION = 1.0  # seconds of work between two reports
+_PORTION = 1.0  # seconds of work between two reports,
+_REPORTS = 50.0  # but no more than so many reports in a second of all workers together
 _MOST = 100  # trainings in a report: a larger one would stay on its node, and be lost with it after it has arrived
-_PAUSE = 0.2  # seconds after which a worker that has nothing to do asks again,
-_ASKING = 50.0  # but no more than so many ask in a second
+_PAUSE = 0.2  # seconds after which a worker that has nothing to do asks again
 _STARTS = 5  # workers in a row that die before they ask for anything
 _PATIENCE = 60.0  # seconds without a node that could hold a worker
 _DIED = "The worker process died, probably for lack of memory."
@@ -64,6 +64,7 @@ class _Worker(tune.Trainable):
         self._bench = Bench(payload)
         self._left: list[Task] = []
         self._pause: float = config["pause"]
+        self._portion: float = config["portion"]
         self._asked = False
 
     def give(self, bundle: list[Task]) -> None:
@@ -78,7 +79,7 @@ class _Worker(tune.Trainable):
             time.sleep(self._pause)
         self._asked = True
         # Tune takes milliseconds for a result, longer than a small network trains: they go in portions.
-        while self._left and len(outcomes) < _MOST and time.monotonic() - began < _PORTION:
+        while self._left and len(outcomes) < _MOST and time.monotonic() - began < self._portion:
             outcomes.append(self._bench.perform(self._left.pop(0)))
             if outcomes[-1].unfinished:
                 break
@@ -111,7 +112,9 @@ class _Lanes(_NotSaved, Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         if self._campaign.has_work:
-            return {"pause": max(_PAUSE, self._workers / _ASKING)}
+            # Tune's one driver takes some hundred reports a second; more workers report less often.
+            share = self._workers / _REPORTS
+            return {"pause": max(_PAUSE, share), "portion": max(_PORTION, share)}
         # None tells Tune to ask again: others are still training what the next stage depends on.
         return Searcher.FINISHED if self._campaign.finished else None
 
