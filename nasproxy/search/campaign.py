@@ -13,7 +13,8 @@ from nasproxy.analysis.pareto import front_numbers
 from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.costs import Cost, Queue, longest_first, next_bundle, predicted_cost
+from nasproxy.search.cost_model import CostModel
+from nasproxy.search.costs import Cost, Queue, longest_first, next_bundle
 from nasproxy.search.halving import Rung
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.settings import SearchSettings
@@ -54,6 +55,7 @@ class Campaign:
         costs: of each candidate, by id.
         study: where results go.
         train_images: number of images in the whole training part.
+        proxy_images: number of images in the proxy.
         proposals: the sampler that chooses among the candidates; None ranks all of them.
         keep_weights: called with each training on the whole data before it is recorded.
         has_weights: whether that was done for a task, by this run or one before.
@@ -68,6 +70,7 @@ class Campaign:
         study: Study,
         *,
         train_images: int,
+        proxy_images: int = 100,
         proposals: Proposals | None = None,
         keep_weights: Callable[[Outcome], None],
         has_weights: Callable[[Task], bool],
@@ -76,6 +79,8 @@ class Campaign:
         self._settings = settings
         self._costs = costs
         self._study = study
+        self._model = CostModel(costs, proxy_images=proxy_images, train_images=train_images)
+        self._predicted = self._model.predict()
         self._whole_recipe = settings.finalist_recipe(train_images)
         self._keep_weights = keep_weights
         self._has_weights = has_weights
@@ -102,7 +107,7 @@ class Campaign:
         """The next portion of trainings for one of ``workers``; empty while others must finish, and at the end."""
         bundle: list[Task] = []
         if self._queue:
-            bundle = next_bundle(self._queue, self._costs, workers)
+            bundle = next_bundle(self._queue, self._predicted, workers)
         elif self._by_itself:
             bundle = [self._by_itself.pop(0)]
         elif self._alone and not self._outstanding:
@@ -126,8 +131,9 @@ class Campaign:
                 self._keep_weights(outcome)
             self._study.record(outcome)
             del self._outstanding[task.key]
+            self._learn(task)
             sampled = self._shown is not None and self._shown.total is not None
-            self._progress.advance(self._headline(outcome), 1.0 if sampled else predicted_cost(task, self._costs))
+            self._progress.advance(self._headline(outcome), 1.0 if sampled else self._predicted(task))
             if not self._queue and not self._by_itself and not self._alone and not self._outstanding:
                 self._advance()
 
@@ -158,9 +164,15 @@ class Campaign:
     def _advance(self) -> None:
         """Opens the next stage that has something left to do."""
         for stage in self._stages:
-            pending = [task for task in stage.tasks if not self._is_done(task)]
+            done = {task.key for task in stage.tasks if self._is_done(task)}
+            for task in stage.tasks:
+                if task.key in done:
+                    self._learn(task)
+            pending = [task for task in stage.tasks if task.key not in done]
             if pending:
-                self._queue = longest_first(pending, self._costs)
+                # Only here: within a stage, order, portions and the time left are of one measure.
+                self._predicted = self._model.predict()
+                self._queue = longest_first(pending, self._predicted)
                 self._show(stage, pending)
                 return
         self.finished = True
@@ -176,13 +188,18 @@ class Campaign:
             # What is still to be proposed costs nobody knows how much.
             self._progress.stage(stage.name, stage.total, done=done)
             return
-        work = sum(predicted_cost(task, self._costs) for task in pending)
-        self._progress.stage(stage.name, len(stage.tasks), done=done, work=work)
+        self._progress.stage(stage.name, len(stage.tasks), done=done, work=self._queue.work)
 
     def _is_done(self, task: Task) -> bool:
         """Whether the result is there, and of a finalist the weights too: the winner is handed over with them."""
         found = self._study.measurements.get(task.key)
         return found is not None and (task.data == PROXY or found.failure is not None or self._has_weights(task))
+
+    def _learn(self, task: Task) -> None:
+        """Takes in how long a training took; one that failed or left the finite numbers may have ended early."""
+        found = self._study.measurements[task.key]
+        if found.failure is None and not found.scores[-1].diverged:
+            self._model.learn(task, found.seconds)
 
     def _run(self, proposals: Proposals | None) -> Iterator[Stage]:
         began = time.perf_counter()

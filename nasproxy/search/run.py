@@ -83,7 +83,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         proxy, condense_seconds = _proxy(plan, directory, progress)
         storage = open_storage(directory, plan.settings.storage)
         study = Study(storage, study_name(plan.settings, directory), plan.space.choices)
-        campaign = _campaign(plan, candidates, directory, study, costs, progress)
+        campaign = _campaign(plan, candidates, directory, study, costs, len(proxy), progress)
         try:
             _execute(plan, campaign, proxy)
         finally:
@@ -128,7 +128,13 @@ def _proxy(plan: Plan, directory: Path, progress: Progress) -> tuple[ProxySet, f
 
 
 def _campaign(
-    plan: Plan, candidates: Sequence[Candidate], directory: Path, study: Study, costs: Costs, progress: Progress
+    plan: Plan,
+    candidates: Sequence[Candidate],
+    directory: Path,
+    study: Study,
+    costs: Costs,
+    proxy_images: int,
+    progress: Progress,
 ) -> Campaign:
     def keep_weights(outcome: Outcome) -> None:
         make_folder(directory / "finalists")
@@ -143,6 +149,7 @@ def _campaign(
         costs,
         study,
         train_images=len(plan.dataset.train),
+        proxy_images=proxy_images,
         proposals=None
         if settings.sampler == "grid"
         else Proposals(settings.sampler, candidates, plan.space.choices, settings.objectives, settings.seed),

@@ -491,6 +491,24 @@ def test_progress_adds_up():
     assert events.work == pytest.approx([work for *_, work in events.stages])
 
 
+def test_what_was_measured_in_a_rung_predicts_the_next_also_after_a_resume():
+    class Steady(Trainer):
+        def perform(self, task: Task) -> Outcome:
+            return replace(super().perform(task), seconds=float(task.epochs * (1 + task.candidate.config["n"] % 7)))
+
+    def seconds(rung: int) -> float:
+        return sum(found.seconds for (_, _, epochs, _), found in study.measurements.items() if epochs == rung)
+
+    events, storage = Events(), InMemoryStorage()
+    run_shuffled(campaign_of(storage)[0], Steady(), random.Random(0), 2, most=33)
+    campaign, study = campaign_of(storage, progress=events)
+    run_plainly(campaign, Steady())
+    first, *after = events.stages[:-1]
+    assert first[3] > 1e6
+    for rung, (*_, work) in zip(RUNGS[1:], after, strict=True):
+        assert work == pytest.approx(seconds(rung.epochs), rel=1)
+
+
 SAMPLED = replace(SETTINGS, scheduler="none", sampler="tpe", trials=25, evaluate_at=())
 
 
