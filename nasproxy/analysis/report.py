@@ -67,6 +67,7 @@ def _page(results: RunResults) -> dict[str, Any]:
         "space": str(run["space"].get("name")),
         "proxy": str(run["settings"].get("proxy")),
         "states": state_counts(table),
+        "cut_short": _cut_short(summary),
         "candidates": all_candidates(table),
         "winner": _winner(winner, run["dataset"]) if winner else None,
         "finalists": finalists(table, winner.get("id")),
@@ -100,6 +101,16 @@ def _agreement(results: RunResults) -> RankAgreement:
         n=said.get("n", 0),
         reason=said.get("reason"),
         level=said.get("level", 0.95),
+    )
+
+
+def _cut_short(summary: Mapping[str, Any]) -> str | None:
+    """What a time budget kept from being ranked."""
+    if not summary.get("budget_spent"):
+        return None
+    return (
+        f"{summary.get('not_reached') or 0:,} of {summary.get('candidates') or 0:,} candidates were not reached, and "
+        "those that were may have been measured for different numbers of epochs."
     )
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -45,7 +46,10 @@ _CANDIDATE: Shape = {
     **dict.fromkeys(("proxy_accuracy", "whole_accuracy", "test_accuracy", "parameters", "multiply_adds"), NUMBER),
 }
 _SUMMARY: Shape = {
+    "candidates": NUMBER,
     "evaluated": NUMBER,
+    "not_reached": NUMBER,
+    "budget_spent": (bool, NoneType),
     "top": [_CANDIDATE],
     "agreement": {"rho": NUMBER, "interval": Maybe([(int, float)]), "kendall": NUMBER, "n": (int,), "reason": TEXT},
     "rungs": Maybe([{"epochs": NUMBER, "candidates": NUMBER, "seconds": NUMBER}]),

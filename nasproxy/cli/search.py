@@ -93,6 +93,15 @@ def search(
             rich_help_panel=RANK,
         ),
     ] = None,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Minutes for condensing and ranking, anew with each --resume; the finalists' predicted time, up to"
+            " half, is kept back from them.",
+            show_default="no limit",
+            rich_help_panel=RANK,
+        ),
+    ] = None,
     top_k: Annotated[int, typer.Option(help="Finalists.", rich_help_panel=WHOLE)] = _D.top_k,
     finalist_epochs: Annotated[
         int | None, typer.Option(help="Epochs on the whole data.", show_default="8; paper 100", rich_help_panel=WHOLE)
@@ -278,4 +287,8 @@ def _agreement(agreement: dict[str, Any]) -> str:
 def _effort(summary: dict[str, Any]) -> str:
     rungs = " → ".join(f"{rung['candidates']} × {rung['epochs']} epochs" for rung in summary["rungs"])
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in summary["seconds"].items())
-    return f"{summary['evaluated']} of {summary['candidates']} ranked ({rungs}); {times}"
+    ended = f"; the time budget ended the ranking, {summary['not_reached']} not reached (--resume goes on)"
+    return (
+        f"{summary['evaluated']} of {summary['candidates']} ranked ({rungs}){ended if summary['budget_spent'] else ''};"
+        f" {times}"
+    )

@@ -104,18 +104,21 @@ def longest_first(tasks: Sequence[Task], predicted: Callable[[Task], float]) -> 
     return Queue(sorted(tasks, key=lambda task: (-times[task.key], task.key)), sum(times.values()))
 
 
-def next_bundle(queue: Queue, predicted: Callable[[Task], float], workers: int) -> list[Task]:
+def next_bundle(
+    queue: Queue, predicted: Callable[[Task], float], workers: int, fits: Callable[[Task], bool] | None = None
+) -> list[Task]:
     """Takes the next portion off the front of ``queue``: half of what is left, divided by the number of workers.
 
     Guided self-scheduling (Polychronopoulos & Kuck 1987): portions shrink towards the end, so that the workers finish
-    together, and are large before, so that handing them out costs nothing.
+    together, and are large before, so that handing them out costs nothing. A portion also ends where a task no longer
+    ``fits``, but for the first.
     """
     share = queue.work / (2 * workers)
     bundle: list[Task] = []
     taken = 0.0
     while queue:
-        time = predicted(queue[0])
-        if bundle and taken + time > share:
+        time, room = predicted(queue[0]), fits is None or fits(queue[0])
+        if bundle and (taken + time > share or not room):
             break
         taken += time
         bundle.append(queue.popleft())

@@ -27,18 +27,23 @@ def results_table(
     study: Study,
     ranking: Sequence[Candidate],
     objectives: Sequence[str] = ("accuracy",),
+    finalists: Sequence[Candidate] | None = None,
 ) -> pd.DataFrame:
     """One row a candidate: the ranked ones best first, then what has no rank yet, then failures.
 
+    A candidate that a time budget kept from going on is ``waiting``, with a rank if it was measured.
+
     Columns: rank, id, state, ``params_<choice>`` for each choice, proxy_epochs, proxy_accuracy, proxy_cross_entropy
     (nats), diverged, parameters, multiply_adds, seconds (on the proxy, all rungs), whole_accuracy, whole_cross_entropy,
-    test_accuracy, whole_seconds, pareto, reason. Accuracies are fractions; whole_* are of the finalists. ``pareto``
+    test_accuracy, whole_seconds, pareto, reason. Accuracies are fractions; whole_* are of the ``finalists``, by default
+    of all that were ever trained on the whole data (before a resume others may have been finalists). ``pareto``
     marks the candidates trained in full that no other such candidate beats in all ``objectives``; where accuracy is the
     only one, in accuracy and multiply-adds.
     """
     by_candidate: dict[str, list[tuple[str, int, Measurement]]] = {candidate.id: [] for candidate in candidates}
+    final = None if finalists is None else {candidate.id for candidate in finalists}
     for (candidate_id, data, epochs, _), measurement in study.measurements.items():
-        if candidate_id in by_candidate:
+        if candidate_id in by_candidate and (data == PROXY or final is None or candidate_id in final):
             by_candidate[candidate_id].append((data, epochs, measurement))
     ranks = {candidate.id: number for number, candidate in enumerate(ranking, 1)}
     rows = [_row(candidate, ranks, costs[candidate.id], study, by_candidate[candidate.id]) for candidate in candidates]
@@ -73,11 +78,14 @@ def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str
         key=lambda entry: (entry["whole_accuracy"], -_or_infinite(rows[entry["id"]]), -entry["rank"]),
         default=None,
     )
+    evaluated, failed = int(table["rank"].notna().sum()), int((table["state"] == "failed").sum())
     return {
-        "candidates": len(campaign.candidates),
-        "evaluated": int(table["state"].isin(["complete", "pruned"]).sum()),
+        "candidates": campaign.planned,
+        "evaluated": evaluated,
         "diverged": int(table["diverged"].sum()),
-        "failed": int((table["state"] == "failed").sum()) + len(top) - len(trained),
+        "failed": failed + len(top) - len(trained),
+        "not_reached": campaign.planned - evaluated - failed,
+        "budget_spent": campaign.cut_short,
         "rungs": rungs,
         "top": top,
         "winner": best,

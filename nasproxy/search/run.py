@@ -23,6 +23,7 @@ from nasproxy.proxies.make import make_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.bench import Payload
+from nasproxy.search.budget import Budget
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.constraints import measure_candidates
@@ -83,12 +84,14 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         proxy, condense_seconds = _proxy(plan, directory, progress)
         storage = open_storage(directory, plan.settings.storage)
         study = Study(storage, study_name(plan.settings, directory), plan.space.choices)
-        campaign = _campaign(plan, candidates, directory, study, costs, len(proxy), progress)
+        campaign = _campaign(plan, candidates, directory, study, costs, len(proxy), progress, began)
         try:
             _execute(plan, campaign, proxy)
         finally:
             # Also when interrupted: what is there can be looked at.
-            table = results_table(campaign.candidates, costs, study, campaign.ranking, plan.settings.objectives)
+            table = results_table(
+                campaign.candidates, costs, study, campaign.ranking, plan.settings.objectives, campaign.finalists
+            )
             with contextlib.suppress(NasproxyError):
                 write_atomically(directory / "results.csv", table.to_csv(index=False).encode())
         seconds = {"condense": condense_seconds, **campaign.stage_seconds}
@@ -135,6 +138,7 @@ def _campaign(
     costs: Costs,
     proxy_images: int,
     progress: Progress,
+    began: float,
 ) -> Campaign:
     def keep_weights(outcome: Outcome) -> None:
         make_folder(directory / "finalists")
@@ -156,6 +160,7 @@ def _campaign(
         keep_weights=keep_weights,
         has_weights=lambda task: _weights_file(directory, task.candidate.id, task.repeat).exists(),
         progress=progress,
+        budget=Budget(settings.time_budget, began),
     )
 
 
