@@ -16,7 +16,7 @@ _GUESS = np.array([2e6, 1.0, 2e6, 1.0])
 weights and activations, and Python), and of the network's own multiply-adds, an evaluation as much as an epoch."""
 
 _FEWEST = 8  # measurements: the first of each worker takes longer than those that follow
-_TRUST = 1e-8  # in the guess, where measurements leave it open
+_TRUST = 1e-12  # in the guess, where measurements leave it open
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ class CostModel:
         if self.learnt < _FEWEST:
             return Prediction(self._sizes, tuple(_GUESS.tolist()), in_seconds=False)
         guess = _GUESS * (_GUESS @ self._moment) / (_GUESS @ self._gram @ _GUESS)
-        scale = np.sqrt(np.where(self._gram.diagonal() > 0, self._gram.diagonal(), 1.0))
-        # The normal equations, in variables of one magnitude.
-        root = np.linalg.cholesky(self._gram / np.outer(scale, scale) + _TRUST * np.eye(4))
-        target = np.linalg.solve(root, self._moment / scale + _TRUST * guess * scale)
+        # The normal equations, in multiples of the guess.
+        gram = self._gram * np.outer(guess, guess) / self.learnt + _TRUST * np.eye(4)
+        root = np.linalg.cholesky(gram)
+        target = np.linalg.solve(root, self._moment * guess / self.learnt + _TRUST)
         found, _ = nnls(root.T, target)
-        return Prediction(self._sizes, tuple((found / scale).tolist()), in_seconds=True)
+        return Prediction(self._sizes, tuple((found * guess).tolist()), in_seconds=True)
