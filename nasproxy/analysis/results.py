@@ -31,6 +31,7 @@ _NUMBERS = (
     "test_accuracy",
     "whole_seconds",
 )
+_OPTIONAL = ("latency_ms",)
 _COLUMNS = ("id", "state", "diverged", "reason", *_INTEGERS, *_NUMBERS)
 _RUN: Shape = {
     "settings": {"proxy": TEXT},
@@ -163,7 +164,7 @@ def _read_table(path: Path, choices: Mapping[str, Sequence[Any]]) -> pd.DataFram
     try:
         for name in _INTEGERS:
             table[name] = _numbers(table[name]).astype("Int64")
-        for name in _NUMBERS:
+        for name in (*_NUMBERS, *(name for name in _OPTIONAL if name in header)):
             table[name] = _numbers(table[name])
     except (ValueError, TypeError, OverflowError) as error:
         _refuse(path, f"the column {name} holds something that is not a number ({error})", error)

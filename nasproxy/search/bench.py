@@ -15,6 +15,7 @@ from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import SpaceSource, user_location
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.training.latency import milliseconds_of
 from nasproxy.training.memory import lacks_memory, release_memory
 from nasproxy.training.process import prepare_process
 from nasproxy.training.train import Images, evaluate, train
@@ -93,7 +94,9 @@ class Bench:
             evaluate_at=task.evaluate_at,
         )
         if task.data == PROXY:
-            return Outcome(task, tuple(scores), time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            latency = milliseconds_of(model, self._images("validation").images[:1]) if task.timed else None
+            return Outcome(task, tuple(scores), seconds, latency_ms=latency)
         test = evaluate(model, self._images("test"), epoch=task.epochs, precision=precision)
         weights: dict[str, Tensor] = {name: value.detach().cpu() for name, value in model.state_dict().items()}
         return Outcome(task, tuple(scores), time.perf_counter() - began, test.accuracy, weights=weights)

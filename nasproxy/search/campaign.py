@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from nasproxy.search.costs import Cost, Queue, longest_first, next_bundle
 from nasproxy.search.halving import Rung
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.settings import SearchSettings
+from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Key, Study, mean_score
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
 from nasproxy.training.recipe import TrainingRecipe
@@ -61,6 +62,7 @@ class Campaign:
         keep_weights: called with each training on the whole data before it is recorded.
         has_weights: whether that was done for a task, by this run or one before.
         progress: what the user sees.
+        stopwatch: keeps the time of ranking and finalists.
         budget: when it is spent, nothing more is handed out until the finalists, chosen from what is ranked by then.
     """
 
@@ -77,6 +79,7 @@ class Campaign:
         keep_weights: Callable[[Outcome], None],
         has_weights: Callable[[Task], bool],
         progress: Progress,
+        stopwatch: Stopwatch | None = None,
         budget: Budget | None = None,
     ) -> None:
         self._settings = settings
@@ -88,6 +91,7 @@ class Campaign:
         self._keep_weights = keep_weights
         self._has_weights = has_weights
         self._progress = progress
+        self._stopwatch = stopwatch or Stopwatch()
         self._budget = budget or Budget()
         self._workers = 1
         self._queue = Queue()
@@ -104,13 +108,17 @@ class Campaign:
         self.rungs: list[Rung] = []
         self.ranking: list[Candidate] = []
         self.finalists: list[Candidate] = []
-        self.stage_seconds: dict[str, float] = {}
         self.finished = False
         self.cut_short = False
         """Whether the budget ended the ranking."""
         self._stages = self._run(proposals)
         self._shown: Stage | None = None
         self._advance()
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Wall time of each stage, earlier invocations included."""
+        return self._stopwatch.seconds
 
     def next_bundle(self, workers: int) -> list[Task]:
         """The next portion of trainings for one of ``workers``; empty while others must finish, and at the end."""
@@ -143,6 +151,7 @@ class Campaign:
             if task.data == WHOLE and outcome.failure is None:
                 self._keep_weights(outcome)
             self._study.record(outcome)
+            self._stopwatch.tick()
             del self._outstanding[task.key]
             self._learn(task)
             if self._model.learnt.bit_count() == 1:  # ever more rarely
@@ -264,16 +273,15 @@ class Campaign:
             self._model.learn(task, found.seconds)
 
     def _run(self, proposals: Proposals | None) -> Iterator[Stage]:
-        began = time.perf_counter()
+        self._stopwatch.begin("search")
         complete, eliminated = yield from self._halve() if proposals is None else self._sample(proposals)
-        self.stage_seconds["search"] = time.perf_counter() - began
         self.ranking = complete + eliminated
         self.finalists = complete[: self._settings.top_k]
-        began = time.perf_counter()
+        self._stopwatch.begin("finalists")
         yield Stage(
             "Finalists, whole data", self._tasks(self.finalists, WHOLE, self._whole_recipe, self._whole_recipe.epochs)
         )
-        self.stage_seconds["finalists"] = time.perf_counter() - began
+        self._stopwatch.begin()
 
     def _halve(self) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
         """Rungs of candidates, fewer and longer each; returns those trained in full, and the others, best first."""
@@ -352,8 +360,13 @@ class Campaign:
     def _values(self, candidate: Candidate, score: Score) -> list[float]:
         """The objectives, in the order in which the settings name them."""
         cost = self._costs[candidate.id]
-        sizes = {"parameters": cost.parameters, "multiply-adds": cost.multiply_adds}
-        return [score.accuracy if name == "accuracy" else float(sizes[name]) for name in self._settings.objectives]
+        sizes: dict[str, float | None] = {
+            "parameters": cost.parameters,
+            "multiply-adds": cost.multiply_adds,
+            "latency": self._study.latency_ms(candidate.id, self.rungs[0].epochs),
+        }
+        values = [score.accuracy if name == "accuracy" else sizes[name] for name in self._settings.objectives]
+        return [math.inf if value is None else float(value) for value in values]
 
     def _tasks(
         self,
@@ -365,7 +378,15 @@ class Campaign:
     ) -> tuple[Task, ...]:
         return tuple(
             Task(
-                candidate, data, recipe, epochs, repeat, candidate.seed(self._settings.seed, repeat, data), evaluate_at
+                candidate,
+                data,
+                recipe,
+                epochs,
+                repeat,
+                candidate.seed(self._settings.seed, repeat, data),
+                evaluate_at,
+                timed="latency" in self._settings.objectives
+                and (data, epochs, repeat) == (PROXY, self.rungs[0].epochs, 0),
             )
             for candidate in candidates
             for repeat in range(self._settings.repeats or 1)

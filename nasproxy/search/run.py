@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from nasproxy.search.proposals import Proposals
 from nasproxy.search.results import results_table, summarise
 from nasproxy.search.run_directory import open_run, write_json
 from nasproxy.search.settings import SearchSettings
+from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Study, open_storage
 from nasproxy.search.task import Outcome
 from nasproxy.search.winner import write_winner
@@ -81,10 +83,14 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     candidates, costs = measure_candidates(plan, progress)
     directory = plan.directory
     with open_run(directory, run_facts(plan), resume=resume):
-        proxy, condense_seconds = _proxy(plan, directory, progress)
+        budget = Budget(plan.settings.time_budget, began)
+        stopwatch = Stopwatch(directory / "seconds.json", began)
+        before = (directory / "proxy.safetensors").exists() and _read_summary(directory)
+        proxy = _proxy(plan, directory, progress, stopwatch)
         storage = open_storage(directory, plan.settings.storage)
         study = Study(storage, study_name(plan.settings, directory), plan.space.choices)
-        campaign = _campaign(plan, candidates, directory, study, costs, len(proxy), progress, began)
+        campaign = _campaign(plan, candidates, directory, study, costs, len(proxy), progress, stopwatch, budget)
+        done = campaign.finished
         try:
             _execute(plan, campaign, proxy)
         finally:
@@ -94,28 +100,54 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
             )
             with contextlib.suppress(NasproxyError):
                 write_atomically(directory / "results.csv", table.to_csv(index=False).encode())
-        seconds = {"condense": condense_seconds, **campaign.stage_seconds}
-        summary = _summary(plan, campaign, table, study, directory, seconds)
+            if not done:
+                stopwatch.keep()
+        summary = _summary(plan, campaign, table, study, directory)
+        if done and before and _holds(directory, before, summary):
+            return SearchResult(before, table, directory)
         summary["winner_directory"] = _hand_over(plan, summary, directory, progress)
-        summary["seconds"]["total"] = time.perf_counter() - began
+        summary["seconds"] = stopwatch.seconds
+        stopwatch.keep()
         write_json(directory / "summary.json", summary)
         write_report(directory)
     return SearchResult(summary, table, directory)
 
 
-def _proxy(plan: Plan, directory: Path, progress: Progress) -> tuple[ProxySet, float]:
-    """The proxy, from the run directory if it is resumed, and the seconds that getting it took."""
-    began = time.perf_counter()
+def _read_summary(directory: Path) -> dict[str, Any]:
+    """What an earlier invocation came to in the end; empty where none did."""
+    try:
+        return dict(json.loads((directory / "summary.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _holds(directory: Path, before: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+    """Whether a directory holds all that a run leaves, and an earlier summary says what the new one would."""
+    names = ["report.html", *(["winner/config.json"] if summary["winner"] else [])]
+    new = json.loads(json.dumps(summary))
+    return all((directory / name).exists() for name in names) and all(
+        before.get(name) == value for name, value in new.items() if name != "seconds"
+    )
+
+
+def _proxy(plan: Plan, directory: Path, progress: Progress, stopwatch: Stopwatch) -> ProxySet:
+    """The proxy, from the run directory if it is resumed."""
     kept = directory / "proxy.safetensors"
     settings = plan.settings
     if kept.exists():
         proxy = load_proxy(kept)
         proxy.check_matches(plan.dataset)
-        return proxy, 0.0
+        return proxy
+    stopwatch.begin("condense")
     if plan.method is None:
         assert plan.given_proxy is not None
         proxy = plan.given_proxy
     else:
+
+        def said(_: int, loss: float) -> None:
+            progress.advance(f"matching loss {loss:.2f}")
+            stopwatch.tick()
+
         if plan.method.steps:
             progress.stage("Condensing", plan.method.steps)
         proxy = make_proxy(
@@ -124,10 +156,11 @@ def _proxy(plan: Plan, directory: Path, progress: Progress) -> tuple[ProxySet, f
             seed=settings.seed,
             device=plan.device,
             precision=settings.precision,
-            on_iteration=lambda _, loss: progress.advance(f"matching loss {loss:.2f}"),
+            on_iteration=said,
         )
     save_proxy(proxy, kept)
-    return proxy, time.perf_counter() - began
+    stopwatch.begin()
+    return proxy
 
 
 def _campaign(
@@ -138,7 +171,8 @@ def _campaign(
     costs: Costs,
     proxy_images: int,
     progress: Progress,
-    began: float,
+    stopwatch: Stopwatch,
+    budget: Budget,
 ) -> Campaign:
     def keep_weights(outcome: Outcome) -> None:
         make_folder(directory / "finalists")
@@ -160,7 +194,8 @@ def _campaign(
         keep_weights=keep_weights,
         has_weights=lambda task: _weights_file(directory, task.candidate.id, task.repeat).exists(),
         progress=progress,
-        budget=Budget(settings.time_budget, began),
+        stopwatch=stopwatch,
+        budget=budget,
     )
 
 
@@ -188,7 +223,6 @@ def _summary(
     table: pd.DataFrame,
     study: Study,
     directory: Path,
-    seconds: dict[str, float],
 ) -> dict[str, Any]:
     return {
         "schema": 1,
@@ -196,7 +230,7 @@ def _summary(
         "dataset": plan.dataset.name,
         "proxy": plan.settings.proxy,
         **summarise(campaign, table, study),
-        "seconds": seconds,
+        "seconds": campaign.stage_seconds,
         "run": str(directory),
     }
 

@@ -17,7 +17,14 @@ from nasproxy.training.recipe import PRECISIONS, TrainingRecipe
 PRESETS = ("quick", "paper")
 SCHEDULERS = ("halving", "none")
 SAMPLERS = ("grid", "random", "tpe", "nsga2")
-OBJECTIVES = ("accuracy", "parameters", "multiply-adds")
+OBJECTIVES = {
+    "accuracy": "proxy_accuracy",
+    "parameters": "parameters",
+    "multiply-adds": "multiply_adds",
+    "latency": "latency_ms",
+}
+"""What candidates can be ranked by, and the column of ``results.csv`` that holds it."""
+
 EXECUTORS = ("tune", "inline")
 
 
@@ -44,8 +51,9 @@ class SearchSettings:
         sampler: ``grid`` (all candidates), or ``random``, ``tpe`` or ``nsga2``, by which Optuna proposes ``trials`` of
             them.
         trials: candidates that a sampler proposes.
-        objectives: what candidates are ranked by: ``accuracy`` alone, or with ``parameters`` or ``multiply-adds``
-            beside it, by Pareto fronts and by accuracy within a front.
+        objectives: what candidates are ranked by: ``accuracy`` alone, or with ``parameters``, ``multiply-adds`` or
+            ``latency`` beside it, by Pareto fronts and by accuracy within a front. Latency is measured: the fronts may
+            differ from run to run, accuracies do not.
         scheduler: ``halving`` (successive halving over epochs) or ``none`` (every candidate trains in full).
         time_budget: minutes that condensing and ranking may take, counted anew when a run is resumed, the finalists'
             predicted time (up to half) kept back from them; None is no limit.

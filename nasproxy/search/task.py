@@ -27,6 +27,7 @@ class Task:
         repeat: number of the repetition, from 0.
         seed: of this training: initial weights, order, augmentation.
         evaluate_at: epochs to score after, besides the last.
+        timed: whether to measure the trained network's latency.
     """
 
     candidate: Candidate
@@ -36,6 +37,7 @@ class Task:
     repeat: int
     seed: int
     evaluate_at: tuple[int, ...] = ()
+    timed: bool = False
 
     @property
     def key(self) -> tuple[str, str, int, int]:
@@ -50,11 +52,12 @@ class Outcome:
     Args:
         task: what was asked.
         scores: on the validation part, in the order of epochs; empty if the training failed.
-        seconds: wall time.
+        seconds: wall time, without that of measuring the latency.
         test_accuracy: on the test part, where the whole data were trained on.
         failure: why there is no score; None if there is one.
         out_of_memory: whether the failure was for lack of memory, so that it may succeed where nothing else runs.
         weights: the trained parameters and buffers, where the whole data were trained on.
+        latency_ms: milliseconds of a forward pass of one image, where that was asked.
     """
 
     task: Task
@@ -64,3 +67,4 @@ class Outcome:
     failure: str | None = None
     out_of_memory: bool = False
     weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    latency_ms: float | None = None
