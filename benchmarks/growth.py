@@ -43,6 +43,7 @@ from nasproxy.analysis.report import write_report
 from nasproxy.progress import Silent
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
+from nasproxy.search.cost_model import CostModel
 from nasproxy.search.costs import Cost, longest_first, measure_cost, next_bundle
 from nasproxy.search.results import results_table, summarise
 from nasproxy.search.run_directory import write_json
@@ -267,12 +268,13 @@ def deal(candidates: Sequence[Candidate], costs: Mapping[str, Cost], phases: Pha
     """Orders a rung and deals it out to clusters of several sizes; returns the bytes of a pickled training."""
     recipe = made_settings("none").proxy_recipe()
     tasks = [Task(candidate, PROXY, recipe, recipe.epochs, 0, candidate.seed(0, 0, PROXY)) for candidate in candidates]
+    predicted = CostModel(costs, proxy_images=100, train_images=1000).predict()
     with phases.phase("order"):
-        ordered = longest_first(tasks, costs)
+        ordered = longest_first(tasks, predicted)
     for workers in CLUSTERS:
         with phases.phase(f"deal out to {workers}"):
-            queue = longest_first(tasks, costs)
-            while next_bundle(queue, costs, workers):
+            queue = longest_first(tasks, predicted)
+            while next_bundle(queue, predicted, workers):
                 pass
     return len(pickle.dumps(list(ordered)[:100])) // min(100, len(ordered))
 

@@ -32,7 +32,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ from nasproxy.progress import Progress
 from nasproxy.proxies.make import load_matching_proxy, random_proxy
 from nasproxy.proxies.proxy_file import save_proxy
 from nasproxy.search.candidate import Candidate
+from nasproxy.search.cost_model import CostModel
 from nasproxy.search.costs import Cost, longest_first, next_bundle
 from nasproxy.search.run_directory import write_json
 from nasproxy.search.sampling import choose_candidates
@@ -282,13 +283,16 @@ def simulated_searches(file: Path) -> list[dict[str, Any]]:
     rows = []
     for scheduler, workers in itertools.product(("none", "halving"), WORKERS_SIMULATED):
         rungs = SearchSettings(epochs=epochs, scheduler=scheduler).resolved().rungs(len(table))
+        model = CostModel(costs, proxy_images=100, train_images=1)
         busy = span = waiting = least = 0.0
         for rung in rungs:
             recipe = TrainingRecipe(epochs)
             chosen = [Candidate({}, str(key)) for key in order[: rung.candidates]]
             tasks = [Task(candidate, PROXY, recipe, rung.epochs, repeat=0, seed=0) for candidate in chosen]
             seconds = {task.candidate.id: per_epoch[task.candidate.id] * rung.epochs for task in tasks}
-            ends = simulate(tasks, costs, seconds, workers)
+            ends = simulate(tasks, model.predict(), seconds, workers)
+            for task in tasks:
+                model.learn(task, seconds[task.candidate.id])
             busy, span, waiting = busy + sum(ends), span + ends[-1], waiting + ends[-1] - ends[0]
             least += max(*seconds.values(), sum(ends) / workers)
         rows.append(
@@ -305,19 +309,19 @@ def simulated_searches(file: Path) -> list[dict[str, Any]]:
 
 
 def simulate(
-    tasks: Sequence[Task], costs: Mapping[str, Cost], seconds: Mapping[str, float], workers: int
+    tasks: Sequence[Task], predicted: Callable[[Task], float], seconds: Mapping[str, float], workers: int
 ) -> list[float]:
     """When each worker has done its last bundle, in rising order, if whoever is free takes the next one.
 
     Args:
         tasks: of one stage.
-        costs: that order and portions are decided by.
+        predicted: time of each, that order and portions are decided by.
         seconds: that a training of each candidate takes.
         workers: that share the work; none waits between two bundles, so its end is also the time it was busy.
     """
-    queue = longest_first(tasks, costs)
+    queue = longest_first(tasks, predicted)
     ends = [0.0] * workers
-    while bundle := next_bundle(queue, costs, workers):
+    while bundle := next_bundle(queue, predicted, workers):
         heapq.heapreplace(ends, ends[0] + sum(seconds[task.candidate.id] for task in bundle))
     return sorted(ends)
 

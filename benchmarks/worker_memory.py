@@ -26,6 +26,7 @@ from nasproxy.datasets.load import load_dataset
 from nasproxy.proxies.make import random_proxy
 from nasproxy.search.bench import Bench, Payload
 from nasproxy.search.candidate import Candidate
+from nasproxy.search.cost_model import CostModel
 from nasproxy.search.costs import Costs, longest_first
 from nasproxy.search.run_directory import write_json
 from nasproxy.search.settings import SearchSettings
@@ -79,11 +80,12 @@ def measure(precision: str, epochs: int) -> list[dict[str, int]]:
         space, candidates, channels=dataset.channels, image_size=dataset.image_size, num_classes=dataset.num_classes
     )
     tasks = [Task(candidate, PROXY, recipe, epochs, 0, candidate.seed(0, 0, PROXY)) for candidate in candidates]
+    predicted = CostModel(costs, proxy_images=len(payload.splits[PROXY][1]), train_images=len(dataset.train)).predict()
     bench = Bench(payload)
     readings: list[dict[str, int]] = []
     with open_screen() as screen:
         screen.stage("Training", len(tasks))
-        for number, task in enumerate(longest_first(tasks, costs), 1):
+        for number, task in enumerate(longest_first(tasks, predicted), 1):
             outcome = bench.perform(task)
             assert outcome.failure is None, outcome.failure
             screen.advance()

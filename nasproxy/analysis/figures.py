@@ -45,6 +45,11 @@ __all__ = [
     "stage_times",
 ]
 
+_SIZES = {
+    "multiply_adds": "multiply-adds of one image",
+    "parameters": "parameters",
+    "latency_ms": "measured latency of one image (ms)",
+}
 _PROXY_LABEL = "validation accuracy after training on the proxy (%)"
 
 
@@ -80,13 +85,13 @@ def accuracy_against_size(table: pd.DataFrame, size: str = "multiply_adds") -> F
 
     Args:
         table: of ``load_run``.
-        size: ``multiply_adds`` or ``parameters``.
+        size: ``multiply_adds``, ``parameters`` or ``latency_ms``.
     """
     whole = table[(table["state"] == "complete") & table["proxy_accuracy"].notna()].sort_values(size)
     with mpl.rc_context(STYLE):
         figure, axes = new_canvas(4.8, 3.6)
         axes.set_ylabel("validation accuracy after\ntraining on the proxy (%)")
-        axes.set_xlabel({"multiply_adds": "multiply-adds of one image", "parameters": "parameters"}[size])
+        axes.set_xlabel(_SIZES[size])
         if whole.empty:
             return say(figure, axes, "no candidate has been trained in full yet")
         x, y = (whole[name].to_numpy(np.float64) for name in (size, "proxy_accuracy"))
@@ -98,7 +103,8 @@ def accuracy_against_size(table: pd.DataFrame, size: str = "multiply_adds") -> F
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+        text = (lambda value, _: f"{value:.3g}") if size == "latency_ms" else (lambda value, _: count(value))
+        axes.xaxis.set_major_formatter(FuncFormatter(text))
         axes.margins(0.06)
         in_percent(axes, "y")
         axes.grid(visible=True)

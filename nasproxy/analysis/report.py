@@ -21,12 +21,13 @@ from nasproxy.analysis.explain import explain
 from nasproxy.analysis.proxy_images import class_tiles
 from nasproxy.analysis.report_tables import all_candidates, failures, finalists, settings_tables, state_counts
 from nasproxy.analysis.results import RunResults, load_run
-from nasproxy.analysis.text import Number, count, duration, percent
+from nasproxy.analysis.text import Number, count, duration, milliseconds, percent
 from nasproxy.files import write_atomically
 from nasproxy.proxies.proxy_set import ProxySet
 
 _MOST_IMAGES = 1000  # More of them, a browser lays out with delay.
 _LARGEST_IMAGE = 128  # Pixels.
+_SIZES = {"multiply_adds": "multiply-adds", "parameters": "parameters", "latency_ms": "measured latency"}
 
 
 def write_report(directory: Path) -> Path:
@@ -67,6 +68,7 @@ def _page(results: RunResults) -> dict[str, Any]:
         "space": str(run["space"].get("name")),
         "proxy": str(run["settings"].get("proxy")),
         "states": state_counts(table),
+        "cut_short": _cut_short(summary),
         "candidates": all_candidates(table),
         "winner": _winner(winner, run["dataset"]) if winner else None,
         "finalists": finalists(table, winner.get("id")),
@@ -75,7 +77,7 @@ def _page(results: RunResults) -> dict[str, Any]:
         "scatter": _svg(figures.proxy_against_whole(table, agreement)),
         "ranking": _svg(figures.ranking(table)),
         "marginals": _svg(figures.marginal_effects(table)),
-        "sizes": _svg(figures.accuracy_against_size(table)),
+        "sizes": [(_SIZES[size], _svg(figures.accuracy_against_size(table, size))) for size in _sizes(results)],
         "uneven": table.loc[trained, "proxy_epochs"].nunique() > 1,
         "times": _svg(figures.stage_times(summary["seconds"])) if results.finished else None,
         "rungs": [_rung(rung) for rung in summary.get("rungs") or []],
@@ -103,11 +105,31 @@ def _agreement(results: RunResults) -> RankAgreement:
     )
 
 
+def _sizes(results: RunResults) -> list[str]:
+    """The columns that accuracy is drawn against: those that candidates were ranked by, or multiply-adds."""
+    asked = results.run["settings"].get("objectives")
+    names = [str(name).replace("-", "_") for name in asked] if isinstance(asked, list) else []
+    columns = ["latency_ms" if name == "latency" else name for name in names]
+    return [name for name in columns if name in _SIZES and name in results.table] or ["multiply_adds"]
+
+
+def _cut_short(summary: Mapping[str, Any]) -> str | None:
+    """What a time budget kept from being ranked."""
+    if not summary.get("budget_spent"):
+        return None
+    return (
+        f"{summary.get('not_reached') or 0:,} of {summary.get('candidates') or 0:,} candidates were not reached, and "
+        "those that were may have been measured for different numbers of epochs."
+    )
+
+
 def _winner(winner: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
     sizes = [(name, winner.get(name)) for name in ("parameters", "multiply_adds")]
     facts = [
         (count(value), name.replace("multiply_adds", "multiply-adds")) for name, value in sizes if value is not None
     ]
+    if winner.get("latency_ms") is not None:
+        facts.append((milliseconds(winner["latency_ms"]), "latency of one image"))
     facts.insert(0, (percent(winner.get("whole_accuracy")), "validation accuracy, trained on the whole data"))
     return {
         "config": [(str(name), str(value)) for name, value in winner.get("config", {}).items()],

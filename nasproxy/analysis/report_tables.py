@@ -58,10 +58,19 @@ _FORMATS: dict[str, tuple[Column, Callable[[Any], str]]] = {
     "proxy_epochs": (Column("proxy epochs"), lambda value: f"{value}"),
     "parameters": (Column("parameters"), count),
     "multiply_adds": (Column("multiply-adds"), count),
+    "latency_ms": (Column("latency (ms)"), lambda value: f"{value:.3g}"),
     "seconds": (Column("proxy training (s)"), lambda value: f"{value:.2f}"),
     "whole_seconds": (Column("whole-data training"), duration),
 }
-_FINALIST = ("proxy_accuracy", "whole_accuracy", "test_accuracy", "parameters", "multiply_adds", "whole_seconds")
+_FINALIST = (
+    "proxy_accuracy",
+    "whole_accuracy",
+    "test_accuracy",
+    "parameters",
+    "multiply_adds",
+    "latency_ms",
+    "whole_seconds",
+)
 _CANDIDATE = (
     "proxy_epochs",
     "proxy_accuracy",
@@ -70,6 +79,7 @@ _CANDIDATE = (
     "test_accuracy",
     "parameters",
     "multiply_adds",
+    "latency_ms",
     "seconds",
 )
 
@@ -160,7 +170,7 @@ def _table(table: pd.DataFrame, figures: tuple[str, ...], *, states: bool) -> Ta
     """Accuracies come first: a narrow screen cuts off what comes last."""
     choices = choice_columns(table)
     accuracies = [name for name in figures if name.endswith("accuracy")]
-    others = [name for name in figures if name not in accuracies]
+    others = [name for name in figures if name not in accuracies and name in table]
     columns = [
         Column("rank"),
         *(_FORMATS[name][0] for name in accuracies),

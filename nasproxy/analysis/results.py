@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -30,6 +31,7 @@ _NUMBERS = (
     "test_accuracy",
     "whole_seconds",
 )
+_OPTIONAL = ("latency_ms",)
 _COLUMNS = ("id", "state", "diverged", "reason", *_INTEGERS, *_NUMBERS)
 _RUN: Shape = {
     "settings": {"proxy": TEXT},
@@ -45,7 +47,10 @@ _CANDIDATE: Shape = {
     **dict.fromkeys(("proxy_accuracy", "whole_accuracy", "test_accuracy", "parameters", "multiply_adds"), NUMBER),
 }
 _SUMMARY: Shape = {
+    "candidates": NUMBER,
     "evaluated": NUMBER,
+    "not_reached": NUMBER,
+    "budget_spent": (bool, NoneType),
     "top": [_CANDIDATE],
     "agreement": {"rho": NUMBER, "interval": Maybe([(int, float)]), "kendall": NUMBER, "n": (int,), "reason": TEXT},
     "rungs": Maybe([{"epochs": NUMBER, "candidates": NUMBER, "seconds": NUMBER}]),
@@ -159,7 +164,7 @@ def _read_table(path: Path, choices: Mapping[str, Sequence[Any]]) -> pd.DataFram
     try:
         for name in _INTEGERS:
             table[name] = _numbers(table[name]).astype("Int64")
-        for name in _NUMBERS:
+        for name in (*_NUMBERS, *(name for name in _OPTIONAL if name in header)):
             table[name] = _numbers(table[name])
     except (ValueError, TypeError, OverflowError) as error:
         _refuse(path, f"the column {name} holds something that is not a number ({error})", error)

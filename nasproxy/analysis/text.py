@@ -68,6 +68,17 @@ def count(number: Number) -> str:
     return f"{number:.0f}"
 
 
+def milliseconds(value: Number) -> str:
+    """A short time with three digits.
+
+    Example:
+        >>> milliseconds(0.04217), milliseconds(3.2), milliseconds(128.4)
+        ('0.0422 ms', '3.20 ms', '128 ms')
+    """
+    digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:.{max(0, digits)}f} ms"
+
+
 def shorten(text: object, limit: int = 24) -> str:
     r"""One printable line of at most ``limit`` characters.
 

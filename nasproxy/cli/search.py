@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from nasproxy.analysis.text import count, duration, percent
+from nasproxy.analysis.text import count, duration, milliseconds, percent
 from nasproxy.cli.options import (
     RUN,
     DataDir,
@@ -70,7 +70,8 @@ def search(
     objective: Annotated[
         list[str] | None,
         typer.Option(
-            help="accuracy, and parameters or multiply-adds beside it; repeat it to rank by Pareto fronts.",
+            help="accuracy, and parameters, multiply-adds or latency (measured, so not the same twice) beside it;"
+            " repeat it to rank by Pareto fronts.",
             show_default="accuracy",
             rich_help_panel=RANK,
         ),
@@ -90,6 +91,15 @@ def search(
         typer.Option(
             help="halving, asha or hyperband (most candidates stop early), or none.",
             show_default="halving; paper none",
+            rich_help_panel=RANK,
+        ),
+    ] = None,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Minutes for condensing and ranking, anew with each --resume; the finalists' predicted time, up to"
+            " half, is kept back from them.",
+            show_default="no limit",
             rich_help_panel=RANK,
         ),
     ] = None,
@@ -245,12 +255,14 @@ def _print(result: SearchResult) -> None:
 
 
 def _finalists(summary: dict[str, Any]) -> Any:
-    head = ("Rank", "Proxy", "Whole", "Test", "Parameters", "Multiply-adds", "Id", "Configuration")
-    table = plain_table(*head, right=head[:6])
+    timed = any("latency_ms" in entry for entry in summary["top"])
+    figures = ("Rank", "Proxy", "Whole", "Test", "Parameters", "Multiply-adds", *(["Latency"] if timed else []))
+    table = plain_table(*figures, "Id", "Configuration", right=figures)
     for entry in summary["top"]:
         best = summary["winner"] is not None and entry["id"] == summary["winner"]["id"]
         accuracies = [percent(entry[name]) for name in ("proxy_accuracy", "whole_accuracy", "test_accuracy")]
         sizes = [count(entry["parameters"]), count(entry["multiply_adds"])]
+        sizes += [milliseconds(entry["latency_ms"])] if timed else []
         table.add_row(
             str(entry["rank"]),
             *accuracies,
@@ -279,4 +291,8 @@ def _agreement(agreement: dict[str, Any]) -> str:
 def _effort(summary: dict[str, Any]) -> str:
     rungs = " → ".join(f"{rung['candidates']} × {rung['epochs']} epochs" for rung in summary["rungs"])
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in summary["seconds"].items())
-    return f"{summary['evaluated']} of {summary['candidates']} ranked ({rungs}); {times}"
+    ended = f"; the time budget ended the ranking, {summary['not_reached']} not reached (--resume goes on)"
+    return (
+        f"{summary['evaluated']} of {summary['candidates']} ranked ({rungs}){ended if summary['budget_spent'] else ''};"
+        f" {times}"
+    )

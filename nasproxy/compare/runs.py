@@ -20,6 +20,7 @@ from nasproxy.search.plan import Plan, run_facts, study_name
 from nasproxy.search.run import execute, kept_proxy, payload_of
 from nasproxy.search.run_directory import open_run
 from nasproxy.search.settings import SearchSettings
+from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Measurement, Study, open_storage
 from nasproxy.search.task import PROXY, WHOLE
 
@@ -57,7 +58,7 @@ def run_proxy(plan: ComparePlan, name: str, progress: Progress) -> ProxyRun:
             making, images = 0.0, len(payload.splits[PROXY][1]) if method.looks_at_images else 0
         else:
             try:
-                proxy, _ = kept_proxy(one, one.directory, progress)
+                proxy = kept_proxy(one, one.directory, progress, Stopwatch())
             except WriteError:
                 raise
             except Exception as error:  # a stranger's method may raise anything

@@ -17,6 +17,7 @@ from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import SpaceSource, user_location
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.training.latency import milliseconds_of
 from nasproxy.training.memory import lacks_memory, release_memory
 from nasproxy.training.process import prepare_process
 from nasproxy.training.train import Images, Score, evaluate, training
@@ -135,7 +136,10 @@ class Bench:
         course.seconds += time.perf_counter() - began
         scores = tuple(course.scores)
         if task.data == PROXY:
-            return Outcome(task, scores, course.seconds, unfinished=task.key in self._waiting)
+            unfinished = task.key in self._waiting
+            timed = task.timed and not unfinished
+            latency = milliseconds_of(course.model, self._images("validation").images[:1]) if timed else None
+            return Outcome(task, scores, course.seconds, unfinished=unfinished, latency_ms=latency)
         test = evaluate(course.model, self._images("test"), epoch=task.epochs, precision=self._payload.precision)
         weights: dict[str, Tensor] = {name: value.detach().cpu() for name, value in course.model.state_dict().items()}
         seconds = time.perf_counter() - began

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +12,15 @@ from optuna.trial import TrialState
 from nasproxy.analysis.pareto import front_numbers
 from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
+from nasproxy.search.budget import Budget
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.costs import Cost, Queue, longest_first, next_bundle, predicted_cost
+from nasproxy.search.cost_model import CostModel
+from nasproxy.search.costs import Cost, Queue, longest_first, next_bundle
 from nasproxy.search.halving import PRUNERS, Rung
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.pruning import Pruning
 from nasproxy.search.settings import SearchSettings
+from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Key, Study, mean_score
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
 from nasproxy.training.recipe import TrainingRecipe
@@ -57,6 +60,7 @@ class Campaign:
         costs: of each candidate, by id.
         study: where results go.
         train_images: number of images in the whole training part.
+        proxy_images: number of images in the proxy.
         proposals: the sampler that chooses among the candidates; None ranks all of them.
         finalists: who is trained on the whole data; None are the best of the ranking.
         rank: whether candidates are ranked on the proxy at all.
@@ -65,6 +69,8 @@ class Campaign:
         keep_weights: called with each training on the whole data before it is recorded.
         has_weights: whether that was done for a task, by this run or one before.
         progress: what the user sees.
+        stopwatch: keeps the time of ranking and finalists.
+        budget: when it is spent, nothing more is handed out until the finalists, chosen from what is ranked by then.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class Campaign:
         study: Study,
         *,
         train_images: int,
+        proxy_images: int = 100,
         proposals: Proposals | None = None,
         finalists: Sequence[Candidate] | None = None,
         rank: bool = True,
@@ -83,14 +90,21 @@ class Campaign:
         keep_weights: Callable[[Outcome], None],
         has_weights: Callable[[Task], bool],
         progress: Progress,
+        stopwatch: Stopwatch | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._settings = settings
         self._costs = costs
         self._study = study
+        self._model = CostModel(costs, proxy_images=proxy_images, train_images=train_images)
+        self._predicted = self._model.predict()
         self._whole_recipe = settings.finalist_recipe(train_images)
         self._keep_weights = keep_weights
         self._has_weights = has_weights
         self._progress = progress
+        self._stopwatch = stopwatch or Stopwatch()
+        self._budget = budget or Budget()
+        self._workers = 1
         self._queue = Queue()
         self._outstanding: dict[Key, Task] = {}
         self._by_itself: list[Task] = []
@@ -101,13 +115,16 @@ class Campaign:
         self._pruning: Pruning | None = None
         self.candidates = list(candidates)
         """Those that take part; of a sampler's, those proposed so far."""
+        self.planned = len(candidates) if proposals is None else min(settings.trials or 0, len(candidates))
+        """How many take part if nothing ends the ranking early."""
         self.rungs: list[Rung] = []
         self.ranking: list[Candidate] = []
         self.finalists: list[Candidate] = []
-        self.stage_seconds: dict[str, float] = {}
         self.finished = False
         self._title = title
         self._accuracies = accuracies
+        self.cut_short = False
+        """Whether the budget ended the ranking."""
         self._stages = self._run(proposals, finalists, rank)
         self._shown: Stage | None = None
         self._advance()
@@ -117,11 +134,20 @@ class Campaign:
         """Whether :meth:`next_bundle` has something to hand out at this moment."""
         return bool(self._queue or self._by_itself or (self._alone and not self._outstanding))
 
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Wall time of each stage, earlier invocations included."""
+        return self._stopwatch.seconds
+
     def next_bundle(self, workers: int) -> list[Task]:
         """The next portion of trainings for one of ``workers``; empty while others must finish, and at the end."""
+        if workers != self._workers:
+            self._workers = workers
+            self._reserve()
+        self._heed_budget()
         bundle: list[Task] = []
         if self._queue:
-            bundle = next_bundle(self._queue, self._costs, workers)
+            bundle = next_bundle(self._queue, self._predicted, workers, self._room())
         elif self._by_itself:
             bundle = [self._by_itself.pop(0)]
         elif self._alone and not self._outstanding:
@@ -151,11 +177,16 @@ class Campaign:
             if task.data == WHOLE and outcome.failure is None:
                 self._keep_weights(outcome)
             self._study.record(outcome)
+            self._stopwatch.tick()
             del self._outstanding[task.key]
+            self._learn(task)
+            if self._model.learnt.bit_count() == 1:  # ever more rarely
+                self._reserve()
             sampled = self._shown is not None and self._shown.total is not None
-            self._progress.advance(self._headline(outcome), 1.0 if sampled else predicted_cost(task, self._costs))
+            self._progress.advance(self._headline(outcome), 1.0 if sampled else self._predicted(task))
             if not self._queue and not self._by_itself and not self._alone and not self._outstanding:
                 self._advance()
+            self._heed_budget()
         return False
 
     def give_up(self, tasks: Sequence[Task], reason: str, *, tries: int = 2) -> None:
@@ -176,6 +207,7 @@ class Campaign:
             else:
                 del self._outstanding[task.key]
                 self._by_itself.append(task)
+        self._heed_budget()
 
     def _try_alone(self, task: Task) -> None:
         self._last_try.add(task.key)
@@ -185,13 +217,63 @@ class Campaign:
     def _advance(self) -> None:
         """Opens the next stage that has something left to do."""
         for stage in self._stages:
-            pending = [task for task in stage.tasks if not self._is_done(task)]
+            done = {task.key for task in stage.tasks if self._is_done(task)}
+            for task in stage.tasks:
+                if task.key in done:
+                    self._learn(task)
+            pending = [task for task in stage.tasks if task.key not in done]
             if pending:
-                queue = longest_first(pending, self._costs)
-                self._queue = Queue(pending, queue.work) if stage.in_order else queue
+                # Only here: within a stage, order, portions and the time left are of one measure.
+                self._predicted = self._model.predict()
+                self._queue = longest_first(pending, self._predicted)
+                if stage.in_order or (self._budget.limited and stage.tasks[0].data == PROXY):
+                    # What the budget may cut off at any moment goes in the order of promise.
+                    self._queue = Queue(pending, self._queue.work)
                 self._show(stage, pending)
+                self._reserve()
                 return
         self.finished = True
+
+    def _heed_budget(self) -> None:
+        """When it is spent, leaves out what is not yet under way, and goes on to the finalists when nothing is."""
+        waiting = self._queue or self._by_itself or self._alone
+        if not waiting or self._on_whole_data() or self._budget.left > 0:
+            return
+        if not self.cut_short:
+            self._progress.note("The time budget is spent; the finalists are chosen from what is ranked.")
+        self.cut_short = True
+        self._queue = Queue()
+        self._by_itself.clear()
+        self._alone.clear()
+        if not self._outstanding:
+            self._advance()
+
+    def _room(self) -> Callable[[Task], bool] | None:
+        """Whether a bundle of the ranking has room for one training more: it takes half of the time left at most."""
+        if not self._budget.limited or self._on_whole_data():
+            return None
+        predicted = self._model.predict()
+        room = self._budget.left / 2 if predicted.in_seconds else 0.0
+
+        def fits(task: Task) -> bool:
+            nonlocal room
+            room -= predicted(task)
+            return room >= 0
+
+        return fits
+
+    def _reserve(self) -> None:
+        """Keeps so much of the budget as finalists of the average size in this stage are predicted to take."""
+        predicted = self._model.predict()
+        if self._shown is None or not self._budget.limited or not predicted.in_seconds:
+            return
+        candidates = list({task.candidate.id: task.candidate for task in self._shown.tasks}.values())
+        finals = self._tasks(candidates, WHOLE, self._whole_recipe, self._whole_recipe.epochs)
+        rounds = -(-min(self._settings.top_k * (self._settings.repeats or 1), len(finals)) // self._workers)
+        self._budget.reserve(rounds * sum(map(predicted, finals)) / len(finals))
+
+    def _on_whole_data(self) -> bool:
+        return self._shown is not None and self._shown.tasks[0].data == WHOLE
 
     def _show(self, stage: Stage, pending: Sequence[Task]) -> None:
         """Tells the user of a stage, unless it goes on with the one before."""
@@ -204,28 +286,32 @@ class Campaign:
             # What is still to be proposed costs nobody knows how much.
             self._progress.stage(stage.name, stage.total, done=done)
             return
-        work = sum(predicted_cost(task, self._costs) for task in pending)
-        self._progress.stage(stage.name, len(stage.tasks), done=done, work=work)
+        self._progress.stage(stage.name, len(stage.tasks), done=done, work=self._queue.work)
 
     def _is_done(self, task: Task) -> bool:
         """Whether the result is there, and of a finalist the weights too: the winner is handed over with them."""
         found = self._study.measurements.get(task.key)
         return found is not None and (task.data == PROXY or found.failure is not None or self._has_weights(task))
 
+    def _learn(self, task: Task) -> None:
+        """Takes in how long a training took; one that failed, was stopped or left the finite numbers ended early."""
+        found = self._study.measurements[task.key]
+        if found.failure is None and found.scores[-1].epoch == task.epochs and not found.scores[-1].diverged:
+            self._model.learn(task, found.seconds)
+
     def _run(self, proposals: Proposals | None, finalists: Sequence[Candidate] | None, rank: bool) -> Iterator[Stage]:
-        began = time.perf_counter()
+        self._stopwatch.begin("search")
         complete: list[Candidate] = []
         if rank:
             complete, eliminated = yield from self._rank(proposals)
             self.ranking = complete + eliminated
-        self.stage_seconds["search"] = time.perf_counter() - began
         self.finalists = complete[: self._settings.top_k] if finalists is None else self._buildable(finalists)
-        began = time.perf_counter()
+        self._stopwatch.begin("finalists")
         yield Stage(
             (None if rank else self._title) or "Finalists, whole data",
             self._tasks(self.finalists, WHOLE, self._whole_recipe, self._whole_recipe.epochs),
         )
-        self.stage_seconds["finalists"] = time.perf_counter() - began
+        self._stopwatch.begin()
 
     def _rank(self, proposals: Proposals | None) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
         """The stages of the ranking; returns those that may become finalists, and the others, best first."""
@@ -249,6 +335,8 @@ class Campaign:
         watched = tuple(replace(task, watched=True) for task in tasks)
         yield Stage(self._ranking_title(settings.epochs), watched, in_order=True)
         self._pruning = None
+        if self.cut_short:
+            alive = self._measured(alive, settings.epochs)
         stopped: dict[int, list[Candidate]] = {level: [] for level in reversed(scored_at)}
         complete: list[Candidate] = []
         for candidate in alive:
@@ -271,6 +359,9 @@ class Campaign:
     def _halve(self) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
         """Rungs of candidates, fewer and longer each; returns those trained in full, and the others, best first."""
         alive = self._buildable(self.candidates)
+        if self._budget.limited:
+            # Whatever the budget leaves of the first rung is a random sample.
+            alive.sort(key=lambda candidate: candidate.seed(self._settings.seed, 0, PROXY))
         self.rungs = self._settings.rungs(len(alive))
         recipe = self._settings.proxy_recipe()
         eliminated: list[Candidate] = []
@@ -279,6 +370,8 @@ class Campaign:
             alive = alive[: rung.candidates]
             scored_at = self._settings.evaluate_at if final else ()
             yield Stage(self._ranking_title(rung.epochs), self._tasks(alive, PROXY, recipe, rung.epochs, scored_at))
+            if self.cut_short:
+                return self._ranked_in_part(alive, number), eliminated
             alive = self._ranked(alive, rung.epochs)
             keep = len(alive) if final else self.rungs[number + 1].candidates
             self._settle(alive[:keep], TrialState.COMPLETE if final else TrialState.RUNNING, rung.epochs)
@@ -287,6 +380,24 @@ class Campaign:
             alive = alive[:keep]
         return alive, eliminated
 
+    def _ranked_in_part(self, alive: Sequence[Candidate], number: int) -> list[Candidate]:
+        """Of a rung that was cut short, those that it measured, then in the order of the rung before those it did not.
+
+        Nothing is closed that an undisturbed search would treat otherwise.
+        """
+        epochs = self.rungs[number].epochs
+        measured = self._measured(alive, epochs)
+        ranked = self._ranked(measured, epochs)
+        if number + 1 == len(self.rungs):
+            self._settle(ranked, TrialState.COMPLETE, epochs)
+        known = {candidate.id for candidate in measured}
+        return ranked + [candidate for candidate in alive if number and candidate.id not in known]
+
+    def _measured(self, candidates: Sequence[Candidate], epochs: int) -> list[Candidate]:
+        """Those whose trainings on the proxy for ``epochs`` are all done."""
+        repeats = range(self._settings.repeats or 1)
+        return [c for c in candidates if self._study.has((c.id, PROXY, epochs, repeat) for repeat in repeats)]
+
     def _sample(self, proposals: Proposals) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
         """Generations of candidates, each proposed after the one before was measured; returns them best first.
 
@@ -294,9 +405,9 @@ class Campaign:
         proposed: a resumed run asks and tells all over again, and finds in the study what it trained before.
         """
         settings, recipe, repeats = self._settings, self._settings.proxy_recipe(), self._settings.repeats or 1
-        trials, self.candidates = min(settings.trials or 0, len(self.candidates)), []
+        trials, self.candidates = self.planned, []
         self.rungs = [Rung(settings.epochs, trials)]
-        while len(self.candidates) < trials:
+        while len(self.candidates) < trials and not self.cut_short:
             generation = proposals.ask(min(proposals.generation, trials - len(self.candidates)))
             before = len(self.candidates) * repeats
             self.candidates += generation
@@ -305,7 +416,10 @@ class Campaign:
             for candidate in generation:
                 score = self.score(candidate, PROXY, settings.epochs)
                 proposals.tell(candidate, None if score is None else self._values(candidate, score))
-        ranking = self._ranked(self._buildable(self.candidates), settings.epochs)
+        proposed = self._buildable(self.candidates)
+        ranking = self._ranked(
+            self._measured(proposed, settings.epochs) if self.cut_short else proposed, settings.epochs
+        )
         self._settle(ranking, TrialState.COMPLETE, settings.epochs)
         return ranking, []
 
@@ -319,8 +433,13 @@ class Campaign:
     def _values(self, candidate: Candidate, score: Score) -> list[float]:
         """The objectives, in the order in which the settings name them."""
         cost = self._costs[candidate.id]
-        sizes = {"parameters": cost.parameters, "multiply-adds": cost.multiply_adds}
-        return [score.accuracy if name == "accuracy" else float(sizes[name]) for name in self._settings.objectives]
+        sizes: dict[str, float | None] = {
+            "parameters": cost.parameters,
+            "multiply-adds": cost.multiply_adds,
+            "latency": self._study.latency_ms(candidate.id, self.rungs[0].epochs),
+        }
+        values = [score.accuracy if name == "accuracy" else sizes[name] for name in self._settings.objectives]
+        return [math.inf if value is None else float(value) for value in values]
 
     def _tasks(
         self,
@@ -332,7 +451,15 @@ class Campaign:
     ) -> tuple[Task, ...]:
         return tuple(
             Task(
-                candidate, data, recipe, epochs, repeat, candidate.seed(self._settings.seed, repeat, data), evaluate_at
+                candidate,
+                data,
+                recipe,
+                epochs,
+                repeat,
+                candidate.seed(self._settings.seed, repeat, data),
+                evaluate_at,
+                timed="latency" in self._settings.objectives
+                and (data, epochs, repeat) == (PROXY, self.rungs[0].epochs, 0),
             )
             for candidate in candidates
             for repeat in range(self._settings.repeats or 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -98,35 +98,29 @@ class Queue(deque[Task]):
         self.work = work
 
 
-def longest_first(tasks: Sequence[Task], costs: Mapping[str, Cost]) -> Queue:
+def longest_first(tasks: Sequence[Task], predicted: Callable[[Task], float]) -> Queue:
     """Tasks in falling order of predicted time, so that no long one is left for the end."""
-    order = sorted(tasks, key=lambda task: (-predicted_cost(task, costs), task.key))
-    return Queue(order, sum(predicted_cost(task, costs) for task in tasks))
+    times = {task.key: predicted(task) for task in tasks}
+    return Queue(sorted(tasks, key=lambda task: (-times[task.key], task.key)), sum(times.values()))
 
 
-def next_bundle(queue: Queue, costs: Mapping[str, Cost], workers: int) -> list[Task]:
+def next_bundle(
+    queue: Queue, predicted: Callable[[Task], float], workers: int, fits: Callable[[Task], bool] | None = None
+) -> list[Task]:
     """Takes the next portion off the front of ``queue``: half of what is left, divided by the number of workers.
 
     Guided self-scheduling (Polychronopoulos & Kuck 1987): portions shrink towards the end, so that the workers finish
-    together, and are large before, so that handing them out costs nothing.
+    together, and are large before, so that handing them out costs nothing. A portion also ends where a task no longer
+    ``fits``, but for the first.
     """
     share = queue.work / (2 * workers)
     bundle: list[Task] = []
     taken = 0.0
     while queue:
-        cost = predicted_cost(queue[0], costs)
-        if bundle and taken + cost > share:
+        time, room = predicted(queue[0]), fits is None or fits(queue[0])
+        if bundle and (taken + time > share or not room):
             break
-        taken += cost
+        taken += time
         bundle.append(queue.popleft())
     queue.work -= taken
     return bundle
-
-
-def predicted_cost(task: Task, costs: Mapping[str, Cost]) -> float:
-    """How long a training takes, in multiply-adds an image; only the proportions between tasks matter."""
-    # A step has a cost that no multiply-add explains: reading weights and activations, and Python. In multiply-adds.
-    return task.epochs * (costs[task.candidate.id].multiply_adds + _STEP)
-
-
-_STEP = 2e6

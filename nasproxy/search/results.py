@@ -15,6 +15,7 @@ from nasproxy.analysis.pareto import front_numbers
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
+from nasproxy.search.settings import OBJECTIVES
 from nasproxy.search.study import Measurement, Study
 from nasproxy.search.task import PROXY, WHOLE
 
@@ -27,22 +28,29 @@ def results_table(
     study: Study,
     ranking: Sequence[Candidate],
     objectives: Sequence[str] = ("accuracy",),
+    finalists: Sequence[Candidate] | None = None,
 ) -> pd.DataFrame:
     """One row a candidate: the ranked ones best first, then what has no rank yet, then failures.
 
+    A candidate that a time budget kept from going on is ``waiting``, with a rank if it was measured.
+
     Columns: rank, id, state, ``params_<choice>`` for each choice, proxy_epochs, proxy_accuracy, proxy_cross_entropy
-    (nats), diverged, parameters, multiply_adds, seconds (on the proxy, all rungs), whole_accuracy, whole_cross_entropy,
-    test_accuracy, whole_seconds, pareto, reason. Accuracies are fractions; whole_* are of the finalists. ``pareto``
-    marks the candidates trained in full that no other such candidate beats in all ``objectives``; where accuracy is the
-    only one, in accuracy and multiply-adds.
+    (nats), diverged, parameters, multiply_adds, latency_ms (only if that is an objective), seconds (on the proxy, all
+    rungs), whole_accuracy, whole_cross_entropy, test_accuracy, whole_seconds, pareto, reason. Accuracies are fractions;
+    whole_* are of the ``finalists``, by default of all that were ever trained on the whole data (before a resume others
+    may have been finalists). ``pareto`` marks the candidates trained in full that no other such candidate beats in all
+    ``objectives``; where accuracy is the only one, in accuracy and multiply-adds.
     """
     by_candidate: dict[str, list[tuple[str, int, Measurement]]] = {candidate.id: [] for candidate in candidates}
+    final = None if finalists is None else {candidate.id for candidate in finalists}
     for (candidate_id, data, epochs, _), measurement in study.measurements.items():
-        if candidate_id in by_candidate:
+        if candidate_id in by_candidate and (data == PROXY or final is None or candidate_id in final):
             by_candidate[candidate_id].append((data, epochs, measurement))
     ranks = {candidate.id: number for number, candidate in enumerate(ranking, 1)}
     rows = [_row(candidate, ranks, costs[candidate.id], study, by_candidate[candidate.id]) for candidate in candidates]
     table = pd.DataFrame(rows)
+    if "latency" not in objectives:
+        table = table.drop(columns="latency_ms")
     table.insert(list(table.columns).index("reason"), "pareto", _on_front(table, objectives))
     order = {"complete": 0, "pruned": 1, "waiting": 2, "failed": 3}
     keys = table.assign(state=table["state"].map(order), rank=table["rank"].fillna(math.inf))
@@ -73,11 +81,14 @@ def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str
         key=lambda entry: (entry["whole_accuracy"], -_or_infinite(rows[entry["id"]]), -entry["rank"]),
         default=None,
     )
+    evaluated, failed = int(table["rank"].notna().sum()), int((table["state"] == "failed").sum())
     return {
-        "candidates": len(campaign.candidates),
-        "evaluated": int(table["state"].isin(["complete", "pruned"]).sum()),
+        "candidates": campaign.planned,
+        "evaluated": evaluated,
         "diverged": int(table["diverged"].sum()),
-        "failed": int((table["state"] == "failed").sum()) + len(top) - len(trained),
+        "failed": failed + len(top) - len(trained),
+        "not_reached": campaign.planned - evaluated - failed,
+        "budget_spent": campaign.cut_short,
         "rungs": rungs,
         "top": top,
         "winner": best,
@@ -125,6 +136,7 @@ def _row(
         "diverged": diverged,
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
+        "latency_ms": next((m.latency_ms for _, m in on_proxy if m.latency_ms is not None), None),
         "seconds": sum(m.seconds for _, m in on_proxy),
         "whole_accuracy": _mean([m.scores[-1].accuracy for m in whole]),
         "whole_cross_entropy": _finite(_mean([m.scores[-1].cross_entropy for m in whole])),
@@ -135,7 +147,7 @@ def _row(
 
 
 def _on_front(table: pd.DataFrame, objectives: Sequence[str]) -> pd.Series[bool]:
-    sizes = [name.replace("-", "_") for name in objectives if name != "accuracy"] or ["multiply_adds"]
+    sizes = [OBJECTIVES[name] for name in objectives if name != "accuracy"] or ["multiply_adds"]
     whole = table[table["state"] == "complete"]
     losses = pd.concat([-whole["proxy_accuracy"], whole[sizes]], axis=1).astype(float)
     fronts = pd.Series(front_numbers(losses.to_numpy().tolist()), index=whole.index, dtype=float)
@@ -151,6 +163,7 @@ def _entry(rank: int, candidate: Candidate, row: Mapping[str, Any]) -> dict[str,
         **{name: None if pd.isna(row[name]) else float(row[name]) for name in figures},
         "parameters": int(row["parameters"]),
         "multiply_adds": int(row["multiply_adds"]),
+        **({"latency_ms": float(row["latency_ms"])} if "latency_ms" in row else {}),
     }
 
 

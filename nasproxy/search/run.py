@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from nasproxy.proxies.make import make_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.bench import Payload
+from nasproxy.search.budget import Budget
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.constraints import measure_candidates
@@ -36,6 +38,7 @@ from nasproxy.search.proposals import Proposals
 from nasproxy.search.results import results_table, summarise
 from nasproxy.search.run_directory import open_run, write_json
 from nasproxy.search.settings import SearchSettings
+from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Study, open_storage
 from nasproxy.search.task import Outcome
 from nasproxy.search.winner import write_winner
@@ -82,40 +85,72 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     candidates, costs = measure_candidates(plan, progress)
     directory = plan.directory
     with open_run(directory, run_facts(plan), resume=resume):
-        proxy, condense_seconds = kept_proxy(plan, directory, progress)
+        budget = Budget(plan.settings.time_budget, began)
+        stopwatch = Stopwatch(directory / "seconds.json", began)
+        before = (directory / "proxy.safetensors").exists() and _read_summary(directory)
+        proxy = kept_proxy(plan, directory, progress, stopwatch)
         storage = open_storage(directory, plan.settings.storage)
         study = Study(storage, study_name(plan.settings, directory), plan.space.choices)
-        campaign = _campaign(plan, candidates, directory, study, costs, progress)
+        campaign = _campaign(plan, candidates, directory, study, costs, len(proxy), progress, stopwatch, budget)
+        done = campaign.finished
         try:
             execute(plan, campaign, payload_of(plan, proxy))
         finally:
             # Also when interrupted: what is there can be looked at.
-            table = results_table(campaign.candidates, costs, study, campaign.ranking, plan.settings.objectives)
+            table = results_table(
+                campaign.candidates, costs, study, campaign.ranking, plan.settings.objectives, campaign.finalists
+            )
             with contextlib.suppress(NasproxyError):
                 write_atomically(directory / "results.csv", table.to_csv(index=False).encode())
-        seconds = {"condense": condense_seconds, **campaign.stage_seconds}
-        summary = _summary(plan, campaign, table, study, directory, seconds)
+            if not done:
+                stopwatch.keep()
+        summary = _summary(plan, campaign, table, study, directory)
+        if done and before and _holds(directory, before, summary):
+            return SearchResult(before, table, directory)
         summary["winner_directory"] = _hand_over(plan, summary, directory, progress)
-        summary["seconds"]["total"] = time.perf_counter() - began
+        summary["seconds"] = stopwatch.seconds
+        stopwatch.keep()
         write_json(directory / "summary.json", summary)
         write_report(directory)
     return SearchResult(summary, table, directory)
 
 
-def kept_proxy(plan: Plan, directory: Path, progress: Progress) -> tuple[ProxySet, float]:
-    """The proxy, from the run directory if it is resumed, and the seconds that getting it took."""
-    began = time.perf_counter()
+def _read_summary(directory: Path) -> dict[str, Any]:
+    """What an earlier invocation came to in the end; empty where none did."""
+    try:
+        return dict(json.loads((directory / "summary.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _holds(directory: Path, before: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+    """Whether a directory holds all that a run leaves, and an earlier summary says what the new one would."""
+    names = ["report.html", *(["winner/config.json"] if summary["winner"] else [])]
+    new = json.loads(json.dumps(summary))
+    return all((directory / name).exists() for name in names) and all(
+        before.get(name) == value for name, value in new.items() if name != "seconds"
+    )
+
+
+def kept_proxy(plan: Plan, directory: Path, progress: Progress, stopwatch: Stopwatch) -> ProxySet:
+    """The proxy, from the run directory if it is resumed."""
     kept = directory / "proxy.safetensors"
     settings = plan.settings
     if kept.exists():
         proxy = load_proxy(kept)
         proxy.check_matches(plan.dataset)
-        return proxy, 0.0
+        return proxy
+    stopwatch.begin("condense")
     if plan.method is None:
         assert plan.given_proxy is not None
         proxy = plan.given_proxy
     else:
         method = plan.method
+
+        def said(_: int, loss: float) -> None:
+            progress.advance(f"{method.loss_name} {loss:.2f}")
+            stopwatch.tick()
+
         if method.steps:
             progress.stage(method.verb, method.steps)
         proxy = make_proxy(
@@ -124,14 +159,23 @@ def kept_proxy(plan: Plan, directory: Path, progress: Progress) -> tuple[ProxySe
             seed=settings.seed,
             device=plan.device,
             precision=settings.precision,
-            on_iteration=lambda _, loss: progress.advance(f"{method.loss_name} {loss:.2f}"),
+            on_iteration=said,
         )
     save_proxy(proxy, kept)
-    return proxy, time.perf_counter() - began
+    stopwatch.begin()
+    return proxy
 
 
 def _campaign(
-    plan: Plan, candidates: Sequence[Candidate], directory: Path, study: Study, costs: Costs, progress: Progress
+    plan: Plan,
+    candidates: Sequence[Candidate],
+    directory: Path,
+    study: Study,
+    costs: Costs,
+    proxy_images: int,
+    progress: Progress,
+    stopwatch: Stopwatch,
+    budget: Budget,
 ) -> Campaign:
     def keep_weights(outcome: Outcome) -> None:
         make_folder(directory / "finalists")
@@ -146,12 +190,15 @@ def _campaign(
         costs,
         study,
         train_images=len(plan.dataset.train),
+        proxy_images=proxy_images,
         proposals=None
         if settings.sampler == "grid"
         else Proposals(settings.sampler, candidates, plan.space.choices, settings.objectives, settings.seed),
         keep_weights=keep_weights,
         has_weights=lambda task: _weights_file(directory, task.candidate.id, task.repeat).exists(),
         progress=progress,
+        stopwatch=stopwatch,
+        budget=budget,
     )
 
 
@@ -185,7 +232,6 @@ def _summary(
     table: pd.DataFrame,
     study: Study,
     directory: Path,
-    seconds: dict[str, float],
 ) -> dict[str, Any]:
     return {
         "schema": 1,
@@ -193,7 +239,7 @@ def _summary(
         "dataset": plan.dataset.name,
         "proxy": plan.settings.proxy,
         **summarise(campaign, table, study),
-        "seconds": seconds,
+        "seconds": campaign.stage_seconds,
         "run": str(directory),
     }
 

@@ -17,7 +17,14 @@ from nasproxy.training.recipe import PRECISIONS, TrainingRecipe, whole_batch_siz
 PRESETS = ("quick", "paper")
 SCHEDULERS = ("halving", *PRUNERS, "none")
 SAMPLERS = ("grid", "random", "tpe", "nsga2")
-OBJECTIVES = ("accuracy", "parameters", "multiply-adds")
+OBJECTIVES = {
+    "accuracy": "proxy_accuracy",
+    "parameters": "parameters",
+    "multiply-adds": "multiply_adds",
+    "latency": "latency_ms",
+}
+"""What candidates can be ranked by, and the column of ``results.csv`` that holds it."""
+
 EXECUTORS = ("tune", "inline")
 
 
@@ -44,11 +51,14 @@ class SearchSettings:
         sampler: ``grid`` (all candidates), or ``random``, ``tpe`` or ``nsga2``, by which Optuna proposes ``trials`` of
             them.
         trials: candidates that a sampler proposes.
-        objectives: what candidates are ranked by: ``accuracy`` alone, or with ``parameters`` or ``multiply-adds``
-            beside it, by Pareto fronts and by accuracy within a front.
+        objectives: what candidates are ranked by: ``accuracy`` alone, or with ``parameters``, ``multiply-adds`` or
+            ``latency`` beside it, by Pareto fronts and by accuracy within a front. Latency is measured: the fronts may
+            differ from run to run, accuracies do not.
         scheduler: ``halving`` (synchronous successive halving over epochs), ``asha`` or ``hyperband`` (each training is
             judged as its scores arrive, so the order of arrival plays a part), or ``none`` (every candidate trains in
             full).
+        time_budget: minutes that condensing and ranking may take, counted anew when a run is resumed, the finalists'
+            predicted time (up to half) kept back from them; None is no limit.
         executor: ``tune`` (Ray Tune) or ``inline`` (this process).
         workers: of Ray; None fills the cores or the GPUs.
         threads_per_worker: PyTorch threads of each worker.
@@ -84,6 +94,7 @@ class SearchSettings:
     trials: int | None = None
     objectives: tuple[str, ...] = ("accuracy",)
     scheduler: str | None = None
+    time_budget: float | None = None
     executor: str = "tune"
     workers: int | None = None
     threads_per_worker: int = 1
@@ -108,6 +119,8 @@ class SearchSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{_option(name)} must be 1 or more, got {value}.")
+        if self.time_budget is not None and not 0 < self.time_budget < math.inf:
+            raise InputError(f"--time-budget must be a number of minutes above 0, got {self.time_budget}.")
         self._check_placement()
         check_seed(self.seed)
         if any(not 1 <= epoch <= self.epochs for epoch in self.evaluate_at):
@@ -193,7 +206,7 @@ class SearchSettings:
 
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share with the run it resumes: all that scores depend on, as JSON values."""
-        apart = {"out", "workers", "executor", "address", "data_dir", "storage"}
+        apart = {"time_budget", "out", "workers", "executor", "address", "data_dir", "storage"}
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 

@@ -40,12 +40,14 @@ class Measurement:
         seconds: wall time.
         test_accuracy: on the test part, where the whole data were trained on.
         failure: why there is no score, or None.
+        latency_ms: milliseconds of a forward pass of one image, where that was asked.
     """
 
     scores: tuple[Score, ...]
     seconds: float
     test_accuracy: float | None = None
     failure: str | None = None
+    latency_ms: float | None = None
 
 
 class Study:
@@ -83,7 +85,7 @@ class Study:
     def record(self, outcome: Outcome) -> None:
         """Stores one measurement, durably, before it returns."""
         task = outcome.task
-        found = Measurement(outcome.scores, outcome.seconds, outcome.test_accuracy, outcome.failure)
+        found = Measurement(outcome.scores, outcome.seconds, outcome.test_accuracy, outcome.failure, outcome.latency_ms)
         name = _attribute(task.data, task.epochs, task.repeat)
         with _writing():
             if task.data == PROXY:
@@ -117,6 +119,11 @@ class Study:
         """The writes of the body wait for the disk once, at its end; for what can be worked out again."""
         with _writing(), self._storage.together() if isinstance(self._storage, Journal) else contextlib.nullcontext():
             yield
+
+    def latency_ms(self, candidate_id: str, epochs: int) -> float | None:
+        """Milliseconds of a candidate's forward pass, measured after ``epochs`` on the proxy; None where it was not."""
+        found = self.measurements.get((candidate_id, PROXY, epochs, 0))
+        return None if found is None else found.latency_ms
 
     def has(self, keys: Iterable[Key]) -> bool:
         """Whether every one of these measurements is there."""
@@ -232,13 +239,20 @@ def _attribute(data: str, epochs: int, repeat: int) -> str:
 def _to_json(found: Measurement) -> dict[str, Any]:
     """Infinite cross-entropies become null: not every reader of JSON knows infinity."""
     scores = [[s.epoch, s.accuracy, None if s.diverged else s.cross_entropy] for s in found.scores]
-    facts = {"scores": scores, "seconds": found.seconds, "test_accuracy": found.test_accuracy, "failure": found.failure}
+    facts = {
+        "scores": scores,
+        "seconds": found.seconds,
+        "test_accuracy": found.test_accuracy,
+        "failure": found.failure,
+        "latency_ms": found.latency_ms,
+    }
     return {name: value for name, value in facts.items() if value is not None}
 
 
 def _from_json(facts: Mapping[str, Any]) -> Measurement:
     scores = (Score(int(e), float(a), math.inf if c is None else float(c)) for e, a, c in facts["scores"])
-    return Measurement(tuple(scores), float(facts["seconds"]), facts.get("test_accuracy"), facts.get("failure"))
+    others = (facts.get(name) for name in ("test_accuracy", "failure", "latency_ms"))
+    return Measurement(tuple(scores), float(facts["seconds"]), *others)
 
 
 def mean_score(measurements: Sequence[Measurement]) -> Score:

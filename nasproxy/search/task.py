@@ -28,6 +28,7 @@ class Task:
         seed: of this training: initial weights, order, augmentation.
         evaluate_at: epochs to score after, besides the last.
         watched: whether it is decided at each of these if the training goes on.
+        timed: whether to measure the trained network's latency.
     """
 
     candidate: Candidate
@@ -38,6 +39,7 @@ class Task:
     seed: int
     evaluate_at: tuple[int, ...] = ()
     watched: bool = False
+    timed: bool = False
 
     @property
     def key(self) -> tuple[str, str, int, int]:
@@ -52,12 +54,13 @@ class Outcome:
     Args:
         task: what was asked.
         scores: on the validation part, in the order of epochs; empty if the training failed.
-        seconds: wall time.
+        seconds: wall time, without that of measuring the latency.
         test_accuracy: on the test part, where the whole data were trained on.
         failure: why there is no score; None if there is one.
         out_of_memory: whether the failure was for lack of memory, so that it may succeed where nothing else runs.
         unfinished: whether the training waits to be told that it goes on.
         weights: the trained parameters and buffers, where the whole data were trained on.
+        latency_ms: milliseconds of a forward pass of one image, where that was asked.
     """
 
     task: Task
@@ -68,3 +71,4 @@ class Outcome:
     out_of_memory: bool = False
     unfinished: bool = False
     weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    latency_ms: float | None = None

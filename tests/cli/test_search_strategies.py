@@ -109,3 +109,56 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, words: list[str], 
     assert answer.code == 2
     assert said in json.dumps(answer.json["error"])
     assert not (tmp_path / "run").exists()
+
+
+LATENCY = ["--objective", "accuracy", "--objective", "latency"]
+
+
+def test_latency_is_measured_once_ranked_by_and_shown(tmp_path: Path):
+    words = search_words(write_space(tmp_path), tmp_path / "run", *LATENCY)
+    said = invoke(*words)
+    assert said.code == 0, said.err
+    assert "Latency" in said.out.splitlines()[0]
+    table = table_of(tmp_path / "run")
+    assert (table["latency_ms"] > 0).all()
+    full = table[table["state"] == "complete"]
+    figures = list(zip(full["proxy_accuracy"], full["latency_ms"], strict=True))
+    for row, (accuracy, latency) in zip(full["pareto"], figures, strict=True):
+        assert row == (not any(a >= accuracy and t <= latency and (a, t) != (accuracy, latency) for a, t in figures))
+    assert full["pareto"].is_monotonic_decreasing
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "against measured latency" in page
+    assert "latency (ms)" in page
+    again = invoke(*words, "--resume", "--json")
+    assert list(table_of(tmp_path / "run")["latency_ms"]) == list(table["latency_ms"])
+    assert [entry["latency_ms"] for entry in again.json["top"]] == list(table["latency_ms"][:2])
+
+
+def test_latency_that_was_measured_before_an_interruption_is_not_measured_again(tmp_path: Path):
+    words = search_words(write_space(tmp_path), tmp_path / "run", *LATENCY)
+    assert invoke(*words).code == 0
+    before = table_of(tmp_path / "run").set_index("id")["latency_ms"]
+    journal = tmp_path / "run" / "study.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[: 2 + CANDIDATES // 2]))
+    assert invoke(*words, "--resume").code == 0
+    after = table_of(tmp_path / "run").set_index("id")["latency_ms"]
+    assert CANDIDATES // 3 <= (after == before[after.index]).sum() < CANDIDATES
+    assert (after > 0).all()
+
+
+def test_accuracies_do_not_depend_on_measuring_latency(tmp_path: Path):
+    for name, words in (("plain", []), ("timed", LATENCY)):
+        assert search(tmp_path / name, *words, "--scheduler", "none").code == 0
+    plain, timed = (table_of(tmp_path / name / "run").set_index("id") for name in ("plain", "timed"))
+    assert "latency_ms" not in plain
+    pd.testing.assert_series_equal(plain["proxy_cross_entropy"].sort_index(), timed["proxy_cross_entropy"].sort_index())
+
+
+def test_a_sampler_ranks_by_latency_and_goes_on(tmp_path: Path):
+    words = [*LATENCY, "--sampler", "nsga2", "--trials", "5"]
+    said = search(tmp_path, *words)
+    assert said.code == 0, said.err
+    table = table_of(tmp_path / "run")
+    assert (table["latency_ms"] > 0).all()
+    assert search(tmp_path, *words, "--resume").json["top"] == said.json["top"]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
+from nasproxy.search.budget import Budget
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
@@ -91,6 +92,7 @@ def campaign_of(
     progress: Events | None = None,
     kept: list[Outcome] | None = None,
     proposals: Proposals | None = None,
+    budget: Budget | None = None,
 ) -> tuple[Campaign, Study]:
     candidates = candidates or made()
     study = Study(storage, "nasproxy", CHOICES)
@@ -104,6 +106,7 @@ def campaign_of(
         keep_weights=(kept if kept is not None else []).append,
         has_weights=lambda task: True,
         progress=progress or Events(),
+        budget=budget,
     )
     return campaign, study
 
@@ -121,6 +124,8 @@ def run_shuffled(campaign: Campaign, trainer: Trainer, rng: random.Random, worke
     while not campaign.finished and results < most:
         while len(running) < workers and (bundle := campaign.next_bundle(workers)):
             running.append(bundle)
+        if campaign.finished:  # a budget that is spent may end it when it is asked
+            break
         bundle = rng.choice(running)
         campaign.record(trainer.perform(bundle.pop(0)))
         results += 1
@@ -489,6 +494,24 @@ def test_progress_adds_up():
     ]
     assert events.done == [*(rung.candidates for rung in after), 2]
     assert events.work == pytest.approx([work for *_, work in events.stages])
+
+
+def test_what_was_measured_in_a_rung_predicts_the_next_also_after_a_resume():
+    class Steady(Trainer):
+        def perform(self, task: Task) -> Outcome:
+            return replace(super().perform(task), seconds=float(task.epochs * (1 + task.candidate.config["n"] % 7)))
+
+    def seconds(rung: int) -> float:
+        return sum(found.seconds for (_, _, epochs, _), found in study.measurements.items() if epochs == rung)
+
+    events, storage = Events(), InMemoryStorage()
+    run_shuffled(campaign_of(storage)[0], Steady(), random.Random(0), 2, most=33)
+    campaign, study = campaign_of(storage, progress=events)
+    run_plainly(campaign, Steady())
+    first, *after = events.stages[:-1]
+    assert first[3] < seconds(RUNGS[0].epochs)
+    for rung, (*_, work) in zip(RUNGS[1:], after, strict=True):
+        assert work == pytest.approx(seconds(rung.epochs), rel=1)
 
 
 SAMPLED = replace(SETTINGS, scheduler="none", sampler="tpe", trials=25, evaluate_at=())

@@ -1,7 +1,6 @@
 import random
 import re
 from pathlib import Path
-from typing import Self
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +9,8 @@ from torch import nn
 
 from nasproxy.errors import SpaceError
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.costs import Cost, longest_first, measure_cost, next_bundle, predicted_cost
+from nasproxy.search.cost_model import CostModel, Prediction
+from nasproxy.search.costs import Cost, longest_first, measure_cost, next_bundle
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.task import Task
@@ -21,86 +21,75 @@ def make_task(number: int, epochs: int = 1, repeat: int = 0) -> Task:
     return Task(Candidate.of({"n": number}), "proxy", TrainingRecipe(100), epochs, repeat, seed=0)
 
 
+def guessed(costs: dict[str, Cost]) -> Prediction:
+    return CostModel(costs, proxy_images=100, train_images=1000).predict()
+
+
 # (multiply-adds, epochs of each repeat) of each candidate, and the order that the trainings come in.
 queues = st.lists(
     st.tuples(st.integers(0, 10**9), st.lists(st.integers(1, 100), min_size=1, max_size=3)), min_size=1, max_size=40
 )
 
 
-def make_queue(queue, rng: random.Random) -> tuple[list[Task], dict[str, Cost]]:
+def make_queue(queue, rng: random.Random) -> tuple[list[Task], Prediction]:
     tasks = [make_task(n, epochs, repeat) for n, (_, row) in enumerate(queue) for repeat, epochs in enumerate(row)]
     rng.shuffle(tasks)
-    return tasks, {Candidate.of({"n": n}).id: Cost(1, size) for n, (size, _) in enumerate(queue)}
+    return tasks, guessed({Candidate.of({"n": n}).id: Cost(1, size) for n, (size, _) in enumerate(queue)})
 
 
 @settings(deadline=None)
 @given(queues, st.randoms(), st.integers(1, 8))
 def test_bundles_hold_every_task_once_longest_first(queue, rng, workers):
-    tasks, costs = make_queue(queue, rng)
-    left = longest_first(tasks, costs)
+    tasks, predicted = make_queue(queue, rng)
+    left = longest_first(tasks, predicted)
     handed: list[Task] = []
     while left:
-        share = sum(predicted_cost(task, costs) for task in left) / (2 * workers)
-        bundle = next_bundle(left, costs, workers)
+        share = sum(predicted(task) for task in left) / (2 * workers)
+        bundle = next_bundle(left, predicted, workers)
         assert bundle
-        assert len(bundle) == 1 or sum(predicted_cost(task, costs) for task in bundle) <= share * (1 + 1e-9)
+        assert len(bundle) == 1 or sum(predicted(task) for task in bundle) <= share * (1 + 1e-9)
         handed += bundle
-    assert next_bundle(left, costs, workers) == []
+    assert next_bundle(left, predicted, workers) == []
     assert sorted(task.key for task in handed) == sorted(task.key for task in tasks)
-    lengths = [predicted_cost(task, costs) for task in handed]
+    lengths = [predicted(task) for task in handed]
     assert lengths == sorted(lengths, reverse=True)
 
 
 @settings(deadline=None)
 @given(queues, st.randoms())
 def test_the_order_does_not_depend_on_where_tasks_came_from(queue, rng):
-    tasks, costs = make_queue(queue, rng)
-    assert longest_first(tasks, costs) == longest_first(list(reversed(tasks)), costs)
-
-
-def test_a_training_costs_in_proportion_to_its_epochs_and_more_for_a_larger_network():
-    costs = {Candidate.of({"n": 0}).id: Cost(1, 0), Candidate.of({"n": 1}).id: Cost(1, 10**7)}
-    small, large = make_task(0), make_task(1)
-    assert 0 < predicted_cost(small, costs) < predicted_cost(large, costs)
-    assert predicted_cost(make_task(1, epochs=7), costs) == pytest.approx(7 * predicted_cost(large, costs))
+    tasks, predicted = make_queue(queue, rng)
+    assert longest_first(tasks, predicted) == longest_first(list(reversed(tasks)), predicted)
 
 
 def test_portions_shrink_towards_the_end():
     unordered = [make_task(n) for n in range(64)]
-    costs = {task.candidate.id: Cost(1, 1) for task in unordered}
-    tasks = longest_first(unordered, costs)
+    predicted = guessed({task.candidate.id: Cost(1, 1) for task in unordered})
+    tasks = longest_first(unordered, predicted)
     sizes = []
     while tasks:
-        sizes.append(len(next_bundle(tasks, costs, 2)))
+        sizes.append(len(next_bundle(tasks, predicted, 2)))
     assert sizes[0] == 64 // 4
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
-
-
-class Watched(int):
-    """Multiply-adds that count how often a cost is predicted from them."""
-
-    def __new__(cls, size: int, uses: list[int]) -> Self:
-        made = super().__new__(cls, size)
-        made.uses = uses
-        return made
-
-    def __add__(self, other: float) -> float:
-        self.uses.append(1)
-        return int(self) + other
 
 
 @settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 10_000))
 def test_handing_out_looks_at_a_task_once_or_twice_however_many_workers_there_are(count, workers):
     tasks = [make_task(n) for n in range(count)]
-    uses: list[int] = []
-    costs = {task.candidate.id: Cost(1, Watched(10**6 + n % 7, uses)) for n, task in enumerate(tasks)}
-    queue = longest_first(tasks, costs)
-    uses.clear()
-    while next_bundle(queue, costs, workers):
+    asked: list[Task] = []
+
+    def predicted(task: Task) -> float:
+        asked.append(task)
+        return float(10**6 + task.candidate.config["n"] % 7)
+
+    queue = longest_first(tasks, predicted)
+    assert len(asked) == count
+    asked.clear()
+    while next_bundle(queue, predicted, workers):
         pass
-    assert count <= len(uses) <= 2 * count
+    assert count <= len(asked) <= 2 * count
 
 
 class Layers(SearchSpace):

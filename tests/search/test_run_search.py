@@ -125,7 +125,7 @@ def test_the_table_has_a_row_for_each_candidate_best_first(finished: SearchResul
 def test_the_directory_holds_what_is_promised(finished: SearchResult):
     names = {path.name for path in finished.directory.iterdir()} - {".lock"}
     assert names == {
-        "run.json", "proxy.safetensors", "study.log", "results.csv", "summary.json", "report.html",
+        "run.json", "proxy.safetensors", "study.log", "seconds.json", "results.csv", "summary.json", "report.html",
         "finalists", "winner",
     }  # fmt: skip
     assert load_proxy(finished.directory / "proxy.safetensors").method == "random"
@@ -145,11 +145,15 @@ def test_each_training_is_done_once(finished: SearchResult):
 
 def test_a_finished_run_is_resumed_without_training(finished: SearchResult):
     before, lines = read_table(finished.directory), len(journal_lines(finished.directory))
+    files = {path: path.read_bytes() for path in finished.directory.rglob("*") if path.is_file()}
     again = run_search(settings_of(finished.directory.parent), resume=True)
     assert recorded_trainings(finished.directory).total() == TRAININGS
     assert len(journal_lines(finished.directory)) < lines + CANDIDATES
     assert_frame_equal(read_table(finished.directory), before)
-    assert {**again.summary, "seconds": 0, "rungs": 0} == {**finished.summary, "seconds": 0, "rungs": 0}
+    assert again.summary == finished.summary
+    assert {path: path.read_bytes() for path in files if path.name != "study.log"} == {
+        path: content for path, content in files.items() if path.name != "study.log"
+    }
 
 
 def test_the_same_settings_give_the_same_scores_another_seed_others(finished: SearchResult, tmp_path: Path):

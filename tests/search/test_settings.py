@@ -46,6 +46,7 @@ CHANGED = {
     "trials": 36,
     "objectives": ("accuracy", "parameters"),
     "scheduler": "none",
+    "time_budget": 1.5,
     "executor": "inline",
     "workers": 2,
     "threads_per_worker": 2,
@@ -69,7 +70,7 @@ NEEDS = {"trials": {"sampler": "random"}}
 TOGETHER = CHANGED | {"executor": "tune"}
 """As many of them as go together: a cluster is not for the inline executor."""
 
-APART = {"out", "workers", "executor", "address", "data_dir", "storage"}
+APART = {"time_budget", "out", "workers", "executor", "address", "data_dir", "storage"}
 """Scores do not depend on these."""
 
 
@@ -97,7 +98,7 @@ def test_an_unknown_name_is_refused_and_the_nearest_shown(name, value, meant):
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["gpus_per_worker", "finalist_learning_rate"])
+@pytest.mark.parametrize("name", ["gpus_per_worker", "finalist_learning_rate", "time_budget"])
 def test_a_share_or_rate_that_makes_no_sense_is_refused(name, value):
     with pytest.raises(InputError):
         SearchSettings(**{name: value})

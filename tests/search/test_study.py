@@ -140,6 +140,7 @@ measurements = st.tuples(
     st.floats(0, 1e6),
     st.none() | accuracies,
     st.none() | st.text('aZ0_ "\\\n\x00\x1b\u00e9\u2603', min_size=1),
+    st.none() | st.floats(1e-6, 1e6),
 )
 keys = st.tuples(
     st.sampled_from([candidate.id for candidate in CANDIDATES]),
@@ -157,7 +158,7 @@ def test_every_measurement_is_read_back_as_it_was(drawn):
     study = Study(storage, "nasproxy", CHOICES)
     by_id = {candidate.id: candidate for candidate in CANDIDATES}
     for (candidate, data, epochs, repeat), m in found.items():
-        facts = {"scores": m.scores, "seconds": m.seconds, "test_accuracy": m.test_accuracy, "failure": m.failure}
+        facts = {name: getattr(m, name) for name in ("scores", "seconds", "test_accuracy", "failure", "latency_ms")}
         study.record(outcome(by_id[candidate], data, epochs, repeat, **facts))
     assert study.measurements == found
     assert Study(storage, "nasproxy", CHOICES).measurements == found
