@@ -82,7 +82,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     candidates, costs = measure_candidates(plan, progress)
     directory = plan.directory
     with open_run(directory, run_facts(plan), resume=resume):
-        proxy, condense_seconds = kept_proxy(plan, directory, progress)
+        proxy, condense_seconds = _ranked_on(plan, directory, progress)
         storage = open_storage(directory, plan.settings.storage)
         study = Study(storage, study_name(plan.settings, directory), plan.space.choices)
         campaign = _campaign(plan, candidates, directory, study, costs, progress)
@@ -100,6 +100,13 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         write_json(directory / "summary.json", summary)
         write_report(directory)
     return SearchResult(summary, table, directory)
+
+
+def _ranked_on(plan: Plan, directory: Path, progress: Progress) -> tuple[ProxySet | Split, float]:
+    """The images that candidates are ranked on, and the seconds that getting them took."""
+    if plan.procedure is not None:
+        return plan.procedure.images(plan.dataset, seed=plan.settings.seed), 0.0
+    return kept_proxy(plan, directory, progress)
 
 
 def kept_proxy(plan: Plan, directory: Path, progress: Progress) -> tuple[ProxySet, float]:
@@ -146,6 +153,7 @@ def _campaign(
         costs,
         study,
         train_images=len(plan.dataset.train),
+        proxy_recipe=plan.proxy_recipe,
         proposals=None
         if settings.sampler == "grid"
         else Proposals(settings.sampler, candidates, plan.space.choices, settings.objectives, settings.seed),
