@@ -130,4 +130,7 @@ def _scale(axes: Axes, x: Float64[np.ndarray, " n"], *, accuracies: bool) -> Non
 
 
 def _large(value: float) -> str:
-    return count(value) if value < _HUGE else f"{value:.0e}".replace("e+", "e")
+    if value >= _HUGE:
+        return f"{value:.0e}".replace("e+", "e")
+    number, _, unit = count(value).partition(" ")
+    return f"{float(number):g} {unit}".strip()
