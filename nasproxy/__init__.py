@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nasproxy.proxies.candidate_score import CandidateScore
     from nasproxy.proxies.make import make_proxy, random_proxy
     from nasproxy.proxies.method import ProxyMethod
+    from nasproxy.proxies.procedure import Procedure
     from nasproxy.proxies.proxy_file import load_proxy, save_proxy
     from nasproxy.search.run import run_search
     from nasproxy.search.settings import SearchSettings
@@ -42,6 +43,7 @@ _HOMES = {
     "load_run": "nasproxy.analysis.results",
     "make_proxy": "nasproxy.proxies.make",
     "random_proxy": "nasproxy.proxies.make",
+    "Procedure": "nasproxy.proxies.procedure",
     "ProxyMethod": "nasproxy.proxies.method",
     "MatchingRecipe": "nasproxy.condensation.recipe",
     "run_search": "nasproxy.search.run",
@@ -53,6 +55,7 @@ __all__ = [
     "CompareSettings",
     "MatchingRecipe",
     "NasproxyError",
+    "Procedure",
     "ProxyMethod",
     "SearchSettings",
     "SearchSpace",

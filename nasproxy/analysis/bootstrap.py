@@ -16,26 +16,31 @@ _CHUNK = 1_000_000  # numbers resampled at a time; all draws of 720 candidates w
 
 
 def bootstrap_rhos(
-    proxies: Sequence[Scores], whole: Scores, *, resamples: int = 10_000, seed: int = 0
+    proxies: Sequence[Scores], whole: Scores, *, resamples: int = 10_000, seed: int = 0, over_repeats: bool = False
 ) -> Float64[np.ndarray, "proxies resamples"]:
-    """Spearman's rho of each proxy with ``whole``, for draws of candidates and, within each, of its repeats.
+    """Spearman's rho of each proxy with ``whole``, for draws of candidates, each with the mean of its repeats.
 
     A draw takes as many candidates as there are, with replacement; it is the same for all proxies, so that differences
-    between two rows are paired. For each candidate drawn it then takes as many repeats as there are, with replacement
-    and for each side apart, and averages them (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter
-    8). Averages of drawn repeats are noisier than the averages themselves, so that with few repeats such an interval
-    lies rather too low than too high.
+    between two rows are paired. The noise of the trainings is in the means, and in which candidates are drawn.
+
+    ``over_repeats`` also takes, for each candidate drawn, as many repeats as there are, with replacement and for each
+    side apart, and averages these (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 8). They
+    carry the noise of the trainings twice, so that rho is lower on such draws than it is: an interval of theirs says
+    how much repeats differ, and may leave out the rho that it is of.
 
     Args:
         proxies: one array each, finite; numbers of repeats may differ.
         whole: of the same candidates, finite.
         resamples: number of draws.
         seed: of the draws.
+        over_repeats: whether repeats are drawn too.
 
     Returns:
         A row for each proxy; NaN for a draw in which a side is constant.
     """
     rng = np.random.default_rng(seed)
+    if not over_repeats:
+        proxies, whole = [mean_of_repeats(proxy)[:, None] for proxy in proxies], mean_of_repeats(whole)[:, None]
     single = whole.shape[1] == 1 and all(proxy.shape[1] == 1 for proxy in proxies)
     draw = _by_counts if single else _by_values
     widest = 1 if single else max(whole.shape[1], *(proxy.shape[1] for proxy in proxies))

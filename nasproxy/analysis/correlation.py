@@ -38,14 +38,19 @@ class RankAgreement:
 
 
 def spearman(
-    x: ArrayLike, y: ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+    over_repeats: bool = False,
 ) -> RankAgreement:
     """Spearman's rho of ``x`` and ``y``, its percentile bootstrap interval, and Kendall's tau-b.
 
     Ties take their average rank. The interval comes from drawing pairs with replacement (Efron and Tibshirani, *An
-    Introduction to the Bootstrap*, 1993, section 13.3), and of a pair drawn its repeats, see :func:`bootstrap_rhos`;
-    draws in which either side is constant have no rho and are left out. Pairs with a NaN on either side are left out
-    beforehand.
+    Introduction to the Bootstrap*, 1993, section 13.3), see :func:`bootstrap_rhos`; draws in which either side is
+    constant have no rho and are left out. Pairs with a NaN on either side are left out beforehand.
 
     Args:
         x: n values, or n rows of repeats, whose means are ranked.
@@ -53,6 +58,7 @@ def spearman(
         resamples: bootstrap draws, at least 1.
         seed: of the draws.
         level: of the interval, between 0 and 1.
+        over_repeats: whether the interval's draws are of repeats too; it then lies too low.
 
     Raises:
         ValueError: the lengths differ, or an option is outside its range.
@@ -73,7 +79,7 @@ def spearman(
     kendall = float(np.clip(stats.kendalltau(first, second).statistic, -1, 1))
     if count < FEWEST_FOR_INTERVAL:
         return RankAgreement(rho, None, kendall, count, f"an interval takes {FEWEST_FOR_INTERVAL} pairs", level)
-    draws = bootstrap_rhos([one], other, resamples=resamples, seed=seed)[0]
+    draws = bootstrap_rhos([one], other, resamples=resamples, seed=seed, over_repeats=over_repeats)[0]
     interval = percentile_interval(draws, level)
     return RankAgreement(rho, interval, kendall, count, None if interval else CONSTANT_DRAWS, level)
 

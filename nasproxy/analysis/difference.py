@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import ArrayLike
 
 from nasproxy.analysis.bootstrap import Scores, as_scores, bootstrap_rhos, mean_of_repeats
@@ -17,6 +18,7 @@ from nasproxy.analysis.correlation import (
     spearman,
     why_no_correlation,
 )
+from nasproxy.analysis.holm import holm
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class RhoDifference:
         n: candidates compared, those that have both scores.
         reason: why a figure is None; None where none is.
         level: of the interval.
+        p_value: of there being no difference; None where there is no interval.
+        adjusted: the same for one of as many comparisons as were made (Holm).
     """
 
     first: str
@@ -40,11 +44,13 @@ class RhoDifference:
     n: int
     reason: str | None
     level: float = 0.95
+    p_value: float | None = None
+    adjusted: float | None = None
 
     @property
     def told_apart(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+        """Whether the difference would be more than noise if it were the largest of all that were looked at."""
+        return self.adjusted is not None and self.adjusted <= 1 - self.level
 
 
 def rho_differences(
@@ -53,7 +59,7 @@ def rho_differences(
     """The difference in Spearman's rho of each two proxies, both taken on the same bootstrap draws of candidates.
 
     Two proxies are judged on the candidates that have both their scores: what makes a candidate easy to rank then
-    helps both, and cancels.
+    helps both, and cancels. The more proxies, the more pairs look different by chance: see ``adjusted``.
 
     Args:
         proxies: n values, or n rows of repeats, by name.
@@ -64,10 +70,12 @@ def rho_differences(
     """
     target = as_scores(whole)
     sides = {name: as_scores(scores) for name, scores in proxies.items()}
-    return [
+    found = [
         _difference(pair, sides[pair[0]], sides[pair[1]], target, resamples, seed, level)
         for pair in combinations(sides, 2)
     ]
+    adjusted = iter(holm([one.p_value for one in found if one.p_value is not None]))
+    return [one if one.p_value is None else replace(one, adjusted=float(next(adjusted))) for one in found]
 
 
 def _difference(
@@ -91,5 +99,14 @@ def _difference(
         why = f"an interval takes {FEWEST_FOR_INTERVAL} candidates"
         return RhoDifference(*names, difference, None, count, why, level)
     draws = bootstrap_rhos([one, other], target, resamples=resamples, seed=seed)
-    interval = percentile_interval(draws[0] - draws[1], level)
-    return RhoDifference(*names, difference, interval, count, None if interval else CONSTANT_DRAWS, level)
+    gaps = draws[0] - draws[1]
+    interval = percentile_interval(gaps, level)
+    if interval is None:
+        return RhoDifference(*names, difference, None, count, CONSTANT_DRAWS, level)
+    return RhoDifference(*names, difference, interval, count, None, level, _p_value(gaps[~np.isnan(gaps)]))
+
+
+def _p_value(gaps: Float64[np.ndarray, " draws"]) -> float:
+    """Twice the share of draws on the rarer side of 0, the difference itself counted as a draw: never 0."""
+    rarer = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
+    return min(1.0, 2 * (rarer + 1) / (len(gaps) + 1))

@@ -51,11 +51,11 @@ def proxy_grid(proxy: ProxySet) -> Figure:
     room = max(4, min(_WIDEST // columns, _HIGHEST // rows) - _GUTTER)
     largest = max(proxy.image_size)
     zoom = max(1, min(math.ceil(_TILE / largest), room // largest))
-    mosaic = _mosaic([class_tiles(proxy, label, largest=room) for label in range(rows)], columns, zoom)
+    picture = mosaic([class_tiles(proxy, label, largest=room) for label in range(rows)], columns, zoom)
     names = [shorten(name) for name in proxy.class_names]
     with mpl.rc_context(STYLE):
         return _beside_names(
-            mosaic, names, f"{len(proxy)} images ({shorten(proxy.method)}) of {shorten(proxy.dataset)}"
+            picture, names, f"{len(proxy)} images ({shorten(proxy.method)}) of {shorten(proxy.dataset)}"
         )
 
 
@@ -69,22 +69,22 @@ def save_proxy_grid(proxy: ProxySet, path: Path) -> Path:
     return save_figure(proxy_grid(proxy), path)
 
 
-def _mosaic(
+def mosaic(
     classes: list[UInt8[np.ndarray, "_ height width rgb"]], columns: int, zoom: int
 ) -> UInt8[np.ndarray, "all_height all_width rgb"]:
     """White paper with every image in its place, each pixel ``zoom`` by ``zoom`` large."""
     height, width = (side * zoom for side in classes[0].shape[1:3])
     row = max(height, _LABEL_HEIGHT) + _GUTTER
-    mosaic = np.full((row * len(classes), (width + _GUTTER) * columns, 3), 255, dtype=np.uint8)
+    picture = np.full((row * len(classes), (width + _GUTTER) * columns, 3), 255, dtype=np.uint8)
     for r, tiles in enumerate(classes):
         for c, tile in enumerate(tiles.repeat(zoom, axis=1).repeat(zoom, axis=2)):
             left = c * (width + _GUTTER)
-            mosaic[r * row : r * row + height, left : left + width] = tile
-    return mosaic
+            picture[r * row : r * row + height, left : left + width] = tile
+    return picture
 
 
-def _beside_names(mosaic: UInt8[np.ndarray, "height width rgb"], names: list[str], title: str) -> Figure:
-    """The mosaic pixel by pixel in a figure with a name left of each row; layout engines would resample it."""
+def _beside_names(picture: UInt8[np.ndarray, "height width rgb"], names: list[str], title: str) -> Figure:
+    """The picture pixel by pixel in a figure with a name left of each row; layout engines would resample it."""
     figure = Figure(dpi=_DPI)
     FigureCanvasAgg(figure)
     texts = [figure.text(0, 0, name, fontsize=8, ha="right", va="center") for name in names]
@@ -93,11 +93,11 @@ def _beside_names(mosaic: UInt8[np.ndarray, "height width rgb"], names: list[str
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         margin = 12 + math.ceil(max(text.get_window_extent().width for text in texts))
         heading_width = math.ceil(heading.get_window_extent().width)
-    height, width = mosaic.shape[:2]
+    height, width = picture.shape[:2]
     all_width, all_height = max(margin + width, 12 + heading_width) + 6, height + 38
     figure.set_size_inches(all_width / _DPI, all_height / _DPI)
     axes = figure.add_axes((margin / all_width, 6 / all_height, width / all_width, height / all_height))
-    axes.imshow(mosaic, interpolation="nearest", aspect="auto")
+    axes.imshow(picture, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     heading.set_position((6 / all_width, 1 - 16 / all_height))
     for row, text in enumerate(texts):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 
 from nasproxy.analysis import figures
 from nasproxy.analysis.correlation import RankAgreement, spearman
 from nasproxy.analysis.explain import explain
+from nasproxy.analysis.page import data_address, figure_address, render_page
 from nasproxy.analysis.proxy_images import class_tiles
 from nasproxy.analysis.report_tables import all_candidates, failures, finalists, settings_tables, state_counts
 from nasproxy.analysis.results import RunResults, load_run
@@ -48,11 +45,7 @@ def write_report(directory: Path) -> Path:
 
 def render_report(results: RunResults) -> str:
     """The report's HTML. Whatever came from outside is escaped: names, settings, reasons."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = files("nasproxy.analysis").joinpath("report.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(_page(results))
+    return render_page("report.html", _page(results))
 
 
 def _page(results: RunResults) -> dict[str, Any]:
@@ -74,12 +67,14 @@ def _page(results: RunResults) -> dict[str, Any]:
         "finalists": finalists(table, winner.get("id")),
         "verdict": _verdict(winner, summary),
         "agreement": explain(agreement),
-        "scatter": _svg(figures.proxy_against_whole(table, agreement)),
-        "ranking": _svg(figures.ranking(table)),
-        "marginals": _svg(figures.marginal_effects(table)),
-        "sizes": [(_SIZES[size], _svg(figures.accuracy_against_size(table, size))) for size in _sizes(results)],
+        "scatter": figure_address(figures.proxy_against_whole(table, agreement)),
+        "ranking": figure_address(figures.ranking(table)),
+        "marginals": figure_address(figures.marginal_effects(table)),
+        "sizes": [
+            (_SIZES[size], figure_address(figures.accuracy_against_size(table, size))) for size in _sizes(results)
+        ],
         "uneven": table.loc[trained, "proxy_epochs"].nunique() > 1,
-        "times": _svg(figures.stage_times(summary["seconds"])) if results.finished else None,
+        "times": figure_address(figures.stage_times(summary["seconds"])) if results.finished else None,
         "rungs": [_rung(rung) for rung in summary.get("rungs") or []],
         "images": _images(results.proxy) if results.proxy else None,
         "failures": failures(table),
@@ -189,12 +184,4 @@ def _images(proxy: ProxySet) -> dict[str, Any]:
 def _png(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="png")
-    return _data_address("image/png", buffer.getvalue())
-
-
-def _svg(figure: Figure) -> str:
-    return _data_address("image/svg+xml", figures.render(figure, "svg"))
-
-
-def _data_address(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return data_address("image/png", buffer.getvalue())

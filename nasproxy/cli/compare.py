@@ -46,7 +46,8 @@ def compare(
     proxies: Annotated[
         str,
         typer.Option(
-            help="Names with commas between them: methods that make images, and scores without training.",
+            help="Names with commas between them: methods that make images, early-stopping, scores without training,"
+            " whole; a+b is the mixture of two.",
             rich_help_panel=PROXIES,
         ),
     ] = ",".join(DEFAULT_PROXIES),
@@ -65,6 +66,12 @@ def compare(
             show_default="30; paper all",
             rich_help_panel=PROXIES,
         ),
+    ] = None,
+    max_parameters: Annotated[
+        int | None, typer.Option(help="Leave out larger candidates.", rich_help_panel=PROXIES)
+    ] = None,
+    max_multiply_adds: Annotated[
+        int | None, typer.Option(help="Leave out candidates that take more for an image.", rich_help_panel=PROXIES)
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs on a proxy's images.", rich_help_panel=RANK)] = _D.epochs,
     repeats: Annotated[
@@ -129,8 +136,8 @@ def compare(
         Path | None,
         typer.Option(
             "--from",
-            help="Draw the table anew from scores.csv, or the folder it lies in, without training; written to --out if"
-            " that is given.",
+            help="Draw table, figures and report anew from scores.csv, or its folder, without training; written"
+            " to --out if that is given.",
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -172,14 +179,15 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _redraw(path: Path, out: Path | None, *, as_json: bool) -> int:
+    from nasproxy.compare.report import write_comparison
     from nasproxy.compare.scores import load_scores
     from nasproxy.compare.table import compare_scores
-    from nasproxy.compare.write import write_comparison
 
     folder = path if path.is_dir() else path.parent
-    document = {**compare_scores(load_scores(path)), "run": str(out or folder)}
+    scores = load_scores(path)
+    document = {**compare_scores(scores), "run": str(out or folder)}
     if out is not None:
-        write_comparison(out, document)
+        write_comparison(out, scores, document, folder)
     _show(document, as_json=as_json)
     return 0
 
@@ -201,4 +209,7 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
             console.print(f"\n[bold]{escape(row['proxy'])}[/]  {escape(row['reason'])}")
     for paragraph in document["text"]:
         console.print(f"\n{escape(paragraph)}")
-    console.print(f"\n[bold]Files[/]  {escape(document['run'])}: comparison.*, scores.csv, within.csv", soft_wrap=True)
+    console.print(
+        f"\n[bold]Files[/]  {escape(document['run'])}: report.html, figures/, comparison.*, scores.csv",
+        soft_wrap=True,
+    )

@@ -47,7 +47,8 @@ def search(
         ),
     ] = _D.space,
     proxy: Annotated[
-        str, typer.Option(help="A method (condensed, random, …) or a proxy file.", rich_help_panel=PROXY)
+        str,
+        typer.Option(help="A method (condensed, random, early-stopping, …) or a proxy file.", rich_help_panel=PROXY),
     ] = _D.proxy,
     preset: Annotated[
         str, typer.Option(help="quick (minutes on two cores) or paper (the paper's settings).", rich_help_panel=PROXY)
@@ -56,7 +57,9 @@ def search(
     limit: Annotated[
         int | None, typer.Option(help="Rank a seeded, stratified sample of N candidates.", rich_help_panel=PROXY)
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs on the proxy.", rich_help_panel=RANK)] = _D.epochs,
+    epochs: Annotated[
+        int, typer.Option(help="Epochs on the proxy; whole takes --finalist-epochs.", rich_help_panel=RANK)
+    ] = _D.epochs,
     repeats: Annotated[
         int | None,
         typer.Option(help="Trainings averaged for a score.", show_default="1; paper 5", rich_help_panel=RANK),

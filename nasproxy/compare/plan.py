@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nasproxy.compare.settings import DEFAULT_SAMPLE, QUICK_LIMIT, CompareSettings
+from nasproxy.compare.settings import DEFAULT_SAMPLE, QUICK_LIMIT, CompareSettings, parts_of
 from nasproxy.errors import InputError
 from nasproxy.progress import Progress
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.method import ProxyMethod
+from nasproxy.proxies.procedure import Procedure
 from nasproxy.proxies.registry import find_proxy
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.constraints import measure_candidates
@@ -30,7 +31,7 @@ class ComparePlan:
         candidates: those that every proxy scores.
         costs: of each, by id.
         sample: those trained on the whole data whatever a proxy says of them.
-        proxies: how each makes images, or scores candidates without training, by name.
+        proxies: how each makes images, trains on real ones, or scores without training, by name; mixtures apart.
         notes: what the user should know of how candidates were chosen.
     """
 
@@ -39,22 +40,21 @@ class ComparePlan:
     candidates: list[Candidate]
     costs: Costs
     sample: list[Candidate]
-    proxies: dict[str, ProxyMethod | CandidateScore]
+    proxies: dict[str, ProxyMethod | Procedure | CandidateScore]
     notes: list[str]
 
     def of_proxy(self, name: str) -> Plan:
         """The plan of a run that ranks the candidates by one proxy."""
-        method = self.proxies[name]
-        images = method if isinstance(method, ProxyMethod) else None
-        settings = replace(self.common.settings, proxy=name, epochs=self.common.settings.epochs if images else 1)
-        return replace(
-            self.common, settings=settings, method=images, directory=self.common.directory / "proxies" / name
-        )
+        method, settings = self.proxies[name], replace(self.common.settings, proxy=name)
+        one = replace(self.common, settings=settings, directory=self.common.directory / "proxies" / name)
+        if isinstance(method, CandidateScore):
+            return replace(one.by(None), settings=replace(settings, epochs=1))
+        return one.by(method)
 
     def of_whole(self) -> Plan:
         """The plan of the run that trains on the whole data."""
         settings = replace(self.common.settings, proxy="whole")
-        return replace(self.common, settings=settings, method=None, directory=self.common.directory / "whole")
+        return replace(self.common, settings=settings, directory=self.common.directory / "whole").by(None)
 
     def facts(self) -> dict[str, Any]:
         """The content of ``run.json``."""
@@ -69,24 +69,28 @@ def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progre
         InputError: what is wrong with it.
     """
     settings = settings.resolved()
-    proxies = {name: _proxy(settings, name) for name in settings.proxies}
+    proxies = {name: _proxy(settings, name) for name in settings.rows if parts_of(name) == (name,)}
     # The images of a proxy are made later; any name with images stands for all.
     common = make_plan(replace(settings.search, proxy="random"), resume=resume)
     notes = list(common.dataset.notes)
     candidates = _candidates(settings, common, notes)
     common = replace(common, candidates=candidates)
     candidates, costs = measure_candidates(common, progress)
+    if left_out := len(common.candidates) - len(candidates):
+        notes.append(f"{left_out} of them are larger than asked for and left out.")
     sample = _sample(settings, candidates)
+    if added := [name for name in settings.rows if name not in settings.proxies]:
+        notes.append(f"The mixtures' parts are compared too: {', '.join(added)}.")
     if len(sample) < len(candidates):
         notes.append(f"The overall figures are of {len(sample)} candidates drawn at random from these.")
     return ComparePlan(settings, common, candidates, costs, sample, proxies, notes)
 
 
-def _proxy(settings: CompareSettings, name: str) -> ProxyMethod | CandidateScore:
+def _proxy(settings: CompareSettings, name: str) -> ProxyMethod | Procedure | CandidateScore:
     found = find_proxy(name)
     if issubclass(found, CandidateScore):
         return found()
-    return found.preset(settings.search.preset, settings.search.ipc)
+    return replace(settings.search, proxy=name).proxy_method()
 
 
 def _candidates(settings: CompareSettings, common: Plan, notes: list[str]) -> list[Candidate]:

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nasproxy.compare.mixture import mixed_run
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.plan import ComparePlan, plan_comparison
+from nasproxy.compare.report import write_comparison
 from nasproxy.compare.runs import ProxyRun, run_proxy, run_whole
 from nasproxy.compare.scores import ComparisonScores, save_scores
-from nasproxy.compare.settings import CompareSettings
+from nasproxy.compare.settings import WHOLE, CompareSettings, parts_of
 from nasproxy.compare.table import compare_scores
-from nasproxy.compare.write import write_comparison
 from nasproxy.progress import Progress, Silent
-from nasproxy.proxies.method import ProxyMethod
+from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.run_directory import open_run
 from nasproxy.search.study import Measurement
@@ -64,16 +65,30 @@ def run_compare(settings: CompareSettings, *, resume: bool = False, progress: Pr
     with open_run(directory, plan.facts(), resume=resume):
         for note in plan.notes:
             progress.note(note)
-        runs = {name: run_proxy(plan, name, progress) for name in plan.proxies}
+        runs = _rank(plan, progress)
         whole = run_whole(plan, _chosen(plan, runs), progress)
+        if WHOLE in plan.proxies:
+            runs[WHOLE] = ProxyRun(whole, 0.0, len(plan.common.dataset.train))
+        runs = {name: runs[name] for name in plan.settings.rows}
         scores = save_scores(directory, _facts(plan, runs), list(_columns(plan, runs, whole)))
         document = {**compare_scores(scores), "run": str(directory)}
-        write_comparison(directory, document)
+        write_comparison(directory, scores, document, directory)
     return CompareResult(document, scores, directory, _failed(plan, runs, whole))
 
 
+def _rank(plan: ComparePlan, progress: Progress) -> dict[str, ProxyRun]:
+    """What each proxy makes of the candidates, but for the ground truth, which is trained for all at the end."""
+    runs = {name: run_proxy(plan, name, progress) for name in plan.proxies if name != WHOLE}
+    mixtures = [name for name in plan.settings.rows if name not in plan.proxies]
+    for name in mixtures:
+        runs[name] = mixed_run({part: runs[part] for part in parts_of(name)}, plan.candidates)
+    return runs
+
+
 def _chosen(plan: ComparePlan, runs: Mapping[str, ProxyRun]) -> list[Candidate]:
-    """The sample and the best of every proxy, in the order of the candidates."""
+    """The sample and the best of every proxy, or all for the ground truth, in the order of the candidates."""
+    if WHOLE in plan.proxies:
+        return plan.candidates
     settings = plan.common.settings
     wanted = {candidate.id for candidate in plan.sample}
     for run in runs.values():
@@ -149,11 +164,17 @@ def _columns(
     for name, run in runs.items():
         if run.reason is None:
             rows = _accuracies(plan, run)
-            for repeat in range(plan.common.settings.repeats or 1):
-                what = f"score by {name}, repeat {repeat}; for a set of images, the validation accuracy after training"
-                yield f"{name}.{repeat}", what, [row[repeat] for row in rows]
+            for repeat in range((plan.common.settings.repeats or 1) if name != WHOLE else 0):
+                yield f"{name}.{repeat}", f"{_meaning(plan, name)}, repeat {repeat}", [row[repeat] for row in rows]
             yield f"{name}.ties", f"what breaks ties of {name}: mean cross-entropy, lower is better", _ties(plan, run)
     yield from _whole_columns(plan, whole)
+
+
+def _meaning(plan: ComparePlan, name: str) -> str:
+    if name not in plan.proxies:
+        return f"mean of the standardised scores by {' and '.join(parts_of(name))}"
+    score = isinstance(plan.proxies[name], CandidateScore)
+    return f"score by {name}, without training" if score else f"validation accuracy after training by {name}"
 
 
 def _whole_columns(plan: ComparePlan, whole: Mapping[str, Sequence[Measurement]]) -> Iterator[Column]:
@@ -176,6 +197,7 @@ def _whole_columns(plan: ComparePlan, whole: Mapping[str, Sequence[Measurement]]
 
 def _failed(plan: ComparePlan, runs: Mapping[str, ProxyRun], whole: Mapping[str, Sequence[Measurement]]) -> int:
     """A score that is not defined for a network is no failure; a training without a score is, and a proxy not made."""
-    trained = [run.measurements for name, run in runs.items() if isinstance(plan.proxies[name], ProxyMethod)]
+    apart = {name for name, proxy in plan.proxies.items() if name == WHOLE or isinstance(proxy, CandidateScore)}
+    trained = [runs[name].measurements for name in plan.proxies if name not in apart]
     failures = sum(m.failure is not None for found in (*trained, whole) for row in found.values() for m in row)
-    return failures + sum(run.reason is not None for run in runs.values())
+    return failures + sum(runs[name].reason is not None for name in plan.proxies)

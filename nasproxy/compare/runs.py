@@ -13,6 +13,7 @@ from nasproxy.datasets.image_dataset import ImageDataset, Split
 from nasproxy.errors import WriteError
 from nasproxy.progress import Progress
 from nasproxy.proxies.candidate_score import CandidateScore
+from nasproxy.proxies.procedure import Procedure
 from nasproxy.search.bench import Payload
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
@@ -32,7 +33,7 @@ class ProxyRun:
     Args:
         measurements: of each candidate, by id, one for each repeat; a failure has no scores.
         making: seconds that making its images took.
-        images: that it keeps; 0 for a score that looks at none.
+        images: that it keeps, or a training looks at; 0 for a score that looks at none.
         reason: why it could not be made, or None.
     """
 
@@ -56,6 +57,10 @@ def run_proxy(plan: ComparePlan, name: str, progress: Progress) -> ProxyRun:
             one = replace(one, settings=_placed(method, one.settings))
             payload = payload_of(one, _batch(one.dataset, method, one.settings.seed), method)
             making, images = 0.0, len(payload.splits[PROXY][1]) if method.looks_at_images else 0
+        elif isinstance(method, Procedure):
+            seed, whole = one.settings.seed, one.settings.finalist_recipe(len(one.dataset.train))
+            payload = payload_of(one, method.images(one.dataset, seed=seed))
+            making, images = 0.0, method.images_seen(one.dataset, whole, seed=seed)
         else:
             try:
                 proxy = kept_proxy(one, one.directory, progress, Stopwatch())
@@ -93,6 +98,7 @@ def _run(
         plan.costs,
         study,
         train_images=len(one.dataset.train),
+        proxy_recipe=one.proxy_recipe,
         finalists=finalists,
         rank=rank,
         title=title,

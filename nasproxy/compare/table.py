@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ from nasproxy.analysis.bootstrap import mean_of_repeats
 from nasproxy.analysis.correlation import RankAgreement, spearman
 from nasproxy.analysis.difference import rho_differences
 from nasproxy.analysis.top_k import precision_at_k, top_agreement, winner
-from nasproxy.analysis.within import within_values
+from nasproxy.analysis.within import WithinValue, within_values
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.scores import ComparisonScores
+from nasproxy.compare.settings import WHOLE
 from nasproxy.compare.words import sentences
 
 _RESAMPLES = 5000
+_PAPERS_K = 10
 _FIGURES = (
     "performance",
     "correlation",
@@ -46,7 +49,7 @@ def compare_scores(scores: ComparisonScores) -> dict[str, Any]:
     In a row ``performance`` is the test accuracy, after training on the whole data, of the candidate that the proxy
     puts first; ``regret`` what the best candidate known has more in validation accuracy on the whole data,
     ``test_regret`` in test accuracy. ``correlation`` and ``kendall`` are of the proxy's top k, ``overall_…`` and
-    ``precision`` of the random sample, ``tops`` of other k, ``within`` of the candidates of the sample with one value
+    ``precision`` of the random sample, ``tops`` of every k, ``within`` of the candidates of the sample with one value
     of a choice. ``minutes`` are those that all scores took on one worker, without ``making_minutes`` of the images. A
     figure that does not exist is None, and ``reason`` says why.
     """
@@ -54,8 +57,9 @@ def compare_scores(scores: ComparisonScores) -> dict[str, Any]:
     scored = [name for name in names if scores.proxies[name]["reason"] is None]
     sampled = scores.sampled
     whole = scores.repeats("whole")
+    k = _headline_k(scores)
     differences = rho_differences(
-        {name: scores.repeats(name)[sampled] for name in scored}, whole[sampled], resamples=_RESAMPLES
+        {name: scores.repeats(name)[sampled] for name in scored if name != WHOLE}, whole[sampled]
     )
     document = {
         "schema": 1,
@@ -66,6 +70,8 @@ def compare_scores(scores: ComparisonScores) -> dict[str, Any]:
         "seed": facts["seed"],
         "repeats": facts["repeats"],
         "top_k": facts["top_k"],
+        "k": k,
+        "five_percent": round(0.05 * len(scores)),
         "sample": int(sampled.sum()),
         "precision_k": _precision_k(scores),
         "trained_on_whole": int((~np.isnan(whole).any(axis=1)).sum()),
@@ -83,7 +89,7 @@ def _row(scores: ComparisonScores, name: str) -> dict[str, Any]:
         return {"proxy": name, **nothing, "reason": about["reason"]}
     proxy, whole, sampled = scores.repeats(name), scores.repeats("whole"), scores.sampled
     order = ordering(proxy, scores.numbers(f"{name}.ties"))
-    best = _top(scores, proxy, whole, order, scores.facts["top_k"])
+    best = _top(scores, proxy, whole, order, _headline_k(scores))
     overall = spearman(proxy[sampled], whole[sampled], resamples=_RESAMPLES)
     first = winner(order, _means(whole), _means(scores.repeats("test")))
     precision = precision_at_k(order[sampled], _means(whole)[sampled], _precision_k(scores))
@@ -105,7 +111,7 @@ def _row(scores: ComparisonScores, name: str) -> dict[str, Any]:
         "minutes": about["seconds"] / 60,
         "making_minutes": about["making_seconds"] / 60,
         "storage_images": about["images"],
-        "tops": [_short(k, _top(scores, proxy, whole, order, k)) for k in _other_ks(scores)],
+        "tops": [_short(k, _top(scores, proxy, whole, order, k)) for k in _all_ks(scores)],
         "within": _within(scores, proxy[sampled], whole[sampled]),
         "reason": _reason(scores, name, best, overall, first is None),
     }
@@ -126,15 +132,19 @@ def _top(
 
 
 def _precision_k(scores: ComparisonScores) -> int:
-    """The top k, or half of a smaller sample: of all of it every proxy would find the best."""
-    top_k: int = scores.facts["top_k"]
-    return max(1, min(top_k, int(scores.sampled.sum()) // 2))
+    """The k of the table, or half of a smaller sample: of all of it every proxy would find the best."""
+    return max(1, min(_headline_k(scores), int(scores.sampled.sum()) // 2))
 
 
-def _other_ks(scores: ComparisonScores) -> list[int]:
-    """5, and a twentieth of the candidates, where the finalists hold as many."""
-    ks = {5, round(0.05 * len(scores))}
-    return sorted(k for k in ks if 3 <= k < scores.facts["top_k"])
+def _headline_k(scores: ComparisonScores) -> int:
+    """The paper's 10, or all of fewer finalists."""
+    return min(_PAPERS_K, int(scores.facts["top_k"]))
+
+
+def _all_ks(scores: ComparisonScores) -> list[int]:
+    """5, 10, a twentieth of the candidates, and all finalists, each once, where as many finalists were trained."""
+    top_k = int(scores.facts["top_k"])
+    return sorted(k for k in {5, _PAPERS_K, round(0.05 * len(scores)), top_k} if 3 <= k <= top_k)
 
 
 def _short(k: int, found: RankAgreement) -> dict[str, Any]:
@@ -158,8 +168,14 @@ def _within(
             "bias": row.bias,
             "reason": row.agreement.reason or row.reason,
         }
-        for row in within_values(choices, proxy, whole, resamples=1000)
+        for row in sorted(within_values(choices, proxy, whole, resamples=1000), key=_declared(scores))
     ]
+
+
+def _declared(scores: ComparisonScores) -> Callable[[WithinValue], tuple[int, int]]:
+    """The order in which the space declares choices and values."""
+    choices = {name: list(values) for name, values in scores.facts["choices"].items()}
+    return lambda row: (list(choices).index(row.choice), choices[row.choice].index(row.value))
 
 
 def _reason(
@@ -176,7 +192,7 @@ def _reason(
         others = " (and other reasons, see the study)" if len(failures) > 1 else ""
         found.append(f"{missing} of {len(scores)} candidates have no score: {why}{others}")
     if best.reason:
-        found.append(f"top {scores.facts['top_k']}: {best.reason}")
+        found.append(f"top {_headline_k(scores)}: {best.reason}")
     if overall.reason:
         found.append(f"random sample: {overall.reason}")
     if no_winner:

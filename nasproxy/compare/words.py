@@ -37,19 +37,31 @@ def _how(document: Mapping[str, Any]) -> str:
 
 
 def _intervals(document: Mapping[str, Any]) -> str:
-    k, n = document["top_k"], document["sample"]
-    over = "candidates" if document["repeats"] == 1 else "candidates and repeats"
+    k, n = document["k"], document["sample"]
     chance = (
         f"By chance alone {_RHO} has a standard deviation of {_deviation(k)} on {k} candidates, {_deviation(n)} on {n}."
     )
-    noisy = " Means of redrawn repeats are noisier than the means, so that intervals lie rather too low than too high."
     few = f" With fewer than {_FEW} candidates, intervals are rough, and rather too narrow than too wide." * (n < _FEW)
     return (
-        f"Intervals hold the middle 95\N{NO-BREAK SPACE}% of bootstrap draws over {over}; one that holds 0 leaves open "
-        f"whether the proxy's order says anything. {chance} The figures of the top {k} are of candidates that the "
-        "proxy itself has chosen, which lie close together; the overall figures are free of that selection."
-        f"{few}{noisy * (document['repeats'] > 1)}"
+        f"Intervals hold the middle 95\N{NO-BREAK SPACE}% of bootstrap draws over candidates. They cover which "
+        f"candidates happened to take part, and with them the noise of {_trainings(document)}; not the draw of a "
+        "proxy's images, which was made once: another --seed has other images. An interval that holds 0 leaves open "
+        f"whether the proxy's order says anything. {chance} Figures of the top {k} are of candidates that the proxy "
+        "itself has chosen, which lie close together; the overall figures are free of that selection."
+        f"{few}{_more_finalists(document)}"
     )
+
+
+def _trainings(document: Mapping[str, Any]) -> str:
+    repeats = document["repeats"]
+    return "each score's one training" if repeats == 1 else f"each score's mean of {repeats} trainings"
+
+
+def _more_finalists(document: Mapping[str, Any]) -> str:
+    share = document["five_percent"]
+    if share <= document["top_k"]:
+        return ""
+    return f" Figures of the top 5\N{NO-BREAK SPACE}% ({share} candidates) take --top-k {share}."
 
 
 def _deviation(n: int) -> str:
@@ -63,13 +75,16 @@ def _differences(document: Mapping[str, Any]) -> str:
         return "No two proxies could be compared with each other."
     apart = [d for d in compared if d["told_apart"]]
     pairs = f"{len(compared)} pair{'s' if len(compared) > 1 else ''}"
-    opening = f"Overall, by a paired bootstrap of the difference in {_RHO} on the same candidates: "
+    opening = (
+        f"Overall, by a paired bootstrap of the difference in {_RHO} on the same candidates, corrected for {pairs} by "
+        "Holm's method: "
+    )
     if not apart:
-        return f"{opening}of {pairs} of proxies none differ by more than noise."
+        return f"{opening}no two proxies differ by more than noise."
     spelt = "; ".join(_spelt(d) for d in sorted(apart, key=lambda d: -abs(d["difference"]))[:_MOST])
     more = f"; and {len(apart) - _MOST} more, see comparison.json" if len(apart) > _MOST else ""
-    chance = f" About one in 20 of {pairs} would seem to by chance." if len(compared) >= 10 else ""
-    return f"{opening}of {pairs} of proxies {len(apart)} differ by more than noise: {spelt}{more}.{chance}"
+    many = "1 pair differs" if len(apart) == 1 else f"{len(apart)} pairs differ"
+    return f"{opening}{many} by more than noise: {spelt}{more}. Intervals are each pair's own."
 
 
 def _spelt(difference: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ _LATEX |= {
 
 def table_cells(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The head and the rows of the table that people read."""
-    k = document["top_k"]
+    k = document["k"]
     head = ["Proxy", "Performance", f"\N{GREEK SMALL LETTER RHO} top {k}", f"\N{GREEK SMALL LETTER TAU} top {k}"]
     head += [
         "\N{GREEK SMALL LETTER RHO} overall",
@@ -38,14 +38,17 @@ def table_cells(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     return head, [_cells(row) for row in document["rows"]]
 
 
-def write_comparison(directory: Path, document: Mapping[str, Any]) -> None:
-    """Writes ``comparison.json``, ``.csv``, ``.md``, ``.tex`` and ``within.csv`` into ``directory``."""
+def write_tables(directory: Path, document: Mapping[str, Any]) -> None:
+    """Writes ``comparison.json``, ``.csv``, ``.md``, ``.tex``, ``tops.csv`` and ``within.csv`` into ``directory``."""
     make_folder(directory)
     files = {
         "comparison.json": json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
         "comparison.csv": _csv(_flat(row) for row in document["rows"]),
         "comparison.md": _markdown(document),
         "comparison.tex": _latex(document),
+        "tops.csv": _csv(
+            _flat({"proxy": row["proxy"], **part}) for row in document["rows"] for part in row["tops"] or ()
+        ),
         "within.csv": _csv(
             _flat({"proxy": row["proxy"], **part}) for row in document["rows"] for part in row["within"] or ()
         ),
@@ -58,9 +61,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
         row["proxy"],
         percent(row["performance"]),
-        _with_interval(row["correlation"], row["correlation_interval"]),
+        with_interval(row["correlation"], row["correlation_interval"]),
         _DASH if row["kendall"] is None else signed(row["kendall"]),
-        _with_interval(row["overall_correlation"], row["overall_interval"]),
+        with_interval(row["overall_correlation"], row["overall_interval"]),
         percent(row["precision"], 0),
         percent(row["regret"]),
         _minutes(row),
@@ -68,7 +71,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    """A correlation, its interval in brackets; a dash where there is none."""
     if value is None:
         return _DASH
     return signed(value) + ("" if interval is None else f" [{signed(interval[0])}, {signed(interval[1])}]")
@@ -104,7 +108,7 @@ def _csv(rows: Any) -> str:
     return out.getvalue()
 
 
-def _below(document: Mapping[str, Any]) -> list[str]:
+def below_table(document: Mapping[str, Any]) -> list[str]:
     """The paragraphs under the table: why figures are missing, then what all of it means."""
     reasons = [f"{row['proxy']}: {row['reason']}." for row in document["rows"] if row["reason"]]
     return [*reasons, *document["text"]]
@@ -114,14 +118,14 @@ def _markdown(document: Mapping[str, Any]) -> str:
     head, rows = table_cells(document)
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return "\n\n".join([table, *(" ".join(text.split()) for text in _below(document))]) + "\n"
+    return "\n\n".join([table, *(" ".join(text.split()) for text in below_table(document))]) + "\n"
 
 
 def _latex(document: Mapping[str, Any]) -> str:
     head, rows = table_cells(document)
     lines = [" & ".join(map(_escape, line)) + r" \\" for line in (head, *rows)]
     body = [r"\begin{tabular}{l" + "r" * (len(head) - 1) + "}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
-    below = [_escape(" ".join(text.split())) for text in _below(document)]
+    below = [_escape(" ".join(text.split())) for text in below_table(document)]
     preamble = "% needs \\usepackage{booktabs}"
     return "\n".join([preamble, *body, r"\bottomrule", r"\end{tabular}", "", "\n\n".join(below)]) + "\n"
 

@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint
 from nasproxy.errors import InputError, nearest
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.method import ProxyMethod
+from nasproxy.proxies.procedure import Procedure
 
 CONDENSED = "condensed"
 """The name under which ``--proxy`` knows the default condensation method."""
@@ -33,6 +34,10 @@ def find_method(name: str) -> type[ProxyMethod]:
             :class:`ProxyMethod`.
     """
     found = find_proxy(name)
+    if issubclass(found, Procedure):
+        raise InputError(
+            f"{name!r} makes no images: it trains networks on real ones.", "nasproxy search --proxy takes it."
+        )
     if issubclass(found, CandidateScore):
         raise InputError(
             f"{name!r} makes no images: it scores networks without training them.",
@@ -41,11 +46,11 @@ def find_method(name: str) -> type[ProxyMethod]:
     return found
 
 
-def find_proxy(name: str) -> type[ProxyMethod | CandidateScore]:
-    """What is registered under ``name``: a way to make images, or a score without training.
+def find_proxy(name: str) -> type[ProxyMethod | Procedure | CandidateScore]:
+    """What is registered under ``name``: a way to make images, one to train on real ones, or a score without training.
 
     Raises:
-        InputError: nothing is, two packages register it, or what is registered cannot be loaded or is neither.
+        InputError: nothing is, two packages register it, or what is registered cannot be loaded or is none of them.
     """
     entry = _entry_point(DEFAULT_CONDENSER if name == CONDENSED else name)
     try:
@@ -55,8 +60,10 @@ def find_proxy(name: str) -> type[ProxyMethod | CandidateScore]:
             f"The proxy {name!r} is registered as {entry.value}, which cannot be loaded: {error}.",
             "Install the package that registers it again.",
         ) from error
-    if not (isinstance(found, type) and issubclass(found, (ProxyMethod, CandidateScore))):
-        raise InputError(f"{name!r} makes no images: {found!r} is no subclass of ProxyMethod or CandidateScore.")
+    if not (isinstance(found, type) and issubclass(found, (ProxyMethod, Procedure, CandidateScore))):
+        raise InputError(
+            f"{name!r} ranks no networks: {found!r} is no subclass of ProxyMethod, Procedure or CandidateScore."
+        )
     return found
 
 

@@ -71,9 +71,11 @@ class Payload:
         """
         parts: dict[str, Split | ProxySet] = {WHOLE: dataset.train, "validation": dataset.validation}
         parts["test"] = dataset.test
-        if proxy is not None:
+        if proxy is not None and proxy is not dataset.train:
             parts[PROXY] = proxy
         splits = {name: (part.images.numpy(), part.labels.numpy()) for name, part in parts.items()}
+        if proxy is dataset.train:
+            splits[PROXY] = splits[WHOLE]
         return cls(space, splits, dataset.normalisation, dataset.num_classes, device, precision, threads, score)
 
 
@@ -166,6 +168,8 @@ class Bench:
         return Outcome(task, (Score(task.epochs, value, 0.0),), time.perf_counter() - began)
 
     def _images(self, name: str) -> Images:
+        if name == PROXY and self._payload.splits[PROXY] is self._payload.splits[WHOLE]:
+            name = WHOLE  # one copy on the device is enough
         if name not in self._data:
             images, labels = (torch.from_numpy(array.copy()).to(self._device) for array in self._payload.splits[name])
             if images.dtype == torch.uint8:

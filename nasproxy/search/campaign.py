@@ -64,6 +64,7 @@ class Campaign:
         proposals: the sampler that chooses among the candidates; None ranks all of them.
         finalists: who is trained on the whole data; None are the best of the ranking.
         rank: whether candidates are ranked on the proxy at all.
+        proxy_recipe: how they are trained for that; None is the settings'.
         title: what the user reads instead of "Ranking, … epochs", and of "Finalists, whole data" where none are ranked.
         accuracies: whether scores are accuracies, and shown as such.
         keep_weights: called with each training on the whole data before it is recorded.
@@ -85,6 +86,7 @@ class Campaign:
         proposals: Proposals | None = None,
         finalists: Sequence[Candidate] | None = None,
         rank: bool = True,
+        proxy_recipe: TrainingRecipe | None = None,
         title: str | None = None,
         accuracies: bool = True,
         keep_weights: Callable[[Outcome], None],
@@ -98,6 +100,7 @@ class Campaign:
         self._study = study
         self._model = CostModel(costs, proxy_images=proxy_images, train_images=train_images)
         self._predicted = self._model.predict()
+        self._proxy_recipe = proxy_recipe or settings.proxy_recipe()
         self._whole_recipe = settings.finalist_recipe(train_images)
         self._keep_weights = keep_weights
         self._has_weights = has_weights
@@ -300,9 +303,9 @@ class Campaign:
             self._model.learn(task, found.seconds)
 
     def _run(self, proposals: Proposals | None, finalists: Sequence[Candidate] | None, rank: bool) -> Iterator[Stage]:
-        self._stopwatch.begin("search")
         complete: list[Candidate] = []
         if rank:
+            self._stopwatch.begin("search")
             complete, eliminated = yield from self._rank(proposals)
             self.ranking = complete + eliminated
         self.finalists = complete[: self._settings.top_k] if finalists is None else self._buildable(finalists)
@@ -321,7 +324,7 @@ class Campaign:
 
     def _prune(self) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
         """All candidates at once, each stopped as soon as its scores are among the lower ones."""
-        settings, recipe = self._settings, self._settings.proxy_recipe()
+        settings, recipe = self._settings, self._proxy_recipe
         # Who comes first is judged least: not the largest network, but one drawn at random.
         alive = sorted(self._buildable(self.candidates), key=lambda c: c.seed(settings.seed, 0, PROXY))
         self._pruning = pruning = Pruning(str(settings.scheduler), alive, settings.epochs, settings.seed)
@@ -363,7 +366,7 @@ class Campaign:
             # Whatever the budget leaves of the first rung is a random sample.
             alive.sort(key=lambda candidate: candidate.seed(self._settings.seed, 0, PROXY))
         self.rungs = self._settings.rungs(len(alive))
-        recipe = self._settings.proxy_recipe()
+        recipe = self._proxy_recipe
         eliminated: list[Candidate] = []
         for number, rung in enumerate(self.rungs):
             final = number + 1 == len(self.rungs)
@@ -404,7 +407,7 @@ class Campaign:
         Generations are as large on one worker as on many, so that neither that nor an interruption changes what is
         proposed: a resumed run asks and tells all over again, and finds in the study what it trained before.
         """
-        settings, recipe, repeats = self._settings, self._settings.proxy_recipe(), self._settings.repeats or 1
+        settings, recipe, repeats = self._settings, self._proxy_recipe, self._settings.repeats or 1
         trials, self.candidates = self.planned, []
         self.rungs = [Rung(settings.epochs, trials)]
         while len(self.candidates) < trials and not self.cut_short:

@@ -34,7 +34,7 @@ class Sizes:
     def of(self, task: Task) -> tuple[float, float, float, float]:
         """Steps, multiply-adds of all epochs, 1, multiply-adds of all evaluations; an epoch on the proxy counts 1."""
         multiply_adds = float(self.costs[task.candidate.id].multiply_adds)
-        images = self.images[task.data]
+        images = task.recipe.images or self.images[task.data]
         evaluations = len({*task.evaluate_at, task.epochs}) + (task.data == WHOLE)
         return (
             float(task.epochs * -(-images // task.recipe.batch_size)),

@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 from scipy.optimize import nnls
 
+from nasproxy.datasets.image_dataset import Split
 from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.make import cached_proxy, random_proxy
 from nasproxy.proxies.proxy_set import ProxySet
@@ -144,7 +145,7 @@ def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress
     progress.stage("Timing candidates", len(picked))
     sizes, once, twice = [], [], []
     for candidate in picked:
-        task = Task(candidate, PROXY, settings.proxy_recipe(), 1, 0, candidate.seed(settings.seed, 0, PROXY))
+        task = Task(candidate, PROXY, plan.proxy_recipe, 1, 0, candidate.seed(settings.seed, 0, PROXY))
         bench.perform(task)  # the first training of a shape also compiles its kernels
         sizes.append(float(costs[candidate.id].multiply_adds))
         once.append(bench.perform(task).seconds)
@@ -163,8 +164,10 @@ def _fit(sizes: Sequence[float], seconds: np.ndarray) -> tuple[float, float]:
     return float(constant), float(slope / scale)
 
 
-def _stand_in(plan: Plan) -> ProxySet:
+def _stand_in(plan: Plan) -> ProxySet | Split:
     """Images of the proxy's number and size; what they show makes no difference to the time."""
+    if plan.procedure is not None:
+        return plan.procedure.images(plan.dataset, seed=plan.settings.seed)
     return plan.given_proxy or random_proxy(plan.dataset, plan.settings.ipc, seed=0)
 
 
@@ -184,8 +187,10 @@ def _finalist_seconds(plan: Plan, done: dict[tuple[str, int], int], speed: Speed
     settings, images = plan.settings, len(plan.dataset.train)
     recipe = settings.finalist_recipe(images)
     left = settings.top_k * (settings.repeats or 1) - sum(n for (data, _), n in done.items() if data == WHOLE)
-    # An epoch's constant part is a step's; its other part grows with the images.
-    steps, share = -(-images // recipe.batch_size), images / len(_stand_in(plan).labels)
+    # An epoch's constant part is its steps'; its other part grows with the images.
+    proxy = plan.proxy_recipe
+    shown = proxy.images or len(_stand_in(plan).labels)
+    steps, share = -(-images // recipe.batch_size) / -(-shown // proxy.batch_size), images / shown
     epoch = speed.epoch[0] * steps + speed.epoch[1] * mean * share
     return max(0, left) * (recipe.epochs * epoch + speed.seconds(mean, 0)) / _parallel(plan)
 

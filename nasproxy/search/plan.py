@@ -16,6 +16,7 @@ from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import InputError, RunError, nearest
 from nasproxy.proxies.make import load_matching_proxy
 from nasproxy.proxies.method import ProxyMethod
+from nasproxy.proxies.procedure import Procedure
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.registry import proxy_names
 from nasproxy.search.candidate import Candidate
@@ -28,6 +29,7 @@ from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.study import open_storage
 from nasproxy.training.precision import resolve_precision
+from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.versions import library_versions, machine_facts
 
 
@@ -44,7 +46,8 @@ class Plan:
         device: that this process computes on; the workers' is ``settings.device``.
         workers: processes of Ray.
         given_proxy: the proxy, where a file was given.
-        method: how the proxy is made, where none was.
+        method: how the proxy is made, where it is made.
+        procedure: how candidates are trained on real images instead, where they are.
         invalid: configurations left out because they make no sense at this image size.
         directory: of the run.
     """
@@ -60,6 +63,21 @@ class Plan:
     method: ProxyMethod | None
     invalid: int
     directory: Path
+    procedure: Procedure | None = None
+
+    @property
+    def proxy_recipe(self) -> TrainingRecipe:
+        """How a candidate is trained to be ranked."""
+        if self.procedure is None:
+            return self.settings.proxy_recipe()
+        return self.procedure.recipe(self.dataset, self.settings.finalist_recipe(len(self.dataset.train)))
+
+    def by(self, method: ProxyMethod | Procedure | None) -> Plan:
+        """The same plan with another way to rank; None is the given file, or no ranking at all."""
+        if not isinstance(method, Procedure):
+            return replace(self, method=method, procedure=None)
+        plan = replace(self, method=None, procedure=method)
+        return replace(plan, settings=replace(self.settings, epochs=plan.proxy_recipe.epochs))
 
 
 def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
@@ -81,7 +99,8 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
         raise InputError("--resume needs the --out directory of the run to resume.", "Pass --out DIR.")
     directory = settings.out or default_directory(space.name, settings.proxy)
     _check_storage(settings, directory)
-    return Plan(settings, dataset, source, space, candidates, device, workers, given, method, invalid, directory)
+    plan = Plan(settings, dataset, source, space, candidates, device, workers, given, None, invalid, directory)
+    return plan.by(method)
 
 
 def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, int]:
@@ -108,8 +127,8 @@ def _check_counts(settings: SearchSettings, candidates: int) -> None:
         )
 
 
-def _method(settings: SearchSettings) -> ProxyMethod | None:
-    """How the proxy is made; None where it names a file."""
+def _method(settings: SearchSettings) -> ProxyMethod | Procedure | None:
+    """How the proxy is made, or what is trained on instead; None where it names a file."""
     names = proxy_names()
     if settings.proxy in names:
         return settings.proxy_method()

@@ -88,7 +88,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         budget = Budget(plan.settings.time_budget, began)
         stopwatch = Stopwatch(directory / "seconds.json", began)
         before = (directory / "proxy.safetensors").exists() and _read_summary(directory)
-        proxy = kept_proxy(plan, directory, progress, stopwatch)
+        proxy = _ranked_on(plan, directory, progress, stopwatch)
         storage = open_storage(directory, plan.settings.storage)
         study = Study(storage, study_name(plan.settings, directory), plan.space.choices)
         campaign = _campaign(plan, candidates, directory, study, costs, len(proxy), progress, stopwatch, budget)
@@ -130,6 +130,13 @@ def _holds(directory: Path, before: Mapping[str, Any], summary: Mapping[str, Any
     return all((directory / name).exists() for name in names) and all(
         before.get(name) == value for name, value in new.items() if name != "seconds"
     )
+
+
+def _ranked_on(plan: Plan, directory: Path, progress: Progress, stopwatch: Stopwatch) -> ProxySet | Split:
+    """The images that candidates are ranked on."""
+    if plan.procedure is not None:
+        return plan.procedure.images(plan.dataset, seed=plan.settings.seed)
+    return kept_proxy(plan, directory, progress, stopwatch)
 
 
 def kept_proxy(plan: Plan, directory: Path, progress: Progress, stopwatch: Stopwatch) -> ProxySet:
@@ -191,6 +198,7 @@ def _campaign(
         study,
         train_images=len(plan.dataset.train),
         proxy_images=proxy_images,
+        proxy_recipe=plan.proxy_recipe,
         proposals=None
         if settings.sampler == "grid"
         else Proposals(settings.sampler, candidates, plan.space.choices, settings.objectives, settings.seed),

@@ -9,7 +9,8 @@ from typing import Any
 
 from nasproxy.errors import InputError, nearest
 from nasproxy.proxies.method import ProxyMethod
-from nasproxy.proxies.registry import find_method
+from nasproxy.proxies.procedure import Procedure
+from nasproxy.proxies.registry import find_method, find_proxy
 from nasproxy.search.cluster import check_address
 from nasproxy.search.halving import PRUNERS, Rung, halving_rungs
 from nasproxy.training.recipe import PRECISIONS, TrainingRecipe, whole_batch_size
@@ -35,10 +36,10 @@ class SearchSettings:
     Args:
         dataset: a name, or a folder of images or Parquet files.
         space: a registered name, ``package.module:attribute``, or ``file.py[:attribute]``.
-        proxy: the name of a method (``condensed``, ``random``, …), or a proxy file.
+        proxy: the name of a method (``condensed``, ``random``, ``early-stopping``, …), or a proxy file.
         preset: ``quick`` (minutes on two cores) or ``paper`` (the paper's settings).
         ipc: images per class of the proxy.
-        epochs: of the training on the proxy.
+        epochs: of the training on the proxy; of ``whole``, ``finalist_epochs`` take their place.
         repeats: trainings averaged for each score.
         top_k: finalists, trained on the whole training part.
         finalist_epochs: of that training.
@@ -177,12 +178,15 @@ class SearchSettings:
             scheduler=self.scheduler or ("halving" if quick and self.sampler == "grid" else "none"),
         )
 
-    def proxy_method(self) -> ProxyMethod:
-        """How the proxy's images are made.
+    def proxy_method(self) -> ProxyMethod | Procedure:
+        """How the proxy's images are made, or what is trained on instead.
 
         Raises:
             InputError: no method has the name; it may be a file's.
         """
+        found = find_proxy(self.proxy)
+        if issubclass(found, Procedure):
+            return found(ipc=self.ipc, epochs=self.epochs)
         return find_method(self.proxy).preset(self.preset, self.ipc)
 
     def proxy_recipe(self) -> TrainingRecipe:

@@ -22,6 +22,7 @@ class TrainingRecipe:
         weight_decay: of SGD.
         batch_size: images a step; a smaller set is one batch.
         augmentation: ``none``, ``crop``, or ``crop-flip``.
+        images: that an epoch shows, other ones each time until all have been shown; None is all of them in each.
     """
 
     epochs: int
@@ -30,12 +31,15 @@ class TrainingRecipe:
     weight_decay: float = 5e-4
     batch_size: int = 256
     augmentation: str = "none"
+    images: int | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise InputError(f"A training takes 1 epoch or more, got {self.epochs}.")
         if self.batch_size < 1:
             raise InputError(f"A batch holds 1 image or more, got {self.batch_size}.")
+        if self.images is not None and self.images < 1:
+            raise InputError(f"An epoch shows 1 image or more, got {self.images}.")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"The learning rate must be above 0, got {self.learning_rate}.")
         if self.augmentation not in AUGMENTATIONS:

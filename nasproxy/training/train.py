@@ -102,7 +102,7 @@ def training(
 
     Args:
         model: on the device of ``data``.
-        data: training images; each epoch visits all of them in a new order.
+        data: training images; each epoch visits all of them, or ``recipe.images``, in a new order.
         recipe: the optimiser's settings.
         validation: images the scores are measured on; None measures none.
         seed: of the order and the augmentation.
@@ -120,15 +120,20 @@ def training(
         model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     generator = torch.Generator().manual_seed(seed)
+    turns = _Turns(len(data), generator)
     last = recipe.epochs if epochs is None else epochs
     stops = {*evaluate_at, last}
     for epoch in range(last):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate_at(epoch)
-        _train_epoch(model, data, recipe, optimizer, generator, precision, on_batch)
+        _train_epoch(model, data, recipe, optimizer, turns, precision, on_batch)
         if validation is not None and epoch + 1 in stops:
             unsettled = epoch + 1 < recipe.epochs
-            with settled_statistics(model, data, precision) if unsettled else contextlib.nullcontext():
+            with (
+                settled_statistics(model, _spread(data, recipe.images), precision)
+                if unsettled
+                else contextlib.nullcontext()
+            ):
                 score = evaluate(model, validation, epoch=epoch + 1, precision=precision)
             yield score
             if score.diverged:
@@ -168,13 +173,13 @@ def _train_epoch(
     data: Images,
     recipe: TrainingRecipe,
     optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
+    turns: _Turns,
     precision: str,
     on_batch: OnBatch | None,
 ) -> None:
     model.train()
     device = data.images.device
-    for picked in _batches(len(data), recipe.batch_size, generator):
+    for picked in _batches(turns, recipe.images or len(data), recipe.batch_size):
         if picked is None:
             images, labels = data.images, data.labels
         else:
@@ -182,7 +187,7 @@ def _train_epoch(
             images, labels = data.images[on_device], data.labels[on_device]
         optimizer.zero_grad(set_to_none=True)
         with autocast(precision, device):
-            logits = model(augment(images, recipe.augmentation, generator))
+            logits = model(augment(images, recipe.augmentation, turns.generator))
         loss = F.cross_entropy(logits.float(), labels)
         loss.backward()
         optimizer.step()
@@ -190,11 +195,35 @@ def _train_epoch(
             on_batch(torch.arange(len(data)) if picked is None else picked, logits.detach(), loss.detach())
 
 
-def _batches(count: int, size: int, generator: torch.Generator) -> Sequence[Tensor | None]:
+def _spread(data: Images, count: int | None) -> Images:
+    """As many of ``data`` at equal distances, or all: what an epoch's worth of statistics is estimated on."""
+    if count is None or count >= len(data):
+        return data
+    positions = torch.arange(count, device=data.images.device) * len(data) // count
+    return Images(data.images[positions], data.labels[positions])
+
+
+class _Turns:
+    """Positions in random order, none again before all have had their turn."""
+
+    def __init__(self, count: int, generator: torch.Generator) -> None:
+        self.count, self.generator = count, generator
+        self._waiting = torch.empty(0, dtype=torch.int64)
+
+    def take(self, number: int) -> Int64[Tensor, " number"]:
+        """The next ``number``."""
+        while len(self._waiting) < number:
+            self._waiting = torch.cat([self._waiting, torch.randperm(self.count, generator=self.generator)])
+        taken: Int64[Tensor, " number"] = self._waiting[:number]
+        self._waiting = self._waiting[number:]
+        return taken
+
+
+def _batches(turns: _Turns, count: int, size: int) -> Sequence[Tensor | None]:
     """The positions of each batch of an epoch in random order; None is all images, whose order is immaterial."""
-    if count <= size:
+    if count == turns.count and count <= size:
         return [None]
-    batches = list(torch.randperm(count, generator=generator).split(size))
+    batches = list(turns.take(count).split(size))
     # Batch normalisation cannot take a single image; it joins the batch before.
     if len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from nasproxy.analysis.difference import rho_differences
+from nasproxy.analysis.holm import holm
 
 
 def test_the_interval_is_that_of_a_loop_over_the_same_draws():
@@ -73,3 +74,33 @@ def test_four_candidates_have_no_interval():
     assert found.difference == pytest.approx(0.2)
     assert found.interval is None
     assert "5 candidates" in found.reason
+
+
+def test_p_values_are_counted_draws_and_corrected_for_all_pairs():
+    rng = np.random.default_rng(8)
+    whole = rng.normal(size=20)
+    proxies = {"good": whole + rng.normal(size=20), "poor": rng.normal(size=20), "bad": -whole + rng.normal(size=20)}
+    found = rho_differences(proxies, whole, resamples=80, seed=2)
+    index = np.random.default_rng(2).integers(20, size=(80, 20))
+    for one in found:
+        gaps = [
+            stats.spearmanr(proxies[one.first][row], whole[row]).statistic
+            - stats.spearmanr(proxies[one.second][row], whole[row]).statistic
+            for row in index
+        ]
+        above, below = sum(gap >= -1e-12 for gap in gaps), sum(gap <= 1e-12 for gap in gaps)
+        assert one.p_value == pytest.approx(min(1, 2 * (min(above, below) + 1) / 81))
+    assert [one.adjusted for one in found] == pytest.approx(list(holm([one.p_value for one in found])))
+
+
+def test_what_would_be_a_difference_by_itself_need_be_none_among_many():
+    by_itself = 0
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        whole = rng.normal(size=30)
+        noise = {f"noise {number}": rng.normal(size=30) for number in range(12)}
+        found = rho_differences(noise, whole, resamples=4000)
+        by_itself += sum(not one.interval[0] <= 0 <= one.interval[1] for one in found)
+        assert len(found) == 66
+        assert not any(one.told_apart for one in found)
+    assert by_itself >= 3

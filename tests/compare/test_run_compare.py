@@ -108,10 +108,14 @@ def test_scores_by_images_are_those_of_a_search(finished: Path, space: Path, tmp
 def test_the_directory_holds_the_table_in_every_form(finished: Path):
     names = {path.name for path in finished.iterdir()} - {".lock"}
     assert names == {
-        "run.json", "proxies", "whole", "scores.csv", "scores.json", "within.csv",
+        "run.json", "proxies", "whole", "scores.csv", "scores.json", "within.csv", "tops.csv", "report.html", "figures",
         "comparison.csv", "comparison.json", "comparison.md", "comparison.tex",
     }  # fmt: skip
     assert {path.name for path in (finished / "proxies").iterdir()} == {*PROXIES}
+    names = ("scatters", "cost", "rank_flow", "within", "images")
+    assert {path.name for path in (finished / "figures").iterdir()} == {
+        f"{n}.{s}" for n in names for s in ("png", "pdf")
+    }
 
 
 def cut_journals(run: Path, share: float) -> None:
@@ -237,3 +241,47 @@ def test_the_quick_preset_takes_a_stratified_sample_and_says_so(tmp_path: Path):
     assert (len(plan.candidates), len(plan.sample)) == (50, 20)
     assert {c.id for c in plan.sample} < {c.id for c in plan.candidates}
     assert all(isinstance(candidate, Candidate) for candidate in plan.sample)
+
+
+@pytest.fixture(scope="module")
+def procedures(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("procedures") / "run"
+    names = ("random+early-stopping", "early-stopping-subset", "whole")
+    assert run_compare(settings_of(space, out, names)).failed == 0
+    return out
+
+
+def test_procedures_and_mixtures_are_rows_like_any_other(procedures: Path):
+    document = json.loads((procedures / "comparison.json").read_text())
+    rows = {row["proxy"]: row for row in document["rows"]}
+    assert list(rows) == ["random", "early-stopping", "random+early-stopping", "early-stopping-subset", "whole"]
+    # Two epochs of twenty images each.
+    assert [row["storage_images"] for row in rows.values()] == [20, 40, 60, 40, 1038]
+    parts = rows["random"]["minutes"] + rows["early-stopping"]["minutes"]
+    assert rows["random+early-stopping"]["minutes"] == pytest.approx(parts)
+    assert "parts are compared too: random, early-stopping" in " ".join(document["text"])
+
+
+def test_the_ground_truth_agrees_with_itself_and_is_compared_with_none(procedures: Path):
+    document = json.loads((procedures / "comparison.json").read_text())
+    whole = document["rows"][-1]
+    assert (whole["correlation"], whole["overall_correlation"], whole["regret"]) == (1, 1, 0)
+    assert whole["precision"] == 1
+    assert not any("whole" in (d["first"], d["second"]) for d in document["differences"])
+    scores = load_scores(procedures)
+    assert not np.isnan(scores.repeats("whole")).any()
+    assert set(recorded_trainings(procedures / "whole").values()) == {1}
+    assert not (procedures / "proxies" / "whole").exists()
+
+
+def test_a_mixture_is_the_mean_of_its_parts_columns(procedures: Path):
+    scores = load_scores(procedures)
+    parts = [scores.repeats(name) for name in ("random", "early-stopping")]
+    expected = sum((part - part.mean()) / part.mean(1).std() for part in parts) / 2
+    np.testing.assert_allclose(scores.repeats("random+early-stopping"), expected, atol=1e-9)
+
+
+def test_early_stopping_is_not_random_images_by_another_name(procedures: Path):
+    scores = load_scores(procedures)
+    assert not np.array_equal(scores.repeats("early-stopping"), scores.repeats("random"))
+    assert not np.array_equal(scores.repeats("early-stopping"), scores.repeats("early-stopping-subset"))

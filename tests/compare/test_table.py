@@ -12,7 +12,7 @@ from synthetic_scores import write_scores
 from nasproxy.analysis.correlation import spearman
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.table import compare_scores
-from nasproxy.compare.write import table_cells, write_comparison
+from nasproxy.compare.write import table_cells, write_tables
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,8 @@ def test_the_difference_that_is_no_noise_is_spelt_out(document):
     assert "good above noisy by" in document["text"][-1]
     assert "flat" not in document["text"][-1]
     assert "0.45 on 6 candidates, 0.23 on 20" in document["text"][-2]
-    assert "candidates and repeats" in document["text"][-2]
+    assert "mean of 2 trainings; not the draw" in document["text"][-2]
+    assert "corrected for 1 pair by Holm's" in document["text"][-1]
 
 
 def test_the_document_is_json_and_the_same_every_time(scores, document):
@@ -99,7 +100,7 @@ def test_the_document_is_json_and_the_same_every_time(scores, document):
 
 
 def test_files_hold_the_same_figures(document, tmp_path):
-    write_comparison(tmp_path, document)
+    write_tables(tmp_path, document)
     assert json.loads((tmp_path / "comparison.json").read_text()) == document
     rows = records(tmp_path / "comparison.csv")
     assert [row["proxy"] for row in rows] == ["good", "noisy", "flat", "broken"]
@@ -112,6 +113,8 @@ def test_files_hold_the_same_figures(document, tmp_path):
     assert latex.count(" & ") == (len(head) - 1) * 5
     assert "%" not in latex.replace(r"\%", "").partition("\n")[2]
     assert "\N{GREEK SMALL LETTER RHO}" not in latex
+    tops = records(tmp_path / "tops.csv")
+    assert [(row["proxy"], row["k"]) for row in tops[:3]] == [("good", "5"), ("good", "6"), ("noisy", "5")]
     within = records(tmp_path / "within.csv")
     assert len(within) == 3 * 5
 
@@ -124,7 +127,7 @@ def test_cells_of_what_is_missing_are_dashes(document):
 
 def test_one_repeat_and_nothing_else_to_say(tmp_path):
     found = compare_scores(write_scores(tmp_path, repeats=1))
-    assert "over candidates;" in found["text"][-2]
+    assert "noise of each score's one training" in found["text"][-2]
 
 
 def test_order_is_by_the_mean_then_by_what_breaks_ties():
@@ -141,3 +144,15 @@ def test_of_the_tied_no_more_are_trained_than_make_two_k():
     assert list(chosen) == list(finalists(order, 4, seed=0))
     assert list(chosen) != list(finalists(order, 4, seed=1))
     assert sorted(finalists(np.array([3.0, 1.0, 1.0, 2.0]), 3, seed=0)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("count", "top_k", "ks"), [(200, 10, [5, 10]), (300, 20, [5, 10, 15, 20]), (100, 4, [4])])
+def test_figures_are_of_the_top_5_and_10_and_a_twentieth_where_as_many_were_trained(tmp_path, count, top_k, ks):
+    found = compare_scores(write_scores(tmp_path, count=count, repeats=1, top_k=top_k))
+    row = row_of(found, "good")
+    assert [part["k"] for part in row["tops"]] == ks
+    headline = next(part for part in row["tops"] if part["k"] == min(10, top_k))
+    assert (row["correlation"], row["correlation_interval"]) == (headline["correlation"], headline["interval"])
+    assert row["correlation_n"] == min(10, top_k)
+    text = " ".join(found["text"])
+    assert ("take --top-k" in text) == (top_k == 4)

@@ -259,3 +259,20 @@ def test_candidates_of_a_cut_rung_are_not_closed():
     run_shuffled(campaign, trainer, random.Random(0), 1)
     assert set(study.states.values()) == {TrialState.RUNNING}
     assert Candidate.of({"n": 0}) in campaign.candidates
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband"])
+def test_asynchronous_halving_is_cut_too_and_goes_on(scheduler: str):
+    trainer, storage = Trainer(failing={3}), InMemoryStorage()
+    asynchronous = replace(SETTINGS, scheduler=scheduler)
+    campaign, study = campaign_of(storage, settings=asynchronous, progress=Listener(), budget=Ends(trainer, 10))
+    run_shuffled(campaign, trainer, random.Random(0), 2)
+    measured = {name for name, data, *_ in study.measurements if data == PROXY}
+    assert campaign.cut_short
+    assert 10 <= len(measured) < 40
+    assert {candidate.id for candidate in campaign.ranking} == measured - {Candidate.of({"n": 3}).id}
+    assert campaign.finalists == campaign.ranking[:2]
+    resumed, study = campaign_of(storage, settings=asynchronous)
+    run_shuffled(resumed, trainer, random.Random(0), 2)
+    assert len(resumed.ranking) == 39
+    assert set(trainer.trained.values()) == {1}

@@ -1,0 +1,94 @@
+"""What a comparison leaves: tables, figures, and a page that needs nothing beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from nasproxy.analysis.page import figure_address, render_page
+from nasproxy.analysis.text import signed
+from nasproxy.compare.pictures import draw_all, save_all
+from nasproxy.compare.scores import ComparisonScores
+from nasproxy.compare.side_by_side import load_images
+from nasproxy.compare.write import below_table, table_cells, with_interval, write_tables
+from nasproxy.files import write_atomically
+
+_CAPTIONS = {
+    "scatters": "Each proxy's scores against the validation accuracies after training on the whole data. The order of"
+    " points from left to right is the proxy's, from bottom to top that of the whole data.",
+    "cost": "Rank correlation on the random sample against what it costs.",
+    "rank_flow": "The best candidates known, and where each proxy ranks them. Up to rank 20, distances are equal.",
+    "within": "Where proxies fail. A good overall correlation can hide a family that is ranked at random; a bias above"
+    " 0 is of candidates that are put higher than they belong. A proxy that errs at random has a bias too, which draws"
+    " every value towards the middle.",
+    "images": "The proxies' images, the first of each class.",
+}
+
+
+def write_comparison(directory: Path, scores: ComparisonScores, document: Mapping[str, Any], run: Path) -> None:
+    """Writes the tables, the figures (``figures/*.png`` and ``.pdf``) and ``report.html`` into ``directory``.
+
+    Args:
+        directory: made if it is not there.
+        scores: of the comparison.
+        document: of :func:`~nasproxy.compare.table.compare_scores`.
+        run: where the proxies' images are, if they are there.
+
+    Raises:
+        WriteError: a file cannot be written.
+    """
+    write_tables(directory, document)
+    figures = draw_all(scores, document, load_images(run))
+    save_all(figures, directory)
+    page = render_comparison(scores, document, figures)
+    write_atomically(directory / "report.html", page.encode("utf-8", errors="replace"))
+
+
+def render_comparison(scores: ComparisonScores, document: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+    """The report's HTML; names and reasons are escaped."""
+    head, rows = table_cells(document)
+    drawn = [
+        (name, figure_address(figure, "png" if name == "images" else "svg"), _CAPTIONS[name])
+        for name, figure in figures.items()
+    ]
+    content = {
+        "document": document,
+        "main": {"head": head, "rows": rows},
+        "paragraphs": below_table(document),
+        "figures": drawn,
+        "tops": _tops(document),
+        "within": _within(document),
+        "facts": _facts(scores),
+    }
+    return render_page("comparison.html", content)
+
+
+def _tops(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A column for each k."""
+    rows = [row for row in document["rows"] if row["tops"]]
+    ks = [part["k"] for part in rows[0]["tops"]] if rows else []
+    cells = [[row["proxy"], *(with_interval(p["correlation"], p["interval"]) for p in row["tops"])] for row in rows]
+    return {"head": ["Proxy", *(f"\N{GREEK SMALL LETTER RHO} top {k}" for k in ks)], "rows": cells}
+
+
+def _within(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for each proxy and value of a choice."""
+    head = ["Proxy", "Choice", "Value", "Candidates", "\N{GREEK SMALL LETTER RHO}", "Bias"]
+    return {"head": head, "rows": [_part(row["proxy"], p) for row in document["rows"] for p in row["within"] or ()]}
+
+
+def _part(proxy: str, part: Mapping[str, Any]) -> Sequence[str]:
+    bias = "\N{EN DASH}" if part["bias"] is None else signed(part["bias"])
+    names = [proxy, str(part["choice"]), str(part["value"])]
+    return [*names, str(part["n"]), with_interval(part["correlation"], part["interval"]), bias]
+
+
+def _facts(scores: ComparisonScores) -> list[tuple[str, str]]:
+    """Settings, versions and machine, one by one."""
+    names = ("dataset", "space", "preset", "seed", "repeats", "top_k", "epochs", "whole_epochs")
+    found = {name.replace("_", " "): scores.facts.get(name) for name in names}
+    nested = {**(scores.facts.get("versions") or {}), **(scores.facts.get("machine") or {})}
+    return [(name, str(value)) for name, value in {**found, **nested}.items() if value is not None]

@@ -1,0 +1,64 @@
+"""The images that proxies consist of, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from matplotlib.figure import Figure
+
+from nasproxy.analysis.canvas import STYLE
+from nasproxy.analysis.proxy_images import class_tiles, mosaic
+from nasproxy.analysis.text import shorten
+from nasproxy.errors import ProxyError
+from nasproxy.proxies.proxy_file import load_proxy
+from nasproxy.proxies.proxy_set import ProxySet
+
+_TILES = 24  # in a row of all proxies together, where a proxy shows more than two
+_CLASSES = 20
+_ZOOM = 4  # pixels of the picture for each of an image, so that the gaps between images are narrow
+
+
+def load_images(directory: Path) -> dict[str, ProxySet]:
+    """The images of a comparison's proxies, by name, where the run directory still holds them."""
+    found = {}
+    for file in sorted(directory.glob("proxies/*/proxy.safetensors")):
+        try:
+            found[file.parent.name] = load_proxy(file)
+        except ProxyError:
+            continue  # a picture is all that is lost
+    return found
+
+
+def side_by_side(proxies: Mapping[str, ProxySet]) -> Figure:
+    """A block for each proxy: a row for each class, the same number of its first images in each.
+
+    Args:
+        proxies: at least one, of one dataset.
+    """
+    some = next(iter(proxies.values()))
+    classes = some.class_names[:_CLASSES]
+    fewest = min(int(torch.bincount(proxy.labels).max()) for proxy in proxies.values())
+    shown = max(1, min(fewest, max(2, _TILES // len(proxies))))
+    blocks = [
+        mosaic([class_tiles(proxy, label)[:shown] for label in range(len(classes))], shown, _ZOOM)
+        for proxy in proxies.values()
+    ]
+    tile = 0.3 if shown * len(proxies) <= _TILES else 0.22
+    with mpl.rc_context(STYLE):
+        size = (1.0 + tile * shown * len(blocks) + 0.15 * len(blocks), 0.5 + tile * len(classes))
+        figure = Figure(figsize=size, dpi=200, layout="constrained")
+        panels = figure.subplots(1, len(blocks), squeeze=False)[0]
+        for axes, block, name in zip(panels, blocks, proxies, strict=True):
+            axes.imshow(block, interpolation="nearest")
+            axes.set_title(shorten(name), fontsize=8)
+            axes.set_axis_off()
+        height = blocks[0].shape[0] / len(classes)
+        for row, name in enumerate(classes):
+            panels[0].text(
+                -0.02, 1 - (row + 0.5) * height / blocks[0].shape[0], shorten(name, 14), fontsize=8,
+                transform=panels[0].transAxes, ha="right", va="center",
+            )  # fmt: skip
+    return figure
