@@ -64,7 +64,7 @@ def condense(
     network: Annotated[
         str | None,
         typer.Option(
-            help="convnet, space (each iteration draws one of convnet720), or space:S, where S is as --space of search.",
+            help="convnet, space (each iteration draws one of convnet720), or space:S, S as in search --space.",
             show_default="convnet",
             rich_help_panel=METHOD,
         ),

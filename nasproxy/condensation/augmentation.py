@@ -71,7 +71,7 @@ def mirror(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 def scale(images: Float[Tensor, "n c h w"], *, vertical: float, horizontal: float) -> Float[Tensor, "n c h w"]:
     """Magnifies about the centre, bilinearly; zeros move in where it shrinks."""
-    return _resample(images, [[1 / horizontal, 0, 0], [0, 1 / vertical, 0]])
+    return _resample(images, [[1 / horizontal, 0.0, 0.0], [0.0, 1 / vertical, 0.0]])
 
 
 def rotate(images: Float[Tensor, "n c h w"], *, degrees: float) -> Float[Tensor, "n c h w"]:
@@ -79,7 +79,7 @@ def rotate(images: Float[Tensor, "n c h w"], *, degrees: float) -> Float[Tensor,
     height, width = images.shape[2:]
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     # Coordinates run from -1 to 1 along either side, so that those of a rectangle have two units.
-    return _resample(images, [[cosine, -sine * height / width, 0], [sine * width / height, cosine, 0]])
+    return _resample(images, [[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]])
 
 
 def _resample(images: Tensor, affine: list[list[float]]) -> Tensor:
@@ -113,7 +113,7 @@ def _draw_cutout(image_size: tuple[int, int], generator: torch.Generator) -> Tra
 
 
 def _draw_flip(_: tuple[int, int], generator: torch.Generator) -> Transform:
-    return mirror if _uniform(0, 1, generator) < 0.5 else _same
+    return mirror if _uniform(0.0, 1.0, generator) < 0.5 else _same
 
 
 def _draw_scale(_: tuple[int, int], generator: torch.Generator) -> Transform:

@@ -62,18 +62,13 @@ class Condenser(ProxyMethod):
         self._check_counts("ipc", "iterations", "real_batch", "width", "depth")
         if self.patience < 0:
             raise InputError(f"patience must be 0 or more, got {self.patience}.")
-        if self.max_multiply_adds is not None:
-            self._check_counts("max_multiply_adds")
         if not self.image_learning_rate > 0:
             raise InputError(f"image_learning_rate must be above 0, got {self.image_learning_rate}.")
         if not 0 <= self.image_momentum < 1:
             raise InputError(f"image_momentum must be in [0, 1), got {self.image_momentum}.")
         if self.initial not in INITIAL:
             raise InputError(f"initial must be noise or real, got {self.initial!r}.", nearest(self.initial, INITIAL))
-        source = self.space_source()
-        if source is not None and source.text:
-            digest = hashlib.blake2b(source.text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-            object.__setattr__(self, "space_digest", digest)
+        self._check_space()
 
     @property
     def steps(self) -> int:
@@ -96,6 +91,19 @@ class Condenser(ProxyMethod):
     @abstractmethod
     def augmentations(self, dataset: ImageDataset) -> tuple[str, ...]:
         """The kinds of augmentation of which each matching step draws one; none where it is empty."""
+
+    def _check_space(self) -> None:
+        source = self.space_source()
+        if self.max_multiply_adds is not None:
+            self._check_counts("max_multiply_adds")
+            if source is None:
+                raise InputError(
+                    "max_multiply_adds chooses among the networks of a space, but the network is convnet.",
+                    "Leave it out, or give a space as network.",
+                )
+        if source is not None and source.text:
+            digest = hashlib.blake2b(source.text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+            object.__setattr__(self, "space_digest", digest)
 
     def _check_counts(self, *names: str) -> None:
         for name in names:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,7 +19,7 @@ _PER_CLASS = 16  # the published code's number
 def frozen_statistics(
     network: nn.Module,
     real: Float[Tensor, "n c h w"],
-    by_class: Sequence[Int64[Tensor, " k"]],
+    by_class: Sequence[Tensor],
     generator: torch.Generator,
     precision: str,
 ) -> Iterator[None]:

@@ -36,7 +36,7 @@ class Material:
     """
 
     real: Float[Tensor, "n c h w"]
-    by_class: Sequence[Int64[Tensor, " k"]]
+    by_class: Sequence[Tensor]
     images: Float[Tensor, "m c h w"]
     labels: Int64[Tensor, " m"]
     augmentations: tuple[str, ...]
