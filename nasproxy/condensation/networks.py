@@ -75,6 +75,7 @@ class SpaceNetworks:
         self._source, self._space = source, source.load()
         self._dataset, self._limit, self._device = dataset, max_multiply_adds, device
         self._generator = torch.Generator().manual_seed(_seed(generator))
+        self._refused: set[int] = set()
 
     @contextmanager
     def fresh(self) -> Iterator[nn.Module]:
@@ -91,11 +92,15 @@ class SpaceNetworks:
     def _draw(self) -> tuple[Config, nn.Module]:
         size = self._dataset.image_size
         for _ in range(_DRAWS):
-            config = self._space[int(torch.randint(len(self._space), (), generator=self._generator))]
+            index = int(torch.randint(len(self._space), (), generator=self._generator))
+            if index in self._refused:
+                continue
+            config = self._space[index]
             with self._naming(config):
                 network = self._build(config) if self._space.is_valid(dict(config), size) is True else None
                 if network and count_multiply_adds(network, self._dataset.channels, size) <= self._limit:
                     return config, network
+            self._refused.add(index)
         raise InputError(
             f"None of {_DRAWS} candidates drawn from {self._source} is valid at {size[0]}×{size[1]} pixels and takes "
             f"{self._limit:,} multiply-adds an image or less.",

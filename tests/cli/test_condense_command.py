@@ -82,7 +82,11 @@ def test_other_methods_and_networks(folder, words):
         (["--network", "convmet"], "input", ["convmet", "Did you mean convnet?"]),
         (["--network", "space:convnet72"], "space", ["Did you mean convnet720?"]),
         (["--max-multiply-adds", "9"], "input", ["max_multiply_adds"]),
-        (["--network", "space", "--max-multiply-adds", "9"], "input", ["convnet720", "--max-multiply-adds"]),
+        (
+            ["--network", "space", "--max-multiply-adds", "9", "--image-size", "8"],
+            "input",
+            ["convnet720", "--max-multiply-adds"],
+        ),
         (["--patience", "-1"], "input", ["patience"]),
         (["--augmentation", "crop"], "input", ["--augmentation is no setting of the method dc"]),
         (["--method", "dsa", "--augmentation", "flop"], "input", ["Did you mean flip?"]),

@@ -308,7 +308,7 @@ def test_the_matching_loss_and_its_gradient_are_the_closed_form(distance):
     network = Linear(16, 3).double()
     real, synthetic = torch.randn(5, 1, 4, 4).double(), torch.randn(2, 1, 4, 4).double().requires_grad_()
     loss = matching_loss(network, real, synthetic, 1, distance=distance, precision="float32")
-    assert float(loss) == pytest.approx(linear_loss(network, real, synthetic, 1, distance), rel=1e-5)
+    assert loss.item() == pytest.approx(linear_loss(network, real, synthetic, 1, distance), rel=1e-5)
     loss.backward()
 
     def at(pixels):
