@@ -39,13 +39,15 @@ def _rows_apart(real: Tensor, synthetic: Tensor) -> Float[Tensor, ""]:
 
 def squared_euclidean_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Float[Tensor, ""]:
     """``|real - synthetic|²`` of all gradients, biases included, as one vector: a rival in the paper's ablation."""
-    return (_flat(real) - _flat(synthetic)).square().sum()
+    apart = _flat(real) - _flat(synthetic)
+    return apart.square().sum()
 
 
 def flat_cosine_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Float[Tensor, ""]:
     """``1 - cos(real, synthetic)`` of all gradients, biases included, as one vector: the other rival."""
     ours, theirs = _flat(real), _flat(synthetic)
-    return 1 - (ours * theirs).sum() / (ours.norm() * theirs.norm() + _GUARD)
+    cosine: Tensor = (ours * theirs).sum() / (ours.norm() * theirs.norm() + _GUARD)
+    return 1 - cosine
 
 
 def distance_between(name: str, real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Float[Tensor, ""]:

@@ -64,9 +64,15 @@ class DistributionRecipe(Condenser):
         In bfloat16 only the real images' features are computed in that format. The loss of an iteration is the mean
         over classes. The rest is as in :func:`nasproxy.condensation.outer_loop.condense_by`.
         """
-        step = partial(_iterate, recipe=self)
-        where = {"device": device, "precision": precision}
-        return condense_by(step, dataset, self, seed=seed, on_iteration=on_iteration, **where)
+        return condense_by(
+            partial(_iterate, recipe=self),
+            dataset,
+            self,
+            seed=seed,
+            device=device,
+            precision=precision,
+            on_iteration=on_iteration,
+        )
 
     def expected_seconds(self, dataset: ImageDataset, *, device: torch.device, precision: str) -> float:
         """By one iteration."""

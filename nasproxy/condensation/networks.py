@@ -18,7 +18,7 @@ from nasproxy.search.space import Config
 from nasproxy.search.space_source import SpaceSource, user_location
 
 _TIMES_THE_CONVNET = 2.5
-_DRAWS = 1000
+_TRIES = 100  # different candidates, before none is taken for what there is
 
 
 class ConvNets:
@@ -91,7 +91,8 @@ class SpaceNetworks:
 
     def _draw(self) -> tuple[Config, nn.Module]:
         size = self._dataset.image_size
-        for _ in range(_DRAWS):
+        most = min(len(self._refused) + _TRIES, len(self._space))
+        while len(self._refused) < most:
             index = int(torch.randint(len(self._space), (), generator=self._generator))
             if index in self._refused:
                 continue
@@ -102,8 +103,8 @@ class SpaceNetworks:
                     return config, network
             self._refused.add(index)
         raise InputError(
-            f"None of {_DRAWS} candidates drawn from {self._source} is valid at {size[0]}×{size[1]} pixels and takes "
-            f"{self._limit:,} multiply-adds an image or less.",
+            f"None of {min(_TRIES, len(self._space))} candidates drawn from {self._source} is valid at "
+            f"{size[0]}×{size[1]} pixels and takes {self._limit:,} multiply-adds an image or less.",
             "Raise --max-multiply-adds, or use --network convnet.",
         )
 

@@ -115,7 +115,7 @@ def test_candidates_that_cost_too_much_are_passed_over():
     recipe = DistributionRecipe(network="space:convnet720", max_multiply_adds=400_000)
     costs = [count_multiply_adds(network, 1, (16, 16)) for network in drawn(dataset, recipe, 20)]
     assert max(costs) <= 400_000
-    assert len(set(costs)) > 5
+    assert len(set(costs)) > 3
 
 
 def test_by_default_all_convnets_of_up_to_64_filters_are_let_in():
