@@ -38,13 +38,60 @@ def condense(
     data_dir: DataDir = None,
     image_size: ImageSize = None,
     skip_broken: SkipBroken = False,
-    method: Annotated[str, typer.Option(help="dc, gradient matching.", rich_help_panel=METHOD)] = "dc",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="dc (gradient matching), dsa (the same with siamese augmentation) or dm (distribution matching).",
+            rich_help_panel=METHOD,
+        ),
+    ] = "dc",
     ipc: Annotated[int, typer.Option(help="Synthetic images per class.", rich_help_panel=METHOD)] = _D.ipc,
     preset: Annotated[
         str, typer.Option(help="quick (a minute on two cores at 16×16) or paper.", rich_help_panel=METHOD)
     ] = _D.preset,
     iterations: Annotated[
         int | None, typer.Option(help="K, outer iterations.", show_default="the preset's", rich_help_panel=METHOD)
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop when the mean loss of N iterations is no lower than that of the N before; 0 never does.",
+            show_default="0",
+            metavar="N",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="convnet, space (each iteration draws one of convnet720), or space:S, S as in search --space.",
+            show_default="convnet",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    max_multiply_adds: Annotated[
+        int | None,
+        typer.Option(
+            help="Of an image, in networks drawn from a space.",
+            show_default="2.5 times the default ConvNet's",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    augmentation: Annotated[
+        str | None,
+        typer.Option(
+            help="dsa, dm: kinds like color-crop-cutout-flip-scale-rotate, none, or auto (no flip for digits).",
+            show_default="auto",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    distance: Annotated[
+        str | None,
+        typer.Option(
+            help="dc, dsa: layerwise-cosine, squared-euclidean, or cosine.",
+            show_default="layerwise-cosine",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     matching_steps: Annotated[
         int | None, typer.Option(help="T, matching steps in each.", rich_help_panel=METHOD)
@@ -88,6 +135,12 @@ def condense(
         "network_learning_rate": network_learning_rate,
         "real_batch": real_batch,
         "initial": initial,
+        "patience": patience,
+        # Here nobody has named a space yet.
+        "network": f"space:{_D.space}" if network == "space" else network,
+        "max_multiply_adds": max_multiply_adds,
+        "augmentation": augmentation,
+        "distance": distance,
     }
     check_seed(seed)
     if ipc < 1:
@@ -156,10 +209,10 @@ def _condense(
         "dataset": loaded.name,
         "method": proxy.method,
         "ipc": recipe.ipc,
-        "iterations": recipe.steps,
+        "iterations": len(proxy.history),
         "loss": proxy.history[-1],
         "seconds": proxy.seconds,
-        "seconds_per_iteration": proxy.seconds / recipe.steps,
+        "seconds_per_iteration": proxy.seconds / len(proxy.history),
         "peak_memory_bytes": peak_memory_bytes(where),
         "cached": cached,
     }

@@ -1,10 +1,9 @@
-"""Dataset condensation by gradient matching: Algorithm 1 of Zhao, Mopuri & Bilen (2021), from top to bottom."""
+"""Dataset condensation by gradient matching: Algorithm 1 of Zhao, Mopuri & Bilen (2021)."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nasproxy.condensation.condensed import Condensed
-from nasproxy.condensation.distance import layerwise_cosine_distance
+from nasproxy.condensation.distance import distance_between
+from nasproxy.condensation.frozen_statistics import frozen_statistics
+from nasproxy.condensation.outer_loop import Material, condense_by
 from nasproxy.condensation.recipe import MatchingRecipe
-from nasproxy.coresets.random import draw_per_class
 from nasproxy.datasets.image_dataset import ImageDataset
-from nasproxy.errors import DivergedError
-from nasproxy.networks.convnet import ConvNet
+from nasproxy.errors import InputError
 from nasproxy.training.precision import autocast
 
 
@@ -32,124 +31,107 @@ def condense(
 ) -> Condensed:
     """Learns ``recipe.ipc`` synthetic images a class whose gradients match those of real ones (Algorithm 1).
 
-    Only the training part of ``dataset`` is seen. In bfloat16 the real images' gradients and the inner training are
-    computed in that format; the synthetic images' gradients, which are differentiated again, always in float32.
-
-    Args:
-        dataset: what to condense.
-        recipe: the method's settings.
-        seed: of initial images, networks and batches.
-        device: where to compute.
-        precision: ``bfloat16`` or ``float32``.
-        on_iteration: called after each outer iteration with its number (from 1) and its mean matching loss.
-
-    Raises:
-        InputError: a class has fewer training images than ``recipe.ipc``.
-        DivergedError: the matching loss left the finite numbers.
+    In bfloat16 the real images' gradients and the inner training are computed in that format; the synthetic images'
+    gradients, which are differentiated again, always in float32. The loss of an outer iteration is the mean matching
+    loss of a class and a step. The rest is as in :func:`nasproxy.condensation.outer_loop.condense_by`.
     """
-    began = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
-    real = dataset.normalisation.apply(dataset.train.images.to(device))
-    by_class = [indices.to(device) for indices in dataset.train.indices_by_class(dataset.num_classes)]
-    images, labels = _initial_images(dataset, recipe, generator, device)
-    # Images of one class lie together, so one optimiser over all is the paper's update of each class by itself.
-    optimizer = torch.optim.SGD([images], lr=recipe.image_learning_rate, momentum=recipe.image_momentum)
-    losses: list[float] = []
-    for iteration in range(recipe.iterations):
-        network = _fresh_network(dataset, recipe, generator, device)
-        loss = torch.zeros((), device=device)
-        for step in range(recipe.matching_steps):
-            optimizer.zero_grad()
-            loss += _matching_step(network, real, by_class, images, labels, recipe, generator, precision)
-            optimizer.step()
-            # The last network of an iteration is thrown away: training it further would be wasted.
-            if step + 1 < recipe.matching_steps:
-                _train_inner(network, images.detach(), labels, recipe, generator, precision)
-        # The last step's images are in no loss yet.
-        if not bool(torch.isfinite(images).all()):
-            loss = loss.new_tensor(torch.nan)
-        losses.append(_finite(float(loss) / (recipe.matching_steps * dataset.num_classes), iteration, recipe))
-        if on_iteration is not None:
-            on_iteration(iteration + 1, losses[-1])
-    return Condensed(images.detach().cpu(), labels.cpu(), tuple(losses), time.perf_counter() - began)
+    return condense_by(
+        partial(_iterate, recipe=recipe),
+        dataset,
+        recipe,
+        seed=seed,
+        device=device,
+        precision=precision,
+        on_iteration=on_iteration,
+    )
 
 
-def _initial_images(
-    dataset: ImageDataset, recipe: MatchingRecipe, generator: torch.Generator, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    positions = draw_per_class(dataset, recipe.ipc, generator)
-    labels = dataset.train.labels[positions]
-    if recipe.initial == "real":
-        images = dataset.normalisation.apply(dataset.train.images[positions])
-    else:
-        images = torch.randn(len(labels), dataset.channels, *dataset.image_size, generator=generator)
-    return images.to(device).requires_grad_(), labels.to(device)
+def _iterate(
+    network: nn.Module, material: Material, optimizer: torch.optim.Optimizer, *, recipe: MatchingRecipe
+) -> float:
+    """One initialisation of the network: T matching steps, and the network's training between them."""
+    loss = torch.zeros((), device=material.images.device)
+    for step in range(recipe.matching_steps):
+        # Images of one class lie together, so one optimiser over all is the paper's update of each class by itself.
+        optimizer.zero_grad()
+        loss += _matching_step(network, material, recipe)
+        optimizer.step()
+        # The last network of an iteration is thrown away: training it further would be wasted.
+        if step + 1 < recipe.matching_steps:
+            _train_inner(network, material, recipe)
+    return float(loss) / (recipe.matching_steps * len(material.by_class))
 
 
-def _fresh_network(
-    dataset: ImageDataset, recipe: MatchingRecipe, generator: torch.Generator, device: torch.device
-) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        network = ConvNet(
-            dataset.channels, dataset.num_classes, dataset.image_size, width=recipe.width, depth=recipe.depth
-        )
-    return network.to(device)
+def _matching_step(network: nn.Module, material: Material, recipe: MatchingRecipe) -> Float[Tensor, ""]:
+    """Adds to the images' gradient that of the matching loss (equation 9), class by class; returns the loss."""
+    loss = torch.zeros((), device=material.images.device)
+    with frozen_statistics(network, material.real, material.by_class, material.generator, material.precision):
+        for label in range(len(material.by_class)):
+            real, mine = material.real_batch(label, recipe.real_batch), material.of_class(label)
+            transform = material.draw_transform()
+            distance = matching_loss(
+                network,
+                transform(real),
+                transform(material.images[mine]),
+                label,
+                distance=recipe.distance,
+                precision=material.precision,
+            )
+            distance.backward(inputs=[material.images])
+            loss += distance.detach()
+    return loss
 
 
-def _matching_step(
+def matching_loss(
     network: nn.Module,
-    real: Tensor,
-    by_class: Sequence[Tensor],
-    images: Tensor,
-    labels: Tensor,
-    recipe: MatchingRecipe,
-    generator: torch.Generator,
+    real: Float[Tensor, "n c h w"],
+    synthetic: Float[Tensor, "m c h w"],
+    label: int,
+    *,
+    distance: str,
     precision: str,
 ) -> Float[Tensor, ""]:
-    """Adds to ``images.grad`` the gradient of the matching loss (equation 9), class by class; returns the loss."""
-    parameters = list(network.parameters())
-    loss = torch.zeros((), device=images.device)
-    for label, members in enumerate(by_class):
-        picked = members[torch.randperm(len(members), generator=generator)[: recipe.real_batch].to(members.device)]
-        with autocast(precision, images.device):
-            logits = network(real[picked])
-        on_real = torch.autograd.grad(
-            F.cross_entropy(logits.float(), labels.new_full((len(picked),), label)), parameters
+    """How far the network's gradients on real and on synthetic images of one class lie apart (equation 9).
+
+    Parameters that are frozen or take no part in the logits are left out.
+
+    Args:
+        network: in the mode that both are to be seen in.
+        real: of the class ``label``.
+        synthetic: of the same; the loss is differentiable in these.
+        label: the class.
+        distance: one of :data:`nasproxy.condensation.recipe.DISTANCES`.
+        precision: of the real images' gradients.
+
+    Raises:
+        InputError: the network has no gradient that the distance compares.
+    """
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    target = torch.full((len(real),), label, device=real.device)
+    with autocast(precision, real.device):
+        logits = network(real)
+    on_real = torch.autograd.grad(F.cross_entropy(logits.float(), target), parameters, allow_unused=True)
+    loss = F.cross_entropy(network(synthetic), target.new_full((len(synthetic),), label))
+    on_synthetic = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+    pairs = [(r, s) for r, s in zip(on_real, on_synthetic, strict=True) if r is not None and s is not None]
+    if not any(r.ndim > 1 for r, _ in pairs):
+        raise InputError(
+            f"The network {type(network).__name__} has no layer whose gradient could be matched.",
+            "Use --method dm, or leave it out of the space.",
         )
-        mine = slice(label * recipe.ipc, (label + 1) * recipe.ipc)
-        synthetic_loss = F.cross_entropy(network(images[mine]), labels[mine])
-        on_synthetic = torch.autograd.grad(synthetic_loss, parameters, create_graph=True)
-        distance = layerwise_cosine_distance(on_real, on_synthetic)
-        distance.backward(inputs=[images])
-        loss += distance.detach()
-    return loss
+    return distance_between(distance, [r for r, _ in pairs], [s for _, s in pairs])
 
 
-def _train_inner(
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    recipe: MatchingRecipe,
-    generator: torch.Generator,
-    precision: str,
-) -> None:
+def _train_inner(network: nn.Module, material: Material, recipe: MatchingRecipe) -> None:
     """``inner_epochs`` epochs of plain SGD on the synthetic set (Algorithm 1, last line of the inner loop)."""
+    images, labels = material.images.detach(), material.labels
     optimizer = torch.optim.SGD(network.parameters(), lr=recipe.network_learning_rate)
     for _ in range(recipe.inner_epochs):
-        order = torch.randperm(len(labels), generator=generator).to(images.device)
+        order = torch.randperm(len(labels), generator=material.generator).to(images.device)
         for picked in order.split(recipe.network_batch):
             optimizer.zero_grad()
-            with autocast(precision, images.device):
-                logits = network(images[picked])
+            batch = material.draw_transform()(images[picked])
+            with autocast(material.precision, images.device):
+                logits = network(batch)
             F.cross_entropy(logits.float(), labels[picked]).backward()
             optimizer.step()
-
-
-def _finite(loss: float, iteration: int, recipe: MatchingRecipe) -> float:
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"The matching loss became {loss} in outer iteration {iteration + 1} of {recipe.iterations}.",
-            f"Lower the image learning rate (now {recipe.image_learning_rate}) or use --precision float32.",
-        )
-    return loss

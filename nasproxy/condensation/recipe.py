@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from nasproxy.errors import InputError
-from nasproxy.proxies.method import ProxyMethod
+from nasproxy.condensation.condenser import Condenser
+from nasproxy.errors import InputError, nearest
 
 if TYPE_CHECKING:  # settings are read before torch is loaded
     import torch
@@ -15,69 +15,54 @@ if TYPE_CHECKING:  # settings are read before torch is loaded
     from nasproxy.condensation.condensed import Condensed
     from nasproxy.datasets.image_dataset import ImageDataset
 
+DISTANCES = ("layerwise-cosine", "squared-euclidean", "cosine")
+
 # (images per class, matching steps T, inner epochs) as printed in appendix A; 2 to 9 images per class are not given.
 _PAPER_STEPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 _QUICK_ITERATIONS = 8
 
 
 @dataclass(frozen=True)
-class MatchingRecipe(ProxyMethod):
-    """Settings of gradient matching (Algorithm 1); the symbols are the paper's.
+class MatchingRecipe(Condenser):
+    """Settings of gradient matching (Algorithm 1) besides those of :class:`Condenser`; the symbols are the paper's.
+
+    ``iterations`` is K, ``image_learning_rate`` is η_S.
 
     Args:
-        ipc: synthetic images per class.
-        iterations: K, the outer loop: random initialisations of the network.
+        distance: between gradients: ``layerwise-cosine`` (equation 10), or the ablation's rivals ``squared-euclidean``
+            and ``cosine`` over all gradients as one vector.
         matching_steps: T, steps of matching for each initialisation.
         inner_epochs: epochs on the synthetic set between two matching steps.
-        image_learning_rate: of the synthetic images; SGD with ``image_momentum``.
-        image_momentum: of the same.
         network_learning_rate: of the network between matching steps; plain SGD.
         network_batch: batch size of the same.
-        real_batch: real images of one class in each matching step.
-        initial: ``noise`` or ``real`` (random real images).
-        width: filters of the default ConvNet that is matched.
-        depth: its number of blocks.
     """
 
     name: ClassVar[str] = "dc"
-    verb: ClassVar[str] = "Condensing"
-    loss_name: ClassVar[str] = "matching loss"
 
-    iterations: int = 1000
+    distance: str = "layerwise-cosine"
     matching_steps: int = 10
     inner_epochs: int = 50
-    image_learning_rate: float = 0.1
-    image_momentum: float = 0.5
     network_learning_rate: float = 0.01
     network_batch: int = 256
-    real_batch: int = 256
-    initial: str = "noise"
-    width: int = 128
-    depth: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("ipc", "iterations", "matching_steps", "network_batch", "real_batch", "width", "depth"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+        super().__post_init__()
+        self._check_counts("matching_steps", "network_batch")
         if self.inner_epochs < 0:
             raise InputError(f"inner_epochs must be 0 or more, got {self.inner_epochs}.")
-        for name in ("image_learning_rate", "network_learning_rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)}.")
-        if not 0 <= self.image_momentum < 1:
-            raise InputError(f"image_momentum must be in [0, 1), got {self.image_momentum}.")
-        if self.initial not in ("noise", "real"):
-            raise InputError(f"initial must be noise or real, got {self.initial!r}.")
+        if not self.network_learning_rate > 0:
+            raise InputError(f"network_learning_rate must be above 0, got {self.network_learning_rate}.")
+        if self.distance not in DISTANCES:
+            raise InputError(f"No distance is called {self.distance!r}.", nearest(self.distance, DISTANCES))
 
     @classmethod
     def preset(cls, preset: str, ipc: int) -> MatchingRecipe:
         """:meth:`quick` or :meth:`paper`."""
         return cls.quick(ipc) if preset == "quick" else cls.paper(ipc)
 
-    @property
-    def steps(self) -> int:
-        """The outer iterations."""
-        return self.iterations
+    def augmentations(self, dataset: ImageDataset) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     def make(
         self,
@@ -97,8 +82,7 @@ class MatchingRecipe(ProxyMethod):
         """By one matching step and one round of inner training."""
 
         def seconds(steps: int) -> float:
-            part = replace(self, iterations=1, matching_steps=steps)
-            return part.make(dataset, seed=0, device=device, precision=precision).seconds
+            return self._seconds_per_iteration(dataset, device, precision, matching_steps=steps)
 
         seconds(1)  # the first also compiles kernels
         step, two = seconds(1), seconds(2)

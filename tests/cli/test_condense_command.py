@@ -47,6 +47,24 @@ def test_condense_writes_a_proxy_and_says_what_it_cost(folder):
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["--method", "dsa", "--inner-epochs", "1", "--augmentation", "crop-rotate", "--distance", "cosine"],
+        ["--method", "dm", "--network", "space", "--max-multiply-adds", "600000"],
+    ],
+)
+def test_other_methods_and_networks(folder, words):
+    some = ["--ipc", "1", "--iterations", "30", "--patience", "1", "--real-batch", "4", "--precision", "float32"]
+    said = invoke("condense", *some, "--image-size", "8", *words, "--json")
+    assert said.code == 0, said.err
+    assert said.json["method"] == words[1]
+    assert 2 <= said.json["iterations"] < 30
+    proxy = load_proxy(Path(said.json["proxy"]))
+    assert len(proxy.history) == said.json["iterations"]
+    assert proxy.recipe["network"] == ("space:convnet720" if "space" in words else "convnet")
+
+
+@pytest.mark.parametrize(
     ("words", "kind", "fragments"),
     [
         (["--dataset", "digit"], "dataset", ["digit", "Did you mean digits?"]),
@@ -60,6 +78,20 @@ def test_condense_writes_a_proxy_and_says_what_it_cost(folder):
         (["--image-learning-rate", "0"], "input", ["0"]),
         (["--image-learning-rate", "nan"], "input", ["nan"]),
         (["--initial", "reel"], "input", ["reel"]),
+        (["--distance", "cosin"], "input", ["cosin", "Did you mean cosine?"]),
+        (["--network", "convmet"], "input", ["convmet", "Did you mean convnet?"]),
+        (["--network", "space:convnet72"], "space", ["Did you mean convnet720?"]),
+        (["--max-multiply-adds", "9"], "input", ["max_multiply_adds"]),
+        (
+            ["--network", "space", "--max-multiply-adds", "9", "--image-size", "8"],
+            "input",
+            ["convnet720", "--max-multiply-adds"],
+        ),
+        (["--patience", "-1"], "input", ["patience"]),
+        (["--augmentation", "crop"], "input", ["--augmentation is no setting of the method dc"]),
+        (["--method", "dsa", "--augmentation", "flop"], "input", ["Did you mean flip?"]),
+        (["--method", "dm"], "input", ["--inner-epochs is no setting of the method dm"]),
+        (["--image-size", "4"], "input", ["too small for 3 poolings"]),
         (["--precision", "float8"], "input", ["float8"]),
         (["--device", "tpu"], "input", ["tpu"]),
         (["--image-size", "0"], "input", ["--image-size"]),

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nasproxy.condensation.distance import layerwise_cosine_distance
+from nasproxy.condensation.distance import (
+    distance_between,
+    flat_cosine_distance,
+    layerwise_cosine_distance,
+    squared_euclidean_distance,
+)
+from nasproxy.condensation.recipe import DISTANCES
 
 SHAPES = [(4, 3, 3, 2), (5, 7), (2, 3, 4), (6,), (3, 1)]  # convolution, linear, layer norm, bias, one input
 ROWS = sum(shape[0] for shape in SHAPES if len(shape) > 1)
@@ -91,6 +97,30 @@ def test_lies_between_zero_and_two_a_row_is_symmetric_and_free_of_scale(one, oth
                 if r.ndim > 1]  # fmt: skip
     allowed = sum(float((1e-6 / (min(scale, 1) * product)).clamp(max=1).sum()) for product in products)
     assert abs(scaled - distance) <= allowed + 1e-9
+
+
+def numbers(gradients):
+    """All gradients, one number after the other."""
+    return [float(number) for gradient in gradients for number in gradient.reshape(-1)]
+
+
+@settings(deadline=None, max_examples=25)
+@given(seeds, seeds, st.floats(1e-4, 1e2))
+def test_the_rivals_equal_the_loops_in_float64_over_one_vector(one, other, scale):
+    real, synthetic = draw(one, scale), draw(other)
+    square = inner = ours = theirs = 0.0
+    for a, b in zip(numbers(real), numbers(synthetic), strict=True):
+        square, inner, ours, theirs = square + (a - b) ** 2, inner + a * b, ours + a * a, theirs + b * b
+    assert float(squared_euclidean_distance(real, synthetic)) == pytest.approx(square, rel=1e-12)
+    cosine = inner / (ours**0.5 * theirs**0.5 + 1e-6)
+    assert float(flat_cosine_distance(real, synthetic)) == pytest.approx(1 - cosine, rel=1e-12)
+
+
+def test_every_name_is_a_distance_of_its_own():
+    real, synthetic = draw(1), draw(2)
+    functions = (layerwise_cosine_distance, squared_euclidean_distance, flat_cosine_distance)
+    for name, function in zip(DISTANCES, functions, strict=True):
+        assert torch.equal(distance_between(name, real, synthetic), function(real, synthetic))
 
 
 def test_layers_of_different_networks_are_refused():

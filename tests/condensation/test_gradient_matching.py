@@ -7,15 +7,17 @@ import itertools
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from tiny import tiny_dataset, with_other_held_out_images
+from torch import nn
 
-from nasproxy.condensation import gradient_matching
-from nasproxy.condensation.gradient_matching import condense
-from nasproxy.condensation.recipe import MatchingRecipe
-from nasproxy.errors import DatasetError, DivergedError
+from nasproxy.condensation import networks
+from nasproxy.condensation.gradient_matching import condense, matching_loss
+from nasproxy.condensation.recipe import DISTANCES, MatchingRecipe
+from nasproxy.errors import DatasetError, DivergedError, InputError
 from nasproxy.networks.convnet import ConvNet
 
 CPU = torch.device("cpu")
@@ -47,7 +49,7 @@ def record(monkeypatch):
             kept.inputs.append(images.detach().clone())
             return super().forward(images)
 
-    monkeypatch.setattr(gradient_matching, "ConvNet", Recorded)
+    monkeypatch.setattr(networks, "ConvNet", Recorded)
     return kept
 
 
@@ -233,6 +235,103 @@ def test_images_that_leave_the_finite_numbers_are_an_error(dataset, iterations, 
 def test_a_huge_learning_rate_is_an_error(dataset):
     with pytest.raises(DivergedError, match=r"became nan in outer iteration \d of 5"):
         run(dataset, replace(RECIPE, iterations=5, matching_steps=1, image_learning_rate=1e38))
+
+
+def test_it_stops_when_the_loss_has_converged(dataset):
+    made = run(dataset, replace(RECIPE, iterations=50, patience=2, image_learning_rate=STILL, matching_steps=1))
+    losses = made.losses
+    assert 4 <= len(losses) < 50
+    for count in range(4, len(losses) + 1):
+        assert (sum(losses[count - 2 : count]) >= sum(losses[count - 4 : count - 2])) == (count == len(losses))
+    assert len(run(dataset, replace(RECIPE, iterations=5, image_learning_rate=STILL)).losses) == 5
+
+
+@pytest.mark.parametrize("distance", ["squared-euclidean", "cosine"])
+def test_the_rival_distances_are_matched_too(dataset, distance):
+    recipe = replace(RECIPE, iterations=1, matching_steps=1, distance=distance)
+    first = run(dataset, replace(recipe, image_learning_rate=STILL))
+    made = run(dataset, recipe)
+    assert not torch.equal(made.images, first.images)
+    assert made.losses == first.losses != run(dataset, replace(recipe, distance="layerwise-cosine")).losses
+
+
+@pytest.mark.parametrize("ipc", [1, 3, 5])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_number_of_images_of_unequal_classes(ipc, channels):
+    made = run(tiny_dataset((9, 5, 6), channels=channels), replace(RECIPE, ipc=ipc))
+    assert made.images.shape == (3 * ipc, channels, 8, 8)
+    assert made.labels.tolist() == [c for c in range(3) for _ in range(ipc)]
+
+
+def test_images_too_small_for_the_network_are_an_error():
+    with pytest.raises(InputError, match="4×4 pixels is too small for 3 poolings"):
+        run(tiny_dataset(size=(4, 4)), replace(RECIPE, depth=3))
+
+
+class Linear(nn.Sequential):
+    """A linear classifier, of which the gradients are known in closed form, and a layer that it does not use."""
+
+    def __init__(self, pixels, classes):
+        super().__init__(nn.Flatten(), nn.Linear(pixels, classes))
+        self.idle = nn.Linear(2, 2)
+        self.fixed = nn.Parameter(torch.ones(3, 3), requires_grad=False)
+
+    def forward(self, images):
+        return self[1](self[0](images))
+
+
+def linear_gradient(network, images, label):
+    """Of the mean cross-entropy, image by image, in NumPy."""
+    weight, bias = (p.detach().double().numpy() for p in network[1].parameters())
+    slope, offset = np.zeros_like(weight), np.zeros_like(bias)
+    for image in images.detach().double().numpy().reshape(len(images), -1):
+        scores = np.exp(weight @ image + bias)
+        error = scores / scores.sum() - (np.arange(len(bias)) == label)
+        slope += np.outer(error, image) / len(images)
+        offset += error / len(images)
+    return slope, offset
+
+
+def linear_loss(network, real, synthetic, label, distance):
+    (slope, offset), (other, shift) = (linear_gradient(network, images, label) for images in (real, synthetic))
+    if distance == "layerwise-cosine":
+        return sum(1 - a @ b / (np.sqrt(a @ a) * np.sqrt(b @ b) + 1e-6) for a, b in zip(slope, other, strict=True))
+    a, b = np.concatenate([slope.ravel(), offset]), np.concatenate([other.ravel(), shift])
+    if distance == "squared-euclidean":
+        return sum((a - b) ** 2)
+    return 1 - a @ b / (np.sqrt(a @ a) * np.sqrt(b @ b) + 1e-6)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_the_matching_loss_and_its_gradient_are_the_closed_form(distance):
+    torch.manual_seed(0)
+    network = Linear(16, 3).double()
+    real, synthetic = torch.randn(5, 1, 4, 4).double(), torch.randn(2, 1, 4, 4).double().requires_grad_()
+    loss = matching_loss(network, real, synthetic, 1, distance=distance, precision="float32")
+    assert loss.item() == pytest.approx(linear_loss(network, real, synthetic, 1, distance), rel=1e-5)
+    loss.backward()
+
+    def at(pixels):
+        return linear_loss(network, real, pixels.view_as(synthetic), 1, distance)
+
+    flat = synthetic.detach().flatten()
+    steps = 1e-5 * torch.eye(len(flat), dtype=torch.float64)
+    differences = torch.tensor([(at(flat + step) - at(flat - step)) / 2e-5 for step in steps]).double()
+    torch.testing.assert_close(synthetic.grad.flatten(), differences, rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_without_a_gradient_to_match_is_an_error():
+    class Offset(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(3))
+
+        def forward(self, images):
+            return images.flatten(1)[:, :3] + self.bias
+
+    images = torch.randn(2, 1, 4, 4)
+    with pytest.raises(InputError, match="Offset has no layer whose gradient could be matched"):
+        matching_loss(Offset(), images, images, 0, distance="layerwise-cosine", precision="float32")
 
 
 def test_a_class_with_too_few_images_is_an_error(dataset):

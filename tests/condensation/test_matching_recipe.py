@@ -69,12 +69,19 @@ def test_counts_below_one_are_refused(name, value):
         ("image_learning_rate", float("nan")),
         ("network_learning_rate", -0.1),
         ("initial", "reals"),
+        ("distance", "layerwise"),
         ("image_momentum", -0.5),
     ],
 )
 def test_other_values_that_cannot_be(name, value):
     with pytest.raises(InputError, match=name):
         replace(MatchingRecipe(), **{name: value})
+
+
+def test_an_unknown_distance_gets_the_nearest_names():
+    with pytest.raises(InputError, match="No distance is called 'euclidean'") as caught:
+        MatchingRecipe(distance="euclidean")
+    assert caught.value.hint.startswith("Did you mean squared-euclidean?")
 
 
 def test_no_inner_epochs_are_allowed():

@@ -1,0 +1,119 @@
+"""What all condensation methods share: how long they go on, from which images, and with which networks."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from nasproxy.errors import InputError, nearest
+from nasproxy.proxies.method import ProxyMethod
+from nasproxy.search.space_source import SpaceSource
+
+if TYPE_CHECKING:  # settings are read before torch is loaded
+    import torch
+
+    from nasproxy.datasets.image_dataset import ImageDataset
+
+INITIAL = ("noise", "real")
+_SPACE = "space:"
+_TIMED_NETWORKS = 6  # of a space, to say what one costs on average
+
+
+@dataclass(frozen=True)
+class Condenser(ProxyMethod):
+    """Settings of a method that learns images by gradient descent, with a new network in each outer iteration.
+
+    Args:
+        ipc: synthetic images per class.
+        iterations: outer iterations; with ``patience``, at the most.
+        image_learning_rate: of the synthetic images; SGD with ``image_momentum``.
+        image_momentum: of the same.
+        real_batch: real images of one class in each matching step.
+        initial: ``noise`` or ``real`` (random real images).
+        network: ``convnet``, or ``space:`` and a search space (a registered name, a file, a module's attribute), from
+            which each outer iteration draws its network.
+        max_multiply_adds: of an image, in the networks drawn from a space; by default two and a half times those of
+            the ConvNet of ``width`` and ``depth``, which at 128 and 3 lets in all of the paper's with up to 64 filters.
+        patience: outer iterations; stop when the mean loss of the last so many is no lower than that of as many before
+            them. 0 never does.
+        width: filters of the default ConvNet.
+        depth: its number of blocks.
+    """
+
+    verb: ClassVar[str] = "Condensing"
+    loss_name: ClassVar[str] = "matching loss"
+
+    iterations: int = 1000
+    image_learning_rate: float = 0.1
+    image_momentum: float = 0.5
+    real_batch: int = 256
+    initial: str = "noise"
+    network: str = "convnet"
+    max_multiply_adds: int | None = None
+    patience: int = 0
+    width: int = 128
+    depth: int = 3
+    space_digest: str = field(init=False, default="")
+    """Of the text of a space's file: an edited file is another setting."""
+
+    def __post_init__(self) -> None:
+        self._check_counts("ipc", "iterations", "real_batch", "width", "depth")
+        if self.patience < 0:
+            raise InputError(f"patience must be 0 or more, got {self.patience}.")
+        if not self.image_learning_rate > 0:
+            raise InputError(f"image_learning_rate must be above 0, got {self.image_learning_rate}.")
+        if not 0 <= self.image_momentum < 1:
+            raise InputError(f"image_momentum must be in [0, 1), got {self.image_momentum}.")
+        if self.initial not in INITIAL:
+            raise InputError(f"initial must be noise or real, got {self.initial!r}.", nearest(self.initial, INITIAL))
+        self._check_space()
+
+    @property
+    def steps(self) -> int:
+        """The outer iterations, at the most."""
+        return self.iterations
+
+    def space_source(self) -> SpaceSource | None:
+        """The search space that networks are drawn from; None for the default ConvNet.
+
+        Raises:
+            InputError: ``network`` names neither.
+        """
+        if self.network == "convnet":
+            return None
+        if not self.network.startswith(_SPACE):
+            known = ["convnet", f"{_SPACE}convnet720"]
+            raise InputError(f"No network is called {self.network!r}.", nearest(self.network, known))
+        return SpaceSource.parse(self.network.removeprefix(_SPACE))
+
+    @abstractmethod
+    def augmentations(self, dataset: ImageDataset) -> tuple[str, ...]:
+        """The kinds of augmentation of which each matching step draws one; none where it is empty."""
+
+    def _check_space(self) -> None:
+        source = self.space_source()
+        if self.max_multiply_adds is not None:
+            self._check_counts("max_multiply_adds")
+            if source is None:
+                raise InputError(
+                    "max_multiply_adds chooses among the networks of a space, but the network is convnet.",
+                    "Leave it out, or give a space as network.",
+                )
+        if source is not None and source.text:
+            digest = hashlib.blake2b(source.text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+            object.__setattr__(self, "space_digest", digest)
+
+    def _check_counts(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+
+    def _seconds_per_iteration(
+        self, dataset: ImageDataset, device: torch.device, precision: str, **changes: Any
+    ) -> float:
+        """By running one outer iteration; several where networks differ."""
+        count = 1 if self.network == "convnet" else _TIMED_NETWORKS
+        part = replace(self, iterations=count, patience=0, **changes)
+        return part.make(dataset, seed=0, device=device, precision=precision).seconds / count

@@ -1,0 +1,160 @@
+"""The networks that images are condensed with: a freshly initialised one for each outer iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from nasproxy.condensation.condenser import Condenser
+from nasproxy.datasets.image_dataset import ImageDataset
+from nasproxy.errors import InputError, NasproxyError, SpaceError
+from nasproxy.networks.convnet import ConvNet
+from nasproxy.networks.cost import count_multiply_adds
+from nasproxy.networks.materialise import materialise
+from nasproxy.search.space import Config
+from nasproxy.search.space_source import SpaceSource, user_location
+
+_TIMES_THE_CONVNET = 2.5
+_TRIES = 100  # different candidates, before none is taken for what there is
+
+
+class ConvNets:
+    """The default ConvNet, ever anew.
+
+    Args:
+        dataset: that it is for.
+        recipe: its ``width`` and ``depth`` count.
+        generator: of the initial weights, on the CPU.
+        device: where the networks go.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, recipe: Condenser, generator: torch.Generator, device: torch.device
+    ) -> None:
+        self._dataset, self._recipe, self._generator, self._device = dataset, recipe, generator, device
+
+    @contextmanager
+    def fresh(self) -> Iterator[nn.Module]:
+        """A new network."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_seed(self._generator))
+            network = self.build()
+        yield network.to(self._device)
+
+    def build(self) -> ConvNet:
+        """One, initialised by torch's own random numbers."""
+        dataset, recipe = self._dataset, self._recipe
+        return ConvNet(
+            dataset.channels, dataset.num_classes, dataset.image_size, width=recipe.width, depth=recipe.depth
+        )
+
+
+class SpaceNetworks:
+    """Candidates drawn from a search space, uniformly among the valid ones that are small enough.
+
+    Args:
+        source: of the space.
+        dataset: that they are for.
+        max_multiply_adds: of an image.
+        generator: of the draws and the initial weights, on the CPU; only its first number is used, so that the
+            networks do not depend on what else is drawn from it between them.
+        device: where the networks go.
+    """
+
+    def __init__(
+        self,
+        source: SpaceSource,
+        dataset: ImageDataset,
+        max_multiply_adds: int,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        self._source, self._space = source, source.load()
+        self._dataset, self._limit, self._device = dataset, max_multiply_adds, device
+        self._generator = torch.Generator().manual_seed(_seed(generator))
+        self._refused: set[int] = set()
+
+    @contextmanager
+    def fresh(self) -> Iterator[nn.Module]:
+        """A new network of a new configuration; what fails in it is an error that names the configuration.
+
+        Raises:
+            InputError: none of many that were drawn is valid and small enough.
+            SpaceError: the network cannot be built, or what is done with it in the context cannot be done.
+        """
+        config, network = self._draw()
+        with self._naming(config):
+            yield network.to(self._device)
+
+    def _draw(self) -> tuple[Config, nn.Module]:
+        size = self._dataset.image_size
+        most = min(len(self._refused) + _TRIES, len(self._space))
+        while len(self._refused) < most:
+            index = int(torch.randint(len(self._space), (), generator=self._generator))
+            if index in self._refused:
+                continue
+            config = self._space[index]
+            with self._naming(config):
+                network = self._build(config) if self._space.is_valid(dict(config), size) is True else None
+                if network and count_multiply_adds(network, self._dataset.channels, size) <= self._limit:
+                    return config, network
+            self._refused.add(index)
+        raise InputError(
+            f"None of {min(_TRIES, len(self._space))} candidates drawn from {self._source} is valid at "
+            f"{size[0]}×{size[1]} pixels and takes {self._limit:,} multiply-adds an image or less.",
+            "Raise --max-multiply-adds, or use --network convnet.",
+        )
+
+    def _build(self, config: Config) -> nn.Module:
+        dataset = self._dataset
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_seed(self._generator))
+            network = self._space.build(
+                dict(config),
+                in_channels=dataset.channels,
+                num_classes=dataset.num_classes,
+                image_size=dataset.image_size,
+            )
+            two = torch.zeros(2, dataset.channels, *dataset.image_size)
+            return materialise(network, two, dataset.num_classes)
+
+    @contextmanager
+    def _naming(self, config: Config) -> Iterator[None]:
+        try:
+            yield
+        except (NasproxyError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            where = user_location(error, self._source)
+            raise SpaceError(
+                f"No images can be condensed with the candidate {config} of {self._source}: "
+                f"{type(error).__name__}: {error}{f' ({where})' if where else ''}",
+                "Use --network convnet, or exclude the candidate by the space's is_valid.",
+            ) from error
+
+
+def fresh_networks(
+    dataset: ImageDataset, recipe: Condenser, generator: torch.Generator, device: torch.device
+) -> ConvNets | SpaceNetworks:
+    """Where the networks of ``recipe`` come from.
+
+    Raises:
+        InputError: the images are too small for the default ConvNet.
+        SpaceError: the search space cannot be loaded.
+    """
+    convnets, source = ConvNets(dataset, recipe, generator, device), recipe.space_source()
+    if source is None:
+        return convnets
+    limit = recipe.max_multiply_adds
+    if limit is None:
+        with torch.random.fork_rng(devices=[]):
+            convnet = convnets.build()
+        limit = int(_TIMES_THE_CONVNET * count_multiply_adds(convnet, dataset.channels, dataset.image_size))
+    return SpaceNetworks(source, dataset, limit, generator, device)
+
+
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator))

@@ -1,0 +1,39 @@
+"""Which augmentations a matching step can draw from: how they are written, and which suit a dataset."""
+
+from __future__ import annotations
+
+import re
+
+from nasproxy.errors import InputError, nearest
+
+AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+"""Those of Zhao & Bilen (2021)."""
+AUTO, NONE = "auto", "none"
+_GLYPHS = re.compile("digit|mnist|svhn|usps")
+
+
+def parse_strategy(text: str, dataset: str) -> tuple[str, ...]:
+    """The kinds that ``text`` lists.
+
+    Args:
+        text: ``color-crop-cutout-flip-scale-rotate`` or fewer of these, ``none``, or ``auto``: all, but no flip for
+            a dataset of digits or letters, which mean something else in the mirror.
+        dataset: its name, in which ``auto`` looks for digits, mnist, svhn and usps (but fashion-mnist is clothing).
+
+    Raises:
+        InputError: a word is unknown.
+    """
+    if text == NONE:
+        return ()
+    if text == AUTO:
+        name = dataset.lower()
+        glyphs = _GLYPHS.search(name) and "fashion" not in name
+        return tuple(kind for kind in AUGMENTATIONS if kind != "flip" or not glyphs)
+    kinds = tuple(text.split("-"))
+    for kind in kinds:
+        if kind not in AUGMENTATIONS:
+            raise InputError(
+                f"No augmentation is called {kind!r}.",
+                f"{nearest(kind, AUGMENTATIONS)} Join several by hyphens, or say {AUTO} or {NONE}.",
+            )
+    return kinds

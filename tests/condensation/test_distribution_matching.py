@@ -1,0 +1,169 @@
+"""Distribution matching against a second implementation and, where features are linear, a closed form."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import tiny_dataset, with_other_held_out_images
+from torch import nn
+
+from nasproxy.condensation import networks
+from nasproxy.condensation.distribution_matching import DistributionRecipe, distribution_loss, features
+from nasproxy.errors import DatasetError, DivergedError, InputError
+from nasproxy.networks.convnet import ConvNet
+
+RECIPE = DistributionRecipe(ipc=2, iterations=3, width=4, depth=1, augmentation="none")
+STILL = 1e-30  # an image learning rate that moves no float32 image
+
+
+def run(dataset, recipe, seed=0, precision="float32", **more):
+    return recipe.make(dataset, seed=seed, device=torch.device("cpu"), precision=precision, **more)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return tiny_dataset((7, 5), channels=3)
+
+
+def test_features_are_what_the_last_linear_layer_is_given():
+    network = ConvNet(3, 2, (8, 8), width=4, depth=2)
+    images = torch.randn(5, 3, 8, 8)
+    assert torch.equal(features(network, images), network.embed(images))
+    tokens = nn.Sequential(nn.Flatten(2), nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 2))  # one row a channel
+    images = torch.randn(5, 3, 4, 4)
+    assert torch.equal(features(tokens, images), tokens[:3](images).flatten(1))
+    assert not any(module._forward_pre_hooks for module in tokens.modules())
+
+
+def test_a_network_without_a_linear_layer_is_an_error():
+    with pytest.raises(InputError, match="Sequential has no linear layer"):
+        features(nn.Sequential(nn.Conv2d(1, 2, 4), nn.Flatten()), torch.randn(2, 1, 4, 4))
+
+
+def test_on_linear_features_the_loss_and_its_gradient_are_the_closed_form():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Linear(5, 3)).double()
+    real, synthetic = torch.randn(6, 1, 4, 4).double(), torch.randn(4, 1, 4, 4).double().requires_grad_()
+    loss = distribution_loss(network, real, synthetic, precision="float32")
+    loss.backward()
+    weight = network[1].weight.detach().numpy()
+    apart = (real.mean(0) - synthetic.detach().mean(0)).numpy().ravel()
+    assert loss.item() == pytest.approx(apart @ weight.T @ weight @ apart, rel=1e-5)
+    slope = -2 / 4 * weight.T @ weight @ apart
+    for image in synthetic.grad:
+        np.testing.assert_allclose(image.numpy().ravel(), slope, rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_agrees_with_finite_differences():
+    torch.manual_seed(0)
+    network = ConvNet(1, 2, (4, 4), width=3, depth=1, activation="sigmoid").double()
+    real, images = torch.randn(4, 1, 4, 4).double(), torch.randn(2, 1, 4, 4).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: distribution_loss(network, real, x, precision="float32"), images)
+
+
+def embed(weights, images):
+    convolution, bias, scale, shift, *_ = weights
+    rows = F.conv2d(images, convolution, bias, padding=1)
+    return F.avg_pool2d(F.relu(F.group_norm(rows, len(bias), scale, shift)), 2).flatten(1)
+
+
+def second_implementation(dataset, recipe, first_images, first_weights):
+    """In float64, whole classes as batches, features summed image by image."""
+    mean, std = (torch.tensor(v).double().view(1, -1, 1, 1) for v in vars(dataset.normalisation).values())
+    real = (dataset.train.images.double() / 255 - mean) / std
+    images, speed, losses = first_images.double(), 0.0, []
+    for state in first_weights:
+        weights = [value.double() for value in state.values()]
+        mine = images.detach().requires_grad_()
+        loss = torch.zeros((), dtype=torch.float64)
+        for label in range(dataset.num_classes):
+            members = real[dataset.train.labels == label]
+            ours = sum(embed(weights, image[None]) for image in members) / len(members)
+            part = mine[label * recipe.ipc : (label + 1) * recipe.ipc]
+            theirs = sum(embed(weights, image[None]) for image in part) / recipe.ipc
+            loss = loss + sum((a - b) ** 2 for a, b in zip(ours[0], theirs[0], strict=True))
+        loss.backward()
+        speed = recipe.image_momentum * speed + mine.grad
+        images = images - recipe.image_learning_rate * speed
+        losses.append(float(loss.detach()) / dataset.num_classes)
+    return images, losses
+
+
+@pytest.mark.parametrize("initial", ["noise", "real"])
+def test_equals_a_second_implementation(dataset, monkeypatch, initial):
+    states = []
+
+    class Recorded(ConvNet):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            states.append(copy.deepcopy(self.state_dict()))
+
+    monkeypatch.setattr(networks, "ConvNet", Recorded)
+    recipe = replace(RECIPE, initial=initial)
+    first = run(dataset, replace(recipe, image_learning_rate=STILL)).images
+    states.clear()
+    made = run(dataset, recipe)
+    assert len(states) == 3
+    images, losses = second_implementation(dataset, recipe, first, states)
+    assert (images - first).abs().max() > 0.01  # the comparison is of something that moved
+    torch.testing.assert_close(made.images.double(), images, rtol=0, atol=1e-4)
+    assert made.losses == pytest.approx(losses, rel=1e-4)
+
+
+def test_the_loss_goes_down_also_in_networks_that_were_not_seen():
+    dataset = tiny_dataset((20, 20), seed=1)
+    recipe = replace(RECIPE, ipc=1, iterations=60, width=8, initial="noise", image_learning_rate=3.0)
+    first, made = run(dataset, replace(recipe, image_learning_rate=STILL)), run(dataset, recipe)
+    assert sum(made.losses[-10:]) < 0.5 * sum(made.losses[:10])
+    torch.manual_seed(99)
+    network = ConvNet(1, 2, (8, 8), width=8, depth=1)
+    real = dataset.normalisation.apply(dataset.train.images)[dataset.train.labels == 0]
+    before, after = (distribution_loss(network, real, m.images[:1], precision="float32") for m in (first, made))
+    assert after < 0.6 * before
+
+
+@pytest.mark.parametrize(("ipc", "channels"), [(1, 1), (3, 3), (4, 1)])
+def test_any_number_of_images_of_unequal_classes(ipc, channels):
+    made = run(tiny_dataset((9, 5, 4), channels=channels), replace(RECIPE, ipc=ipc, augmentation="auto"))
+    assert made.images.shape == (3 * ipc, channels, 8, 8)
+    assert made.labels.tolist() == [c for c in range(3) for _ in range(ipc)]
+    assert len(made.losses) == 3
+
+
+def test_the_seed_decides_and_only_the_training_part_is_seen(dataset):
+    recipe = replace(RECIPE, augmentation="auto")
+    one, again, other = (run(dataset, recipe, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one.images, again.images)
+    assert not torch.equal(one.images, other.images)
+    assert torch.equal(one.images, run(with_other_held_out_images(dataset), recipe).images)
+
+
+def test_bfloat16_moves_the_images_in_nearly_the_same_direction(dataset):
+    recipe = replace(RECIPE, iterations=1)
+    first = run(dataset, replace(recipe, image_learning_rate=STILL)).images
+    exact, rounded = (run(dataset, recipe, precision=precision).images - first for precision in ("float32", "bfloat16"))
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    assert float(F.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0)) > 0.99
+
+
+def test_errors(dataset):
+    with pytest.raises(DatasetError, match="class 'class 1' has 5"):
+        run(dataset, replace(RECIPE, ipc=6))
+    with pytest.raises(DivergedError, match="outer iteration 1 of 3"):
+        run(dataset, replace(RECIPE, image_learning_rate=float("inf")))
+    with pytest.raises(InputError, match="No augmentation"):
+        replace(RECIPE, augmentation="colour")
+
+
+def test_presets():
+    paper, quick = (DistributionRecipe.preset(name, 7) for name in ("paper", "quick"))
+    assert (paper.ipc, paper.iterations, paper.image_learning_rate, paper.image_momentum) == (7, 20_000, 1.0, 0.5)
+    assert (paper.real_batch, paper.initial, paper.augmentation) == (256, "real", "auto")
+    assert (quick.ipc, quick.iterations < 1000) == (7, True)
+    assert RECIPE.expected_seconds(tiny_dataset(), device=torch.device("cpu"), precision="float32") > 0

@@ -1,0 +1,104 @@
+"""Siamese augmentation: the same transformation of real and synthetic images, in every matching step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import tiny_dataset
+
+from nasproxy.condensation import networks
+from nasproxy.condensation.augmentation import draw_transform
+from nasproxy.condensation.gradient_matching import matching_loss
+from nasproxy.condensation.recipe import MatchingRecipe
+from nasproxy.condensation.siamese import SiameseRecipe
+from nasproxy.errors import InputError
+from nasproxy.networks.convnet import ConvNet
+
+RECIPE = SiameseRecipe(ipc=2, iterations=2, matching_steps=2, inner_epochs=3, width=4, depth=1)
+WHERE = {"device": torch.device("cpu"), "precision": "float32"}
+STILL = 1e-30  # an image learning rate that moves no float32 image
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """All batches that the networks see."""
+    batches = []
+
+    class Recorded(ConvNet):
+        def forward(self, images):
+            batches.append(images.detach().clone())
+            return super().forward(images)
+
+    monkeypatch.setattr(networks, "ConvNet", Recorded)
+    return batches
+
+
+def test_real_and_synthetic_images_get_the_same_transformation(shown):
+    # Synthetic images that are the class's real ones, all of them, cannot be told from these after it either.
+    dataset = tiny_dataset((5, 5), channels=3)
+    recipe = replace(RECIPE, ipc=5, iterations=12, matching_steps=1, image_learning_rate=STILL)
+    recipe.make(dataset, seed=0, **WHERE)
+    plain = dataset.normalisation.apply(dataset.train.images)
+    changed = 0
+    for real, synthetic in zip(shown[::2], shown[1::2], strict=True):
+        apart = torch.cdist(real.flatten(1), synthetic.flatten(1))
+        assert apart.min(dim=0).values.max() < 1e-3
+        assert sorted(apart.argmin(dim=1).tolist()) == list(range(5))
+        changed += bool(torch.cdist(real.flatten(1), plain.flatten(1)).min(dim=1).values.max() > 0.1)
+    assert len(shown) == 2 * 2 * 12
+    assert changed > 12  # a crop by no pixel and half of the flips change nothing
+
+
+def test_without_augmentation_it_is_gradient_matching():
+    dataset = tiny_dataset()
+    plain = MatchingRecipe(ipc=2, iterations=2, matching_steps=2, inner_epochs=3, width=4, depth=1, initial="real")
+    made, expected = (r.make(dataset, seed=1, **WHERE) for r in (replace(RECIPE, augmentation="none"), plain))
+    assert torch.equal(made.images, expected.images)
+    assert made.losses == expected.losses
+    assert not torch.equal(RECIPE.make(dataset, seed=1, **WHERE).images, made.images)
+
+
+@pytest.mark.parametrize("kind", ["color", "rotate", "cutout"])
+def test_the_gradient_flows_through_the_augmentation(kind):
+    torch.manual_seed(0)
+    network = ConvNet(1, 2, (4, 4), width=3, depth=1, activation="sigmoid").double()
+    transform = draw_transform((kind,), (4, 4), torch.Generator().manual_seed(2))
+    real, images = torch.randn(4, 1, 4, 4).double(), torch.randn(2, 1, 4, 4).double()
+
+    def loss(pixels):
+        return matching_loss(
+            network, transform(real), transform(pixels), 1, distance="layerwise-cosine", precision="float32"
+        )
+
+    assert torch.autograd.gradcheck(loss, images.requires_grad_(), atol=1e-5)
+
+
+def test_the_seed_decides_and_every_channel_and_class_size_goes():
+    for channels, ipc in ((1, 1), (3, 3)):
+        dataset = tiny_dataset((7, 5, 4), channels=channels)
+        one, again, other = (replace(RECIPE, ipc=ipc).make(dataset, seed=seed, **WHERE) for seed in (0, 0, 1))
+        assert one.images.shape == (3 * ipc, channels, 8, 8)
+        assert torch.equal(one.images, again.images)
+        assert not torch.equal(one.images, other.images)
+
+
+def test_flips_follow_the_dataset():
+    dataset = tiny_dataset()
+    assert "flip" in RECIPE.augmentations(dataset)
+    assert "flip" not in RECIPE.augmentations(replace(dataset, name="digits"))
+
+
+def test_presets_are_those_of_gradient_matching_from_real_images():
+    for name in ("quick", "paper"):
+        ours, plain = SiameseRecipe.preset(name, 10), MatchingRecipe.preset(name, 10)
+        assert ours.initial == "real"
+        assert (ours.iterations, ours.matching_steps, ours.inner_epochs, ours.real_batch) == (
+            plain.iterations, plain.matching_steps, plain.inner_epochs, plain.real_batch
+        )  # fmt: skip
+
+
+def test_an_unknown_augmentation_is_refused():
+    with pytest.raises(InputError, match="No augmentation is called 'colour'"):
+        replace(RECIPE, augmentation="colour-crop")
