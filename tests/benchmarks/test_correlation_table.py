@@ -36,6 +36,7 @@ def test_what_is_kept_draws_the_table(tmp_path, monkeypatch, capsys):
     assert run_script(monkeypatch, *words) == 0
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_spent_stops_the_run_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
     words = ["--dataset", "digits", "--space", str(write_space(tmp_path)), "--out", str(tmp_path / "run")]
     words += [

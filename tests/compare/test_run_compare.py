@@ -133,7 +133,10 @@ def cut_journals(run: Path, share: float) -> None:
         left -= size
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.97])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("share", [pytest.param(0.0, marks=SLOW), 0.3, pytest.param(0.6, marks=SLOW), 0.97])
 def test_cut_off_anywhere_and_resumed_the_table_is_the_same(finished: Path, space: Path, tmp_path: Path, share: float):
     out = tmp_path / "run"
     shutil.copytree(finished, out)
@@ -144,6 +147,7 @@ def test_cut_off_anywhere_and_resumed_the_table_is_the_same(finished: Path, spac
     assert Counter(recorded_trainings(out / "whole").values()).keys() == {1}
 
 
+@pytest.mark.slow
 def test_killed_in_a_process_of_its_own_and_resumed(finished: Path, space: Path, tmp_path: Path):
     out = tmp_path / "run"
     process = start(words_of(space, out), seconds=0.01)

@@ -84,6 +84,7 @@ def test_one_worker_of_ray_decides_as_the_inline_executor(inline: Path, folder: 
     assert_frame_equal(read_table(out), read_table(inline))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", PRUNERS)
 def test_killed_and_resumed_each_candidate_is_trained_once(scheduler: str, tmp_path: Path):
     out = tmp_path / "run"
