@@ -9,19 +9,30 @@ import typer
 from rich.markup import escape
 
 from nasproxy.cli.options import (
+    RANK,
     RUN,
+    WHOLE,
     DataDir,
     Dataset,
     Device,
+    Executor,
+    FinalistAugmentation,
+    FinalistBatchSize,
+    FinalistEpochs,
+    FinalistLearningRate,
+    GpusPerWorker,
     ImageSize,
     Json,
     Precision,
+    Repeats,
     SkipBroken,
+    ThreadsPerWorker,
+    Workers,
     parse_image_size,
 )
 from nasproxy.cli.output import plain_table, print_json, stdout
 from nasproxy.cli.screen import open_screen
-from nasproxy.cli.search import RANK, WHOLE, say_how_to_resume
+from nasproxy.cli.search import say_how_to_resume
 from nasproxy.compare.settings import DEFAULT_PROXIES, CompareSettings
 from nasproxy.errors import InputError
 from nasproxy.search.settings import SearchSettings
@@ -74,10 +85,7 @@ def compare(
         int | None, typer.Option(help="Leave out candidates that take more for an image.", rich_help_panel=PROXIES)
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs on a proxy's images.", rich_help_panel=RANK)] = _D.epochs,
-    repeats: Annotated[
-        int | None,
-        typer.Option(help="Trainings averaged for a score.", show_default="1; paper 5", rich_help_panel=RANK),
-    ] = None,
+    repeats: Repeats = None,
     top_k: Annotated[
         int, typer.Option(help="Best of each proxy, trained on the whole data.", rich_help_panel=WHOLE)
     ] = _D.top_k,
@@ -89,35 +97,14 @@ def compare(
             rich_help_panel=WHOLE,
         ),
     ] = None,
-    finalist_epochs: Annotated[
-        int | None, typer.Option(help="Epochs on the whole data.", show_default="8; paper 100", rich_help_panel=WHOLE)
-    ] = None,
-    finalist_learning_rate: Annotated[
-        float, typer.Option(help="Learning rate on the whole data.", rich_help_panel=WHOLE)
-    ] = _D.finalist_learning_rate,
-    finalist_batch_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Batch size on the whole data.",
-            show_default="a sixteenth of the images, 16 to 256",
-            rich_help_panel=WHOLE,
-        ),
-    ] = None,
-    finalist_augmentation: Annotated[
-        str, typer.Option(help="none, crop, or crop-flip.", rich_help_panel=WHOLE)
-    ] = _D.finalist_augmentation,
-    executor: Annotated[
-        str, typer.Option(help="tune (Ray Tune) or inline (this process, without Ray).", rich_help_panel=RUN)
-    ] = _D.executor,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes.", show_default="fill the cores or GPUs", rich_help_panel=RUN)
-    ] = None,
-    threads_per_worker: Annotated[
-        int, typer.Option(help="PyTorch threads of each.", rich_help_panel=RUN)
-    ] = _D.threads_per_worker,
-    gpus_per_worker: Annotated[
-        float, typer.Option(help="Share of a GPU each takes.", rich_help_panel=RUN)
-    ] = _D.gpus_per_worker,
+    finalist_epochs: FinalistEpochs = None,
+    finalist_learning_rate: FinalistLearningRate = _D.finalist_learning_rate,
+    finalist_batch_size: FinalistBatchSize = None,
+    finalist_augmentation: FinalistAugmentation = _D.finalist_augmentation,
+    executor: Executor = _D.executor,
+    workers: Workers = None,
+    threads_per_worker: ThreadsPerWorker = _D.threads_per_worker,
+    gpus_per_worker: GpusPerWorker = _D.gpus_per_worker,
     address: Annotated[
         str | None,
         typer.Option(help="Join a running Ray cluster.", show_default="a Ray of its own", rich_help_panel=RUN),

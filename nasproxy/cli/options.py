@@ -10,7 +10,7 @@ import typer
 
 from nasproxy.errors import InputError
 
-DATA, RUN = "Data", "Where it runs"  # panels of the help
+DATA, RANK, WHOLE, RUN = "Data", "Ranking", "Finalists", "Where it runs"  # panels of the help
 
 Dataset = Annotated[
     str,
@@ -23,6 +23,31 @@ SkipBroken = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or mps.", rich_help_panel=RUN)]
 Precision = Annotated[str, typer.Option(help="auto, bfloat16, or float32.", rich_help_panel=RUN)]
+Repeats = Annotated[
+    int | None,
+    typer.Option(help="Trainings averaged for a score.", show_default="1; paper 5", rich_help_panel=RANK),
+]
+FinalistEpochs = Annotated[
+    int | None, typer.Option(help="Epochs on the whole data.", show_default="8; paper 100", rich_help_panel=WHOLE)
+]
+FinalistLearningRate = Annotated[float, typer.Option(help="Learning rate on the whole data.", rich_help_panel=WHOLE)]
+FinalistBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Batch size on the whole data.",
+        show_default="a sixteenth of the images, 16 to 256",
+        rich_help_panel=WHOLE,
+    ),
+]
+FinalistAugmentation = Annotated[str, typer.Option(help="none, crop, or crop-flip.", rich_help_panel=WHOLE)]
+Executor = Annotated[
+    str, typer.Option(help="tune (Ray Tune) or inline (this process, without Ray).", rich_help_panel=RUN)
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Worker processes.", show_default="fill the cores or GPUs", rich_help_panel=RUN)
+]
+ThreadsPerWorker = Annotated[int, typer.Option(help="PyTorch threads of each.", rich_help_panel=RUN)]
+GpusPerWorker = Annotated[float, typer.Option(help="Share of a GPU each takes.", rich_help_panel=RUN)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
