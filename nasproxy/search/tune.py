@@ -65,7 +65,7 @@ class _Worker(tune.Trainable):
         self._left: list[Task] = []
         self._pause: float = config["pause"]
         self._portion: float = config["portion"]
-        self._asked = False
+        self._idle = 0  # steps in a row without work
 
     def give(self, bundle: list[Task]) -> None:
         """What to do next; called from the driver, between two steps."""
@@ -74,10 +74,10 @@ class _Worker(tune.Trainable):
     def step(self) -> dict[str, Any]:
         began = time.monotonic()
         outcomes: list[Outcome] = []
-        if not self._left and self._asked:
-            self._bench.rest()
-            time.sleep(self._pause)
-        self._asked = True
+        if self._left:
+            self._idle = 0
+        else:
+            self._wait()
         # Tune takes milliseconds for a result, longer than a small network trains: they go in portions.
         while self._left and len(outcomes) < _MOST and time.monotonic() - began < self._portion:
             outcomes.append(self._bench.perform(self._left.pop(0)))
@@ -87,6 +87,14 @@ class _Worker(tune.Trainable):
         weights = [[ray.put(outcome.weights)] if outcome.weights else [] for outcome in outcomes]
         plain = [replace(outcome, weights={}) for outcome in outcomes]
         return {"outcomes": plain, "weights": weights, "worker": ray.get_runtime_context().current_actor}
+
+    def _wait(self) -> None:
+        """Until it is time to ask for work again; the first time at once."""
+        if self._idle == 1:
+            self._bench.rest()
+        if self._idle:
+            time.sleep(self._pause)
+        self._idle += 1
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the study holds all there is to keep."""
