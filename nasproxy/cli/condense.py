@@ -23,6 +23,7 @@ from nasproxy.cli.options import (
 )
 from nasproxy.cli.output import print_json
 from nasproxy.cli.screen import open_screen
+from nasproxy.condensation.condenser import Condenser
 from nasproxy.errors import InputError, nearest
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.registry import condenser_names, find_method
@@ -64,7 +65,8 @@ def condense(
     network: Annotated[
         str | None,
         typer.Option(
-            help="convnet, space (each iteration draws one of convnet720), or space:S, S as in search --space.",
+            help="convnet, mlp, lenet, alexnet, vgg11, resnet18; space (each iteration draws one of convnet720), or "
+            "space:S, S as in search --space.",
             show_default="convnet",
             rich_help_panel=METHOD,
         ),
@@ -100,7 +102,10 @@ def condense(
         int | None, typer.Option(help="ς_θ, epochs of the network between matching steps.", rich_help_panel=METHOD)
     ] = None,
     image_learning_rate: Annotated[
-        float | None, typer.Option(help="η_S, of the images.", rich_help_panel=METHOD)
+        float | None,
+        typer.Option(
+            help="η_S, of the images.", show_default="the method's; dc, dsa with mlp: 0.01", rich_help_panel=METHOD
+        ),
     ] = None,
     network_learning_rate: Annotated[
         float | None, typer.Option(help="η_θ, of the network.", rich_help_panel=METHOD)
@@ -162,7 +167,10 @@ def _with_options(method: ProxyMethod, said: dict[str, Any]) -> ProxyMethod:
     for name in given:
         if name not in {field.name for field in fields(method)}:
             raise InputError(f"--{name.replace('_', '-')} is no setting of the method {method.name}.", "Leave it out.")
-    return replace(method, **given)
+    changed = replace(method, **given)
+    if "image_learning_rate" in given or not isinstance(changed, Condenser):
+        return changed
+    return changed.suited_to_network()
 
 
 def _condense(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nasproxy.errors import InputError, nearest
+from nasproxy.networks.names import CONVNET, NETWORKS
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.search.space_source import SpaceSource
 
@@ -32,14 +33,17 @@ class Condenser(ProxyMethod):
         image_momentum: of the same.
         real_batch: real images of one class in each matching step.
         initial: ``noise`` or ``real`` (random real images).
-        network: ``convnet``, or ``space:`` and a search space (a registered name, a file, a module's attribute), from
-            which each outer iteration draws its network.
+        network: one of :data:`nasproxy.networks.names.NETWORKS`, or ``space:`` and a search space (a registered name, a
+            file, a module's attribute), from which each outer iteration draws its network.
         max_multiply_adds: of an image, in the networks drawn from a space; by default two and a half times those of
             the ConvNet of ``width`` and ``depth``, which at 128 and 3 lets in all of the paper's with up to 64 filters.
         patience: outer iterations; stop when the mean loss of the last so many is no lower than that of as many before
             them. 0 never does.
-        width: filters of the default ConvNet.
+        width: filters of the ConvNet.
         depth: its number of blocks.
+        norm: its normalisation; this and the two below as in :class:`nasproxy.networks.convnet.ConvNet`.
+        activation: its activation.
+        pooling: its pooling.
     """
 
     verb: ClassVar[str] = "Condensing"
@@ -50,11 +54,14 @@ class Condenser(ProxyMethod):
     image_momentum: float = 0.5
     real_batch: int = 256
     initial: str = "noise"
-    network: str = "convnet"
+    network: str = CONVNET
     max_multiply_adds: int | None = None
     patience: int = 0
     width: int = 128
     depth: int = 3
+    norm: str = "instance"
+    activation: str = "relu"
+    pooling: str = "average"
     space_digest: str = field(init=False, default="")
     """Of the text of a space's file: an edited file is another setting."""
 
@@ -76,17 +83,21 @@ class Condenser(ProxyMethod):
         return self.iterations
 
     def space_source(self) -> SpaceSource | None:
-        """The search space that networks are drawn from; None for the default ConvNet.
+        """The search space that networks are drawn from; None for a network of the paper.
 
         Raises:
             InputError: ``network`` names neither.
         """
-        if self.network == "convnet":
+        if self.network in NETWORKS:
             return None
         if not self.network.startswith(_SPACE):
-            known = ["convnet", f"{_SPACE}convnet720"]
+            known = [*NETWORKS, f"{_SPACE}convnet720"]
             raise InputError(f"No network is called {self.network!r}.", nearest(self.network, known))
         return SpaceSource.parse(self.network.removeprefix(_SPACE))
+
+    def suited_to_network(self) -> Condenser:
+        """With the image learning rate that the paper has for this network in particular, if it has one."""
+        return self
 
     @abstractmethod
     def augmentations(self, dataset: ImageDataset) -> tuple[str, ...]:
@@ -98,7 +109,7 @@ class Condenser(ProxyMethod):
             self._check_counts("max_multiply_adds")
             if source is None:
                 raise InputError(
-                    "max_multiply_adds chooses among the networks of a space, but the network is convnet.",
+                    f"max_multiply_adds chooses among the networks of a space, but the network is {self.network}.",
                     "Leave it out, or give a space as network.",
                 )
         if source is not None and source.text:
@@ -114,6 +125,6 @@ class Condenser(ProxyMethod):
         self, dataset: ImageDataset, device: torch.device, precision: str, **changes: Any
     ) -> float:
         """By running one outer iteration; several where networks differ."""
-        count = 1 if self.network == "convnet" else _TIMED_NETWORKS
+        count = 1 if self.network in NETWORKS else _TIMED_NETWORKS
         part = replace(self, iterations=count, patience=0, **changes)
         return part.make(dataset, seed=0, device=device, precision=precision).seconds / count

@@ -11,22 +11,24 @@ from torch import nn
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import InputError, NasproxyError, SpaceError
-from nasproxy.networks.convnet import ConvNet
+from nasproxy.networks.build import build_network
 from nasproxy.networks.cost import count_multiply_adds
 from nasproxy.networks.materialise import materialise
+from nasproxy.networks.names import CONVNET
 from nasproxy.search.space import Config
 from nasproxy.search.space_source import SpaceSource, user_location
 
 _TIMES_THE_CONVNET = 2.5
+_OF_THE_CONVNET = ("width", "depth", "norm", "activation", "pooling")
 _TRIES = 100  # different candidates, before none is taken for what there is
 
 
-class ConvNets:
-    """The default ConvNet, ever anew.
+class PaperNetworks:
+    """One network of the paper, ever anew, in the variant that images are condensed with.
 
     Args:
         dataset: that it is for.
-        recipe: its ``width`` and ``depth`` count.
+        recipe: its ``network``, and what it says of the ConvNet.
         generator: of the initial weights, on the CPU.
         device: where the networks go.
     """
@@ -41,14 +43,15 @@ class ConvNets:
         """A new network."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed(self._generator))
-            network = self.build()
+            network = self.build(self._recipe.network)
         yield network.to(self._device)
 
-    def build(self) -> ConvNet:
-        """One, initialised by torch's own random numbers."""
+    def build(self, name: str) -> nn.Module:
+        """One called ``name``, initialised by torch's own random numbers."""
         dataset, recipe = self._dataset, self._recipe
-        return ConvNet(
-            dataset.channels, dataset.num_classes, dataset.image_size, width=recipe.width, depth=recipe.depth
+        settings = {what: getattr(recipe, what) for what in _OF_THE_CONVNET} if name == CONVNET else {}
+        return build_network(
+            name, dataset.channels, dataset.num_classes, dataset.image_size, condensing=True, **settings
         )
 
 
@@ -138,20 +141,20 @@ class SpaceNetworks:
 
 def fresh_networks(
     dataset: ImageDataset, recipe: Condenser, generator: torch.Generator, device: torch.device
-) -> ConvNets | SpaceNetworks:
+) -> PaperNetworks | SpaceNetworks:
     """Where the networks of ``recipe`` come from.
 
     Raises:
-        InputError: the images are too small for the default ConvNet.
+        InputError: the images are too small for the network.
         SpaceError: the search space cannot be loaded.
     """
-    convnets, source = ConvNets(dataset, recipe, generator, device), recipe.space_source()
+    of_the_paper, source = PaperNetworks(dataset, recipe, generator, device), recipe.space_source()
     if source is None:
-        return convnets
+        return of_the_paper
     limit = recipe.max_multiply_adds
     if limit is None:
         with torch.random.fork_rng(devices=[]):
-            convnet = convnets.build()
+            convnet = of_the_paper.build(CONVNET)
         limit = int(_TIMES_THE_CONVNET * count_multiply_adds(convnet, dataset.channels, dataset.image_size))
     return SpaceNetworks(source, dataset, limit, generator, device)
 

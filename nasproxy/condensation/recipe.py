@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from nasproxy.condensation.condenser import Condenser
@@ -20,6 +20,8 @@ DISTANCES = ("layerwise-cosine", "squared-euclidean", "cosine")
 # (images per class, matching steps T, inner epochs) as printed in appendix A; 2 to 9 images per class are not given.
 _PAPER_STEPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 _QUICK_ITERATIONS = 8
+# Of the MLP, by appendix A; with the flat distances it is another, whose value is lost and was probably this.
+_MLP_IMAGE_LEARNING_RATE, _MLP_FLAT_IMAGE_LEARNING_RATE = 0.01, 0.001
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,15 @@ class MatchingRecipe(Condenser):
     def preset(cls, preset: str, ipc: int) -> MatchingRecipe:
         """:meth:`quick` or :meth:`paper`."""
         return cls.quick(ipc) if preset == "quick" else cls.paper(ipc)
+
+    def suited_to_network(self) -> MatchingRecipe:
+        """With the MLP's image learning rate, where that is the network."""
+        if self.network != "mlp":
+            return self
+        layerwise = self.distance == DISTANCES[0]
+        return replace(
+            self, image_learning_rate=_MLP_IMAGE_LEARNING_RATE if layerwise else _MLP_FLAT_IMAGE_LEARNING_RATE
+        )
 
     def augmentations(self, dataset: ImageDataset) -> tuple[str, ...]:
         """None."""

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, channels_last, nn
+from torch import Tensor, nn
 
 from nasproxy.errors import InputError, nearest
+from nasproxy.networks.classifier import Classifier, extra_padding
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -45,7 +46,7 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class ConvNet(nn.Module):
+class ConvNet(Classifier):
     """``depth`` blocks of 3×3 convolution, normalisation, activation and 2×2 pooling, then one linear layer.
 
     28×28 images of one channel are padded to 32×32 by the first convolution, as the authors do.
@@ -76,7 +77,6 @@ class ConvNet(nn.Module):
         activation: str = "relu",
         pooling: str = "average",
     ) -> None:
-        super().__init__()
         for what, name, known in (
             ("norm", norm, NORMS),
             ("activation", activation, ACTIVATIONS),
@@ -88,7 +88,7 @@ class ConvNet(nn.Module):
         channels = in_channels
         blocks: list[nn.Module] = []
         for block in range(depth):
-            padding = 3 if block == 0 and pads_to_32(in_channels, image_size) else 1
+            padding = 1 + (extra_padding(in_channels, image_size) if block == 0 else 0)
             height, wide = height + 2 * padding - 2, wide + 2 * padding - 2
             blocks += [nn.Conv2d(channels, width, kernel_size=3, padding=padding), NORMS[norm](width, (height, wide))]
             blocks += [ACTIVATIONS[activation](), POOLINGS[pooling]()]
@@ -97,23 +97,7 @@ class ConvNet(nn.Module):
                 height, wide = height // 2, wide // 2
             if min(height, wide) < 1:
                 raise InputError(
-                    f"An image of {image_size[0]}×{image_size[1]} pixels is too small for {depth} poolings."
+                    f"An image of {image_size[0]}×{image_size[1]} pixels is too small for {depth} poolings, which take "
+                    f"{2**depth}×{2**depth} or more."
                 )
-        self.features = nn.Sequential(*blocks).to(memory_format=channels_last)
-        self.classifier = nn.Linear(channels * height * wide, num_classes)
-
-    def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
-        """The input of the linear layer, one row an image."""
-        # Channels-last is the layout that pooling is vectorised for on a CPU, and tensor cores read on a GPU.
-        features: Tensor = self.features(images.contiguous(memory_format=channels_last))
-        return features.flatten(1)
-
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        """Logits."""
-        logits: Tensor = self.classifier(self.embed(images))
-        return logits
-
-
-def pads_to_32(in_channels: int, image_size: tuple[int, int]) -> bool:
-    """Whether the first convolution pads the image to 32×32: the authors do so for 28×28 images of one channel."""
-    return in_channels == 1 and image_size == (28, 28)
+        super().__init__(nn.Sequential(*blocks), nn.Linear(channels * height * wide, num_classes))

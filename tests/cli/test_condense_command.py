@@ -65,6 +65,22 @@ def test_other_methods_and_networks(folder, words):
 
 
 @pytest.mark.parametrize(
+    ("words", "rate"),
+    [
+        (["--network", "mlp"], 0.01),
+        (["--network", "mlp", "--distance", "cosine"], 0.001),
+        (["--network", "mlp", "--image-learning-rate", "0.1"], 0.1),
+        (["--network", "lenet"], 0.1),
+    ],
+)
+def test_the_mlp_has_an_image_learning_rate_of_its_own_unless_one_is_given(folder, words, rate):
+    said = invoke("condense", *TINY, *words, "--json")
+    assert said.code == 0, said.err
+    recipe = load_proxy(Path(said.json["proxy"])).recipe
+    assert (recipe["network"], recipe["image_learning_rate"]) == (words[1], rate)
+
+
+@pytest.mark.parametrize(
     ("words", "kind", "fragments"),
     [
         (["--dataset", "digit"], "dataset", ["digit", "Did you mean digits?"]),
@@ -80,6 +96,8 @@ def test_other_methods_and_networks(folder, words):
         (["--initial", "reel"], "input", ["reel"]),
         (["--distance", "cosin"], "input", ["cosin", "Did you mean cosine?"]),
         (["--network", "convmet"], "input", ["convmet", "Did you mean convnet?"]),
+        (["--network", "vgg16"], "input", ["vgg16", "Did you mean vgg11?"]),
+        (["--network", "vgg11"], "input", ["16×16", "VGG-11", "32×32 or more", "--image-size 32"]),
         (["--network", "space:convnet72"], "space", ["Did you mean convnet720?"]),
         (["--max-multiply-adds", "9"], "input", ["max_multiply_adds"]),
         (

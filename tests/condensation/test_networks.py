@@ -216,6 +216,7 @@ def test_an_edited_file_is_another_setting(space):
     ("settings", "message"),
     [
         ({"network": "convnets"}, "Did you mean convnet?"),
+        ({"network": "resnet-18"}, "Did you mean resnet18?"),
         ({"network": "space"}, "space:convnet720"),
         ({"network": "space:convnet721"}, "Did you mean convnet720?"),
         ({"network": "space:nowhere.py"}, "There is no file"),
