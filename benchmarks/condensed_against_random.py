@@ -13,9 +13,7 @@ of it. Memory is the most that the whole process (on a GPU: the GPU) has held up
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from result_file import RESULTS, commit, dataset_facts, open_document, plain_name
 
 from nasproxy.cli.options import parse_image_size
 from nasproxy.cli.output import plain_table, stdout
@@ -32,7 +31,7 @@ from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.coresets.random import check_class_sizes
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
-from nasproxy.errors import InputError, NasproxyError, RunError, WriteError
+from nasproxy.errors import InputError, NasproxyError, WriteError
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.progress import Progress
 from nasproxy.proxies.make import make_proxy, random_proxy
@@ -46,7 +45,6 @@ from nasproxy.training.recipe import PRECISIONS, TrainingRecipe
 from nasproxy.training.train import Images, train
 from nasproxy.versions import library_versions, machine_facts, usable_cores
 
-RESULTS = Path(__file__).parent / "results"
 METHODS = ("random", "condensed")
 _SEEDS_APART = 1000  # sets of one --seed, and networks of one set, never share a seed below this many
 
@@ -74,12 +72,12 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
         arguments.dataset, data_dir=arguments.data_dir, image_size=parse_image_size(arguments.image_size)
     )
     # A folder's path is nobody's business but its owner's: neither here nor in the proxies.
-    dataset = replace(dataset, name=_plain_name(dataset.name))
+    dataset = replace(dataset, name=plain_name(dataset.name))
     prepare_process(arguments.threads)
     bench = Bench(dataset, arguments, device, resolve_precision(arguments.precision, device))
     check_class_sizes(dataset, max(arguments.ipc))  # shows itself before hours of work
     file = arguments.out or RESULTS / f"condensed_against_random_{dataset.name}.json"
-    document = _open(file, bench.about())
+    document = open_document(file, bench.about(), summarise)
     _save(document, file)  # so does a place that cannot be written
     with open_screen() as screen:
         for note in dataset.notes:
@@ -106,18 +104,9 @@ class Bench:
 
     def about(self) -> dict[str, Any]:
         """All that every set of one file must share."""
-        dataset = self._dataset
         return {
             "schema": 1,
-            "dataset": {
-                "name": dataset.name,
-                "fingerprint": dataset.fingerprint,
-                "train": len(dataset.train),
-                "test": len(dataset.test),
-                "classes": dataset.num_classes,
-                "channels": dataset.channels,
-                "image_size": list(dataset.image_size),
-            },
+            "dataset": dataset_facts(self._dataset),
             "settings": {
                 **{name: getattr(self._arguments, name) for name in ("preset", "iterations", "networks", "seed")},
                 "precision": self._precision,
@@ -148,7 +137,7 @@ class Bench:
             "seconds_making": round(proxy.seconds, 2),
             "seconds_training": round(time.perf_counter() - began, 2),
             "peak_memory_bytes": peak_memory_bytes(self._device),
-            "commit": _commit(),
+            "commit": commit(),
         }
 
     def _condense(self, ipc: int, seed: int, title: str, progress: Progress) -> ProxySet:
@@ -223,34 +212,6 @@ def show(document: dict[str, Any], file: Path) -> None:
     stdout().print(f"Written to {file}", markup=False)
 
 
-def _open(file: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """What is in the file, if it was measured under the same conditions; else the beginning of a new one."""
-    if not file.exists():
-        return {**about, "rows": [], "sets": []}
-    try:
-        there = json.loads(file.read_text(encoding="utf-8"))
-        summarise(there["sets"])
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise RunError(f"{file} cannot be read: {error}.", "Choose another --out.") from error
-    wanted = json.loads(json.dumps(about))
-    before, now = _flat({name: there.get(name) for name in wanted}), _flat(wanted)
-    if differing := [name for name in sorted(before | now) if before.get(name) != now.get(name)]:
-        raise RunError(
-            f"{file} was measured under other conditions: "
-            + "; ".join(f"{name} was {before.get(name)}, now {now.get(name)}" for name in differing)
-            + ".",
-            "Repeat its options on its machine, or choose another --out.",
-        )
-    return {**wanted, "rows": there["rows"], "sets": there["sets"]}
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested names in one level: ``settings.training.epochs``."""
-    if not isinstance(value, dict):
-        return {name: value}
-    return {key: leaf for part in value for key, leaf in _flat(value[part], f"{name}.{part}".lstrip(".")).items()}
-
-
 def _save(document: dict[str, Any], file: Path) -> None:
     document["rows"] = summarise(document["sets"])
     try:
@@ -262,21 +223,6 @@ def _save(document: dict[str, Any], file: Path) -> None:
 
 def _find(document: dict[str, Any], method: str, ipc: int, number: int) -> bool:
     return any((s["method"], s["ipc"], s["set"]) == (method, ipc, number) for s in document["sets"])
-
-
-def _plain_name(name: str) -> str:
-    """The name of a dataset; of a folder, its last part."""
-    return Path(name).expanduser().resolve().name
-
-
-def _commit() -> str | None:
-    """The commit of this checkout, marked where it was changed; None outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip()
 
 
 def _check(arguments: argparse.Namespace) -> None:

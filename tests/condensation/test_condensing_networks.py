@@ -63,7 +63,7 @@ def test_the_convnet_is_the_one_described():
     recipe = replace(DC, width=8, depth=2, norm="batch", activation="sigmoid", pooling="max")
     kinds = [type(layer) for layer in first_network(dataset_for("convnet"), recipe).features]
     assert kinds == [nn.Conv2d, nn.BatchNorm2d, nn.Sigmoid, nn.MaxPool2d] * 2
-    with pytest.raises(InputError, match="Did you mean instance?"):
+    with pytest.raises(InputError, match="Did you mean instance"):
         replace(recipe, norm="instanse").make(dataset_for("convnet"), seed=0, **WHERE)
 
 

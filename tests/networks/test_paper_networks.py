@@ -209,5 +209,5 @@ def test_networks_without_batch_normalisation_are_the_same_while_condensing(name
 
 
 def test_unknown_names_are_an_error():
-    with pytest.raises(InputError, match="Did you mean resnet18?"):
+    with pytest.raises(InputError, match="Did you mean resnet18"):
         build("resnet-18")

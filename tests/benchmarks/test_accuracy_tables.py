@@ -1,0 +1,226 @@
+"""The tables of accuracies: what is measured, what is kept, and that nothing is measured twice."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import ablation
+import accuracies
+import condensation_table
+import cross_architecture
+
+from nasproxy.condensation.recipe import MatchingRecipe
+from nasproxy.coresets.random import RandomImages
+from nasproxy.datasets.load import load_dataset
+from nasproxy.networks.convnet import ConvNet
+from nasproxy.networks.names import NETWORKS
+from nasproxy.proxies.make import random_proxy
+from nasproxy.training.recipe import TrainingRecipe
+from nasproxy.training.train import Images, train
+
+SMALL = ["--image-size", "8", "--iterations", "1", "--epochs", "2", "--sets", "1"]
+SMALL += ["--threads", "1", "--device", "cpu", "--precision", "float32"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NASPROXY_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "results" / "table.json"
+
+
+@pytest.fixture
+def run(file, monkeypatch):
+    def run(script, *words):
+        monkeypatch.setattr(sys, "argv", ["script.py", *SMALL, "--out", str(file), *words])
+        return script.main()
+
+    return run
+
+
+def read(file):
+    return json.loads(file.read_text())
+
+
+TABLE = ["--methods", "whole", "random", "dc", "--ipc", "2", "--whole-epochs", "1"]
+
+
+def test_the_table_is_of_the_accuracies_in_the_file_and_goes_on_with_it(run, file, tmp_path, capsys):
+    assert run(condensation_table, *TABLE, "--networks", "1") == 0
+    first = read(file)
+    assert [(s["made_by"], s["ipc"]) for s in first["sets"]] == [("whole", 0), ("random", 2), ("dc", 2)]
+    assert {"dataset", "settings", "versions", "machine", "rows"} <= set(first)
+    assert str(tmp_path) not in file.read_text()
+    capsys.readouterr()
+
+    assert run(condensation_table, *TABLE, "--networks", "2", "--sets", "2") == 0
+    second = read(file)
+    for before, after in zip(first["sets"], second["sets"], strict=False):
+        assert after["networks"][0] == before["networks"][0]  # with its seconds: not measured again
+        assert len(after["networks"]) == 2
+    assert [(s["made_by"], s["ipc"], s["set"]) for s in second["sets"][3:]] == [("random", 2, 1), ("dc", 2, 1)]
+    measured = [n["accuracy"] for s in second["sets"] if (s["made_by"], s["ipc"]) == ("dc", 2) for n in s["networks"]]
+    assert len(measured) == 4
+    cell = f"{100 * statistics.mean(measured):.1f} ± {100 * statistics.stdev(measured):.1f}"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| images/class | ratio % | whole | random | dc |"
+    assert lines[2].startswith("| 2 | 1.9 | ")
+    assert lines[2].endswith(f" {cell} |")
+
+
+def test_an_accuracy_is_that_of_a_network_trained_by_hand(run, file):
+    assert run(condensation_table, "--methods", "random", "--ipc", "3", "--networks", "2", "--seed", "4") == 0
+    dataset = load_dataset("digits", image_size=(8, 8))
+    proxy = random_proxy(dataset, 3, seed=4000)
+    test = Images(dataset.normalisation.apply(dataset.test.images), dataset.test.labels)
+    torch.manual_seed(4_000_001)
+    network = ConvNet(1, 10, (8, 8))
+    data = Images(proxy.images, proxy.labels)
+    (score,) = train(network, data, TrainingRecipe(epochs=2), test, seed=4_000_001, precision="float32")
+    assert read(file)["sets"][0]["networks"][1]["accuracy"] == score.accuracy
+
+
+def test_a_spent_budget_leaves_a_file_that_the_same_command_goes_on_with(run, file, capsys):
+    words = ["--methods", "random", "dc", "--ipc", "1", "--networks", "1"]
+    assert run(condensation_table, *words, "--time-budget", "0.000001") == 0
+    said = capsys.readouterr()
+    assert "The time budget is spent; the same command goes on." in said.err
+    assert said.out.splitlines()[2] == "| 1 | 0.96 | \N{EN DASH} | \N{EN DASH} |"
+    assert "so far over fewer" not in said.out  # nothing at all
+    assert run(condensation_table, *words) == 0
+    assert [len(s["networks"]) for s in read(file)["sets"]] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (["--methods", "herdin"], ["herdin", "Did you mean herding"]),
+        (["--epochs", "0"], ["--epochs must be 1 or more, got 0"]),
+        (["--sets", "1001"], ["1000 at most"]),
+        (["--time-budget", "0"], ["--time-budget"]),
+        (["--dataset", "digit"], ["Did you mean digits"]),
+        (["--ipc", "5000"], ["5000"]),
+        (["--image-size", "4"], ["too small"]),
+    ],
+)
+def test_what_cannot_be_measured_is_said_at_once(run, file, capsys, words, fragments):
+    assert run(condensation_table, *words) == 2
+    said = capsys.readouterr().err
+    assert all(fragment in said for fragment in fragments)
+    assert not file.exists()
+
+
+def test_a_file_of_other_conditions_is_left_alone(run, file, capsys):
+    words = ["--methods", "random", "--ipc", "1", "--networks", "1"]
+    assert run(condensation_table, *words) == 0
+    before = file.read_bytes()
+    assert run(condensation_table, *words, "--epochs", "3") == 2
+    assert "settings.epochs was 2, now 3" in capsys.readouterr().err
+    document = json.loads(before)
+    document["sets"][0]["recipe"]["ipc"] = 7
+    file.write_text(json.dumps(document))
+    assert run(condensation_table, *words, "--networks", "2") == 2
+    assert "by other settings" in capsys.readouterr().err
+    file.write_text("{")
+    assert run(condensation_table, *words) == 2
+    assert file.read_text() == "{"
+
+
+def test_a_set_that_diverges_is_kept_as_such(file, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["script.py", *SMALL, "--out", str(file)])
+    wild = MatchingRecipe(ipc=1, iterations=3, matching_steps=1, real_batch=4, image_learning_rate=1e38)
+    kinds = [accuracies.Made("wild", 1, wild, 1), accuracies.Made("tame", 1, RandomImages(1), 1)]
+    plan = [(kind, [accuracies.Trained()]) for kind in kinds]
+    parser = accuracies.options("", sets=1, networks=1)
+
+    def table(arguments, record):
+        return f"{record.cell('wild', 1, 'convnet')}, {record.cell('tame', 1, 'convnet')}"
+
+    for _ in range(2):
+        assert accuracies.run(parser, lambda _: plan, table, lambda _: "wild") == 1
+        said = capsys.readouterr().out
+        assert said.startswith("diverged, ")
+        assert "diverged, \N{EN DASH}" not in said
+        failed, fine = read(file)["sets"]
+        assert "matching loss became" in failed["failure"]
+        assert (len(failed["networks"]), len(fine["networks"])) == (0, 1)
+
+
+def test_the_matrix_of_architectures(run, file, capsys):
+    words = ["--condense-with", "mlp", "lenet", "--train", "lenet", "mlp", "--image-size", "16", "--networks", "1"]
+    assert run(cross_architecture, *words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| C \\ T | LeNet | MLP |"
+    sets = {s["made_by"]: s for s in read(file)["sets"]}
+    for line, name in zip(lines[2:4], ("mlp", "lenet"), strict=True):
+        of = {n["network"]: f"{100 * n['accuracy']:.1f}" for n in sets[name]["networks"]}
+        assert line == f"| {NETWORKS[name]} | {of['lenet']} | {of['mlp']} |"
+        assert sets[name]["recipe"]["network"] == name
+    assert [sets[name]["recipe"]["image_learning_rate"] for name in ("mlp", "lenet")] == [0.01, 0.1]
+
+
+def test_all_six_are_condensed_with_and_trained_by_default():
+    arguments = argparse.Namespace(
+        preset="paper", ipc=1, iterations=7, epochs=2, condense_with=NETWORKS, train=NETWORKS
+    )
+    plan = cross_architecture.plan(arguments)
+    assert [made.method.network for made, _ in plan] == list(NETWORKS)
+    assert all([network.network for network in trained] == list(NETWORKS) for _, trained in plan)
+    assert {made.method.iterations for made, _ in plan} == {7}
+
+
+def test_an_ablation_varies_what_condenses_and_what_is_trained(run, file, capsys):
+    assert run(ablation, "norm", "--values", "instance", "batch", "--networks", "1") == 0
+    assert capsys.readouterr().out.splitlines()[0] == "| norm, C \\ T | instance | batch |"
+    sets = read(file)["sets"]
+    assert [s["recipe"]["norm"] for s in sets] == ["instance", "batch"]
+    assert all([n["network"] for n in s["networks"]] == ["norm=instance", "norm=batch"] for s in sets)
+
+
+def planned(factor, **said):
+    defaults = {"preset": "quick", "ipc": None, "iterations": None, "epochs": 2, "values": None, "image_size": None}
+    return ablation.plan(argparse.Namespace(factor=factor, **{**defaults, **said}))
+
+
+def test_the_ablations_are_those_of_the_paper():
+    sizes = {factor: [len(trained) for _, trained in planned(factor)] for factor in ablation.OF_THE_CONVNET}
+    assert sizes == {"norm": [5] * 5, "activation": [3] * 3, "pooling": [3] * 3, "depth": [4] * 4, "width": [4] * 4}
+    for made, trained in planned("distance"):
+        assert [network.network for network in trained] == [made.method.network]
+    assert len(planned("distance")) == 3 * 6
+    steps = [(made.method.matching_steps, made.method.inner_epochs, made.ipc) for made, _ in planned("steps")]
+    assert steps == [(1, 1, 10), *((t, epochs, 10) for t in (2, 5, 10) for epochs in (1, 10, 50))]
+
+
+def test_every_set_of_an_ablation_has_a_label_of_its_own():
+    for factor in ablation.FACTORS:
+        recipes = {made.label: made.method for made, _ in planned(factor)}
+        assert len(recipes) == len(planned(factor)) == len(set(recipes.values()))
+
+
+def test_values_that_a_factor_does_not_have(run, file, capsys):
+    assert run(ablation, "pooling", "--values", "max", "averag") == 2
+    assert "Did you mean average" in capsys.readouterr().err
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("script", [condensation_table, cross_architecture, ablation])
+def test_help(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["script.py", "--help"])
+    with pytest.raises(SystemExit) as end:
+        script.main()
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert script.__doc__ in said
+    assert "--time-budget MINUTES" in said
