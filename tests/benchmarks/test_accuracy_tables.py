@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import ablation
@@ -40,10 +41,23 @@ def file(tmp_path):
     return tmp_path / "results" / "table.json"
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Three classes of 16×16 noise, each about a gray of its own: 12 images for training, 4 for the test."""
+    folder, generator = tmp_path_factory.mktemp("somewhere") / "photos", torch.Generator().manual_seed(0)
+    for part, count in (("train", 12), ("test", 4)):
+        for label in range(3):
+            (folder / part / f"class{label}").mkdir(parents=True)
+            for number in range(count):
+                pixels = 80 * label + torch.randint(80, (16, 16), generator=generator, dtype=torch.uint8)
+                Image.fromarray(pixels.numpy()).save(folder / part / f"class{label}" / f"{number}.png")
+    return str(folder)
+
+
 @pytest.fixture
-def run(file, monkeypatch):
+def run(file, photos, monkeypatch):
     def run(script, *words):
-        monkeypatch.setattr(sys, "argv", ["script.py", *SMALL, "--out", str(file), *words])
+        monkeypatch.setattr(sys, "argv", ["script.py", *SMALL, "--dataset", photos, "--out", str(file), *words])
         return script.main()
 
     return run
@@ -61,6 +75,8 @@ def test_the_table_is_of_the_accuracies_in_the_file_and_goes_on_with_it(run, fil
     first = read(file)
     assert [(s["made_by"], s["ipc"]) for s in first["sets"]] == [("whole", 0), ("random", 2), ("dc", 2)]
     assert {"dataset", "settings", "versions", "machine", "rows"} <= set(first)
+    assert first["dataset"]["name"] == "photos"
+    assert "somewhere" not in file.read_text()
     assert str(tmp_path) not in file.read_text()
     capsys.readouterr()
 
@@ -75,17 +91,17 @@ def test_the_table_is_of_the_accuracies_in_the_file_and_goes_on_with_it(run, fil
     cell = f"{100 * statistics.mean(measured):.1f} ± {100 * statistics.stdev(measured):.1f}"
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| images/class | ratio % | whole | random | dc |"
-    assert lines[2].startswith("| 2 | 1.9 | ")
+    assert lines[2].startswith(f"| 2 | {100 * 6 / first['dataset']['train']:.2g} | ")
     assert lines[2].endswith(f" {cell} |")
 
 
-def test_an_accuracy_is_that_of_a_network_trained_by_hand(run, file):
+def test_an_accuracy_is_that_of_a_network_trained_by_hand(run, file, photos):
     assert run(condensation_table, "--methods", "random", "--ipc", "3", "--networks", "2", "--seed", "4") == 0
-    dataset = load_dataset("digits", image_size=(8, 8))
+    dataset = load_dataset(photos, image_size=(8, 8))
     proxy = random_proxy(dataset, 3, seed=4000)
     test = Images(dataset.normalisation.apply(dataset.test.images), dataset.test.labels)
     torch.manual_seed(4_000_001)
-    network = ConvNet(1, 10, (8, 8))
+    network = ConvNet(1, 3, (8, 8))
     data = Images(proxy.images, proxy.labels)
     (score,) = train(network, data, TrainingRecipe(epochs=2), test, seed=4_000_001, precision="float32")
     assert read(file)["sets"][0]["networks"][1]["accuracy"] == score.accuracy
@@ -96,7 +112,7 @@ def test_a_spent_budget_leaves_a_file_that_the_same_command_goes_on_with(run, fi
     assert run(condensation_table, *words, "--time-budget", "0.000001") == 0
     said = capsys.readouterr()
     assert "The time budget is spent; the same command goes on." in said.err
-    assert said.out.splitlines()[2] == "| 1 | 0.96 | \N{EN DASH} | \N{EN DASH} |"
+    assert said.out.splitlines()[2] == "| 1 | 12 | \N{EN DASH} | \N{EN DASH} |"
     assert "so far over fewer" not in said.out  # nothing at all
     assert run(condensation_table, *words) == 0
     assert [len(s["networks"]) for s in read(file)["sets"]] == [1, 1]
@@ -111,7 +127,7 @@ def test_a_spent_budget_leaves_a_file_that_the_same_command_goes_on_with(run, fi
         (["--time-budget", "0"], ["--time-budget"]),
         (["--dataset", "digit"], ["Did you mean digits"]),
         (["--ipc", "5000"], ["5000"]),
-        (["--image-size", "4"], ["too small"]),
+        (["--ipc", "1", "--image-size", "4"], ["too small"]),
     ],
 )
 def test_what_cannot_be_measured_is_said_at_once(run, file, capsys, words, fragments):
@@ -137,8 +153,8 @@ def test_a_file_of_other_conditions_is_left_alone(run, file, capsys):
     assert file.read_text() == "{"
 
 
-def test_a_set_that_diverges_is_kept_as_such(file, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["script.py", *SMALL, "--out", str(file)])
+def test_a_set_that_diverges_is_kept_as_such(file, photos, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["script.py", *SMALL, "--dataset", photos, "--out", str(file)])
     wild = MatchingRecipe(ipc=1, iterations=3, matching_steps=1, real_batch=4, image_learning_rate=1e38)
     kinds = [accuracies.Made("wild", 1, wild, 1), accuracies.Made("tame", 1, RandomImages(1), 1)]
     plan = [(kind, [accuracies.Trained()]) for kind in kinds]
