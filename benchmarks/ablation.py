@@ -118,8 +118,8 @@ def _made(cell: Cell, arguments: argparse.Namespace) -> Made:
 
 
 def _ipc(arguments: argparse.Namespace) -> int:
-    ipc: int = arguments.ipc or (10 if arguments.factor == "steps" else 1)
-    return ipc
+    usual = 10 if arguments.factor == "steps" else 1
+    return usual if arguments.ipc is None else int(arguments.ipc)
 
 
 def table(arguments: argparse.Namespace, record: Record) -> str:

@@ -198,15 +198,15 @@ def run(
     """A script from its options to the printed table; returns the exit code.
 
     Args:
-        parser: from :func:`parser`, with the script's own options added.
+        parser: from :func:`options`, with the script's own options added.
         plan: what the options ask for.
         table: what is printed, in Markdown.
         default_name: of the result file, without the dataset's name.
-        conditions: the script's own options that all of a file must share.
+        conditions: the script's own options that all of a file must share; counts, or None.
     """
     try:
         arguments = parser.parse_args()
-        _check(arguments)
+        _check(arguments, conditions)
         with heeding_signals():
             record, complete = _measure(arguments, plan, default_name, conditions)
     except NasproxyError as error:
@@ -283,11 +283,11 @@ def _caption(document: Mapping[str, Any], arguments: argparse.Namespace) -> str:
     return f"{'; '.join(notes)}; torch {document['versions']['torch']}."
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    for name in ("sets", "networks", "iterations", "epochs", "threads"):
+def _check(arguments: argparse.Namespace, conditions: Sequence[str]) -> None:
+    for name in ("sets", "networks", "iterations", "epochs", "threads", *conditions):
         value = getattr(arguments, name)
         if value is not None and value < 1:
-            raise InputError(f"--{name} must be 1 or more, got {value}.")
+            raise InputError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
     if arguments.seed < 0:
         raise InputError(f"--seed must be 0 or more, got {arguments.seed}.")
     if max(arguments.sets, arguments.networks) > _SEEDS_APART:

@@ -50,6 +50,8 @@ def plan(arguments: argparse.Namespace) -> Plan:
     for name in arguments.methods:
         if name not in METHODS:
             raise InputError(f"No method of the table is called {name!r}.", nearest(name, METHODS))
+    if min(arguments.ipc) < 1:
+        raise InputError(f"--ipc must be 1 or more, got {min(arguments.ipc)}.")
     made = [Made(WHOLE, 0, None, arguments.whole_epochs)] if WHOLE in arguments.methods else []
     for ipc in arguments.ipc:
         made += [Made(m, ipc, _method(m, ipc, arguments), arguments.epochs) for m in arguments.methods if m != WHOLE]

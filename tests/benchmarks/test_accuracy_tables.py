@@ -123,6 +123,8 @@ def test_a_spent_budget_leaves_a_file_that_the_same_command_goes_on_with(run, fi
     [
         (["--methods", "herdin"], ["herdin", "Did you mean herding"]),
         (["--epochs", "0"], ["--epochs must be 1 or more, got 0"]),
+        (["--whole-epochs", "0"], ["--whole-epochs must be 1 or more, got 0"]),
+        (["--ipc", "1", "0"], ["--ipc must be 1 or more, got 0"]),
         (["--sets", "1001"], ["1000 at most"]),
         (["--time-budget", "0"], ["--time-budget"]),
         (["--dataset", "digit"], ["Did you mean digits"]),
@@ -223,6 +225,11 @@ def test_every_set_of_an_ablation_has_a_label_of_its_own():
     for factor in ablation.FACTORS:
         recipes = {made.label: made.method for made, _ in planned(factor)}
         assert len(recipes) == len(planned(factor)) == len(set(recipes.values()))
+
+
+def test_an_ablation_of_no_images(run, file, capsys):
+    assert run(ablation, "norm", "--ipc", "0") == 2
+    assert "ipc must be 1 or more, got 0" in capsys.readouterr().err
 
 
 def test_values_that_a_factor_does_not_have(run, file, capsys):
