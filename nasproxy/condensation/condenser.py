@@ -12,8 +12,12 @@ from nasproxy.proxies.method import ProxyMethod
 from nasproxy.search.space_source import SpaceSource
 
 if TYPE_CHECKING:  # settings are read before torch is loaded
+    from collections.abc import Callable
+
     import torch
 
+    from nasproxy.condensation.condensed import Condensed
+    from nasproxy.condensation.course import Course
     from nasproxy.datasets.image_dataset import ImageDataset
 
 INITIAL = ("noise", "real")
@@ -87,6 +91,19 @@ class Condenser(ProxyMethod):
             known = ["convnet", f"{_SPACE}convnet720"]
             raise InputError(f"No network is called {self.network!r}.", nearest(self.network, known))
         return SpaceSource.parse(self.network.removeprefix(_SPACE))
+
+    @abstractmethod
+    def make(
+        self,
+        dataset: ImageDataset,
+        *,
+        seed: int,
+        device: torch.device,
+        precision: str,
+        on_iteration: Callable[[int, float], None] | None = None,
+        course: Course | None = None,
+    ) -> Condensed:
+        """As :meth:`ProxyMethod.make`; ``course`` says where to go on from, what to keep, and when to stop."""
 
     @abstractmethod
     def augmentations(self, dataset: ImageDataset) -> tuple[str, ...]:

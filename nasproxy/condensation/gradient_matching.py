@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nasproxy.condensation.condensed import Condensed
+from nasproxy.condensation.course import Course
 from nasproxy.condensation.distance import distance_between
 from nasproxy.condensation.frozen_statistics import frozen_statistics
 from nasproxy.condensation.outer_loop import Material, condense_by
@@ -28,6 +29,7 @@ def condense(
     device: torch.device,
     precision: str,
     on_iteration: Callable[[int, float], None] | None = None,
+    course: Course | None = None,
 ) -> Condensed:
     """Learns ``recipe.ipc`` synthetic images a class whose gradients match those of real ones (Algorithm 1).
 
@@ -43,6 +45,7 @@ def condense(
         device=device,
         precision=precision,
         on_iteration=on_iteration,
+        course=course,
     )
 
 
