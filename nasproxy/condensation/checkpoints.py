@@ -1,4 +1,4 @@
-"""What a condensation goes on from after it was interrupted, in one safetensors file. Nothing in it is ever executed."""
+"""What an interrupted condensation goes on from, in one safetensors file. Nothing in it is ever executed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ class Checkpoints:
         every: seconds between two writes: as much is lost of a process that is killed.
     """
 
-    def __init__(self, path: Path, facts: Mapping[str, Any], *, iterations: int, every: float = CHECKPOINT_EVERY) -> None:
+    def __init__(
+        self, path: Path, facts: Mapping[str, Any], *, iterations: int, every: float = CHECKPOINT_EVERY
+    ) -> None:
         self.path = path
         self._facts, self._iterations, self._every = json.loads(json.dumps(facts)), iterations, every
         self._latest: State | None = None

@@ -19,6 +19,7 @@ from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import InputError
 from nasproxy.training.precision import autocast
+from nasproxy.training.train import in_batches
 
 
 def condense(
@@ -131,7 +132,7 @@ def _train_inner(network: nn.Module, material: Material, recipe: MatchingRecipe)
     optimizer = torch.optim.SGD(network.parameters(), lr=recipe.network_learning_rate)
     for _ in range(recipe.inner_epochs):
         order = torch.randperm(len(labels), generator=material.generator).to(images.device)
-        for picked in order.split(recipe.network_batch):
+        for picked in in_batches(order, recipe.network_batch):
             optimizer.zero_grad()
             batch = material.draw_transform()(images[picked])
             with autocast(material.precision, images.device):

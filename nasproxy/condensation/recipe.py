@@ -78,7 +78,9 @@ class MatchingRecipe(Condenser):
         """See :func:`nasproxy.condensation.gradient_matching.condense`."""
         from nasproxy.condensation.gradient_matching import condense
 
-        return condense(dataset, self, seed=seed, device=device, precision=precision, on_iteration=on_iteration, course=course)
+        return condense(
+            dataset, self, seed=seed, device=device, precision=precision, on_iteration=on_iteration, course=course
+        )
 
     def expected_seconds(self, dataset: ImageDataset, *, device: torch.device, precision: str) -> float:
         """By one matching step and one round of inner training."""

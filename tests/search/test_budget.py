@@ -194,7 +194,7 @@ def test_a_spent_budget_ends_well_and_a_resume_without_it_gives_the_full_result(
     space = write_space(tmp_path)
     assert invoke(*search_words(space, tmp_path / "whole")).code == 0
     said = invoke(*search_words(space, tmp_path / "run", *NOTHING, "--json"))
-    assert said.code == 0
+    assert said.code == 1
     document = said.json
     assert (document["candidates"], document["evaluated"], document["not_reached"]) == (CANDIDATES, 0, CANDIDATES)
     assert document["budget_spent"]
