@@ -12,8 +12,6 @@ from nasproxy.networks.convnet import ConvNet
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Images, evaluate, train
 
-_EPOCHS = 300  # the paper's, appendix A
-
 
 class Evaluation:
     """Trains the same freshly initialised ConvNet on whatever images it is given.
@@ -26,34 +24,29 @@ class Evaluation:
         seed: of the initial weights and the batches.
         device: where to compute.
         precision: ``bfloat16`` or ``float32``.
-        epochs: of each training, by default the paper's 300.
 
     Raises:
         InputError: the images are too small for the ConvNet.
     """
 
+    epochs = 300
+    """Of each training: the paper's, appendix A."""
+
     def __init__(
-        self,
-        dataset: ImageDataset,
-        recipe: Condenser,
-        *,
-        seed: int,
-        device: torch.device,
-        precision: str,
-        epochs: int = _EPOCHS,
+        self, dataset: ImageDataset, recipe: Condenser, *, seed: int, device: torch.device, precision: str
     ) -> None:
         self._dataset, self._recipe, self._seed = dataset, recipe, seed
-        self._device, self._precision, self._epochs = device, precision, epochs
+        self._device, self._precision = device, precision
         self._network()
 
     def accuracy(self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> float:
         """On the test part, as a fraction; 0 where the training diverges."""
         network = self._network().to(self._device)
         given = Images(images.detach().clone(), labels)
-        train(network, given, TrainingRecipe(self._epochs), None, seed=self._seed, precision=self._precision)
+        train(network, given, TrainingRecipe(self.epochs), None, seed=self._seed, precision=self._precision)
         pixels = self._dataset.normalisation.apply(self._dataset.test.images.to(self._device))
         test = Images(pixels, self._dataset.test.labels.to(self._device))
-        return evaluate(network, test, epoch=self._epochs, precision=self._precision).accuracy
+        return evaluate(network, test, epoch=self.epochs, precision=self._precision).accuracy
 
     def _network(self) -> ConvNet:
         dataset, recipe = self._dataset, self._recipe

@@ -34,8 +34,8 @@ OWN = "own"
 """The word for the normalisation that nasproxy measured."""
 _WHERE = "Expected is a file that the authors' code wrote: a dictionary with 'data', a list of [images, labels]."
 
-# The accuracies are NumPy scalars. Both names, before and after NumPy 2, stand for a function that makes one from bytes.
-_SCALAR = np.dtype(np.float64).type(0).__reduce__()[0]
+# The accuracies are NumPy scalars; the function that makes one from bytes has another name since NumPy 2.
+_SCALAR = np.float64(0).__reduce__()[0]
 _ALLOWED: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
     (_SCALAR, "numpy._core.multiarray.scalar"),
@@ -136,9 +136,7 @@ def _pair(path: Path, pair: Any) -> tuple[Tensor, Tensor]:
         raise ProxyError(f"The tensors of {path} are not plain ones.", _WHERE)
     if images.ndim != 4 or labels.shape != images.shape[:1] or images.numel() == 0:
         shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
-        raise ProxyError(
-            f"The images and labels of {path} have the shapes {shapes}, which do not belong together.", _WHERE
-        )
+        raise ProxyError(f"Images and labels of {path} do not belong together: their shapes are {shapes}.", _WHERE)
     if not images.is_floating_point() or labels.is_floating_point() or labels.is_complex():
         raise ProxyError(f"The images of {path} are {images.dtype}, the labels {labels.dtype}.", _WHERE)
     images, labels = images.float().contiguous().clone(), labels.long().contiguous().clone()

@@ -58,11 +58,12 @@ def make_proxy(
     if use_cache and kept.exists():
         try:
             found = load_matching_proxy(kept, dataset)
-            _discard(course)
-            return found
         except ProxyError:
             # A damaged cache entry is no error of the user's: it is made again.
             kept.unlink(missing_ok=True)
+        else:
+            _discard(course)
+            return found
     make_folder(kept.parent)  # before the work, which would be lost without it
     where: Any = {"seed": seed, "device": device, "precision": precision}
     if isinstance(method, Condenser):
@@ -103,10 +104,15 @@ def open_checkpoints(
 ) -> Checkpoints | None:
     """Where the state of making this proxy is kept while it is made; None where ``method`` cannot be gone on with.
 
+    The file of a condensation of fewer or more iterations can be gone on with; all else must be the same.
+
     Args:
         path: of the file.
-        dataset, method, seed, device, precision: as in :func:`make_proxy`. More iterations than those of the
-            condensation that wrote the file are no other condensation; what else the images depend on is.
+        dataset: what the proxy stands for.
+        method: how it is made.
+        seed: of everything drawn at random.
+        device: where it is computed.
+        precision: ``bfloat16`` or ``float32``.
         every: seconds between two writes.
     """
     if not isinstance(method, Condenser):
