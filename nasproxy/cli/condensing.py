@@ -95,7 +95,10 @@ def carry_out(order: Order) -> dict[str, Any]:
         for note in dataset.notes:
             screen.note(note)
         if not order.resume and order.checkpoint.exists():
-            screen.note(f"{order.checkpoint} is of an unfinished condensation, with which --resume would have gone on.")
+            screen.note(
+                f"{order.checkpoint} is of an unfinished condensation, with which --resume would go on; it is"
+                f" overwritten after {duration(order.checkpoint_every)}."
+            )
         cached = cached_proxy(dataset, order.recipe, **where).exists()
         screen.stage(order.recipe.verb, order.recipe.steps, done=done)
         proxy = make_proxy(

@@ -100,7 +100,9 @@ class Checkpoints:
         return self._latest is not None and self._latest is self._written
 
     def discard(self) -> None:
-        """Removes the file, and what writers that were killed left beside it."""
+        """Removes the file if this object wrote or read it, and what writers that were killed left beside it."""
+        if self._written is None:
+            return
         for path in (self.path, *self.path.parent.glob(f".{glob.escape(self.path.name)}.*")):
             with contextlib.suppress(OSError):
                 path.unlink()

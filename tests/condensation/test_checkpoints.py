@@ -26,7 +26,7 @@ from nasproxy.condensation.evaluation import Evaluation
 from nasproxy.condensation.outer_loop import Material
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
-from nasproxy.errors import CheckpointError, DivergedError, WriteError
+from nasproxy.errors import CheckpointError, DatasetError, DivergedError, WriteError
 from nasproxy.proxies import make
 from nasproxy.proxies.make import make_proxy, open_checkpoints
 
@@ -330,6 +330,33 @@ def test_a_file_cut_anywhere_or_foreign_is_an_error(file, dataset):
 
 def test_nothing_to_go_on_from_is_a_beginning(file, dataset):
     assert checkpoints(file, dataset).load() is None
+
+
+def test_only_its_own_file_is_removed_in_the_end(file, dataset):
+    stop(file, dataset)
+    before = file.read_bytes()
+    make_proxy(dataset, DC, **WHERE, course=Course(checkpoints(file, dataset, every=1e6)))
+    make_proxy(dataset, DC, **WHERE, course=Course(checkpoints(file, dataset, every=1e6)))  # from the cache
+    assert file.read_bytes() == before
+    half = file.with_name(f".{file.name}.12345")  # as a writer that was killed leaves it
+    half.touch()
+    kept = checkpoints(file, dataset)
+    make_proxy(dataset, DC, **WHERE, course=Course(kept, kept.load()))
+    assert not file.exists()
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("recipe", [DC, DistributionRecipe(ipc=2, width=4, depth=1)], ids=["dc", "dm"])
+@pytest.mark.parametrize(("channels", "size"), [(1, (64, 64)), (3, (64, 64)), (3, (9, 16))])
+def test_images_of_any_size_and_classes_of_unequal_size(file, recipe, channels, size):
+    data = tiny_dataset((5, 2, 3), channels=channels, size=size)
+    recipe = replace(recipe, iterations=2, ipc=1)
+    stop(file, data, recipe, after=1)
+    made = go_on(file, data, recipe)
+    assert made.images.shape == (3, channels, *size)
+    assert made.labels.tolist() == [0, 1, 2]
+    with pytest.raises(DatasetError, match="class 'class 1' has 2 training images"):
+        make_proxy(data, replace(recipe, ipc=3), **WHERE)
 
 
 def test_a_folder_that_is_gone_is_an_error(tmp_path, dataset):
