@@ -22,7 +22,7 @@ from nasproxy.cli.options import (
     parse_image_size,
 )
 from nasproxy.cli.output import print_json, say_how_to_go_on
-from nasproxy.errors import InputError, nearest
+from nasproxy.errors import DivergedError, InputError, nearest
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.registry import condenser_names, find_method
 from nasproxy.search.settings import PRESETS, SearchSettings, check_seed
@@ -203,6 +203,10 @@ def condense(
     )
     try:
         summary = carry_out(order)
+    except DivergedError as error:
+        if order.checkpoint.exists():
+            error.hint += " --resume with --iterations up to what is kept makes a proxy of it."
+        raise
     except KeyboardInterrupt:
         if order.checkpoint.exists():
             say_how_to_go_on(file)

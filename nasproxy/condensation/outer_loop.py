@@ -196,8 +196,7 @@ class _Condensation:
         message = f"The matching loss became {loss} in outer iteration {done + 1} of {recipe.iterations}."
         hint = f"Lower the image learning rate (now {recipe.image_learning_rate}) or use --precision float32."
         if self._kept is not None and self._kept.rescue():
-            message += f" What was before is kept in {self._kept.path}."
-            hint += f" --resume --iterations {done} makes a proxy of the images of iteration {done}."
+            message += f" The images of iteration {done} are kept in {self._kept.path}."
         return DivergedError(message, hint)
 
     def _condensed(self) -> Condensed:

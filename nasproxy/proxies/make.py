@@ -119,8 +119,9 @@ def open_checkpoints(
         return None
     settings = _settings(method.for_dataset(dataset), seed, device, precision)
     del settings["iterations"]
-    versions = {name: library_versions().get(name) for name in ("nasproxy", "torch")}
-    facts = {"method": method.name, "fingerprint": dataset.fingerprint, **settings, **versions}
+    versions = library_versions()
+    facts = {"method": method.name, "fingerprint": dataset.fingerprint, **settings}
+    facts |= {name: versions.get(name) for name in ("nasproxy", "torch")}
     return Checkpoints(path, facts, iterations=method.iterations, every=every)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from tiny_search import finish, invoke, start
 
 from nasproxy.condensation.evaluation import Evaluation
+from nasproxy.condensation.outer_loop import Material
 from nasproxy.datasets.load import load_dataset
 from nasproxy.proxies.proxy_file import load_proxy
 
@@ -185,11 +186,29 @@ def test_the_accuracy_on_the_way_is_said_and_kept(monkeypatch, folder):
     assert "Test accuracy of the default ConvNet" in invoke(*words, "--evaluate-every", "2").out
 
 
-def moment(folder, iterations):
-    """Waits until the process has begun to keep its state, and a random while longer."""
+def test_divergence_says_how_to_use_what_is_kept(monkeypatch, folder):
+    real, seen = Material.real_batch, []
+
+    def spoil(self, *arguments):
+        seen.append(arguments)
+        return real(self, *arguments) * (torch.nan if len(seen) > 10 else 1)
+
+    monkeypatch.setattr(Material, "real_batch", spoil)
+    words = [*SMALL, "--iterations", "3", "--out", "a.safetensors"]
+    said = invoke(*words, "--json")
+    assert said.code == 1
+    error = said.json["error"]
+    assert (error["kind"], error["message"].count("a.checkpoint.safetensors")) == ("diverged", 1)
+    assert "image learning rate" in error["hint"]
+    assert "--resume with --iterations" in error["hint"]
+    assert invoke(*words, "--iterations", "1", "--resume", "--json").json["iterations"] == 1
+
+
+def moment(folder, most):
+    """Waits until the process has begun to keep its state, and up to ``most`` seconds longer."""
     while not list(folder.glob("a.checkpoint.safetensors")):
         time.sleep(0.01)
-    time.sleep(random.uniform(0, iterations))
+    time.sleep(random.uniform(0, most))
 
 
 LONG = ["--iterations", "60", "--checkpoint-every", "0.001"]
