@@ -23,6 +23,7 @@ from nasproxy.condensation.checkpoints import Checkpoints
 from nasproxy.condensation.course import Course
 from nasproxy.condensation.distribution_matching import DistributionRecipe
 from nasproxy.condensation.evaluation import Evaluation
+from nasproxy.condensation.networks import fresh_networks
 from nasproxy.condensation.outer_loop import Material
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
@@ -137,6 +138,24 @@ def test_interrupted_twice_the_images_are_those_of_an_undisturbed_run(tmp_path, 
     assert made.history == whole.history
     assert made.finished
     assert not file.exists()
+
+
+def test_the_networks_of_a_space_go_on_where_they_were(tmp_path, dataset):
+    recipe = of_space(DC, tmp_path)
+
+    def drawing():
+        return fresh_networks(dataset, recipe, torch.Generator().manual_seed(0), WHERE["device"])
+
+    def draw(networks):
+        with networks.fresh() as network:
+            return [parameter.detach().clone() for parameter in network.parameters()]
+
+    one, other = drawing(), drawing()
+    for _ in range(12):
+        draw(one)
+    other.restore(one.state())
+    for _ in range(12):
+        assert all(map(torch.equal, draw(one), draw(other)))
 
 
 def test_an_interruption_within_an_iteration_goes_back_to_its_beginning(monkeypatch, file, dataset):
