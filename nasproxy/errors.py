@@ -50,6 +50,12 @@ class ProxyError(InputError):
     kind = "proxy"
 
 
+class CheckpointError(InputError):
+    """A checkpoint is truncated, foreign, or of another condensation."""
+
+    kind = "checkpoint"
+
+
 class RunError(InputError):
     """A run directory cannot be used for what was asked."""
 
@@ -72,6 +78,12 @@ class DivergedError(NasproxyError):
     """An optimisation left the finite numbers."""
 
     kind = "diverged"
+
+
+class BudgetError(NasproxyError):
+    """A time budget was spent before there was anything to show for it."""
+
+    kind = "budget"
 
 
 class WriteError(NasproxyError):

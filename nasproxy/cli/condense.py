@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nasproxy.analysis.text import duration
+from nasproxy.cli.condensing import Order, carry_out, print_words
 from nasproxy.cli.options import (
     RUN,
     DataDir,
@@ -21,10 +21,9 @@ from nasproxy.cli.options import (
     SkipBroken,
     parse_image_size,
 )
-from nasproxy.cli.output import print_json
-from nasproxy.cli.screen import open_screen
+from nasproxy.cli.output import print_json, say_how_to_go_on
 from nasproxy.condensation.condenser import Condenser
-from nasproxy.errors import InputError, nearest
+from nasproxy.errors import DivergedError, InputError, nearest
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.registry import condenser_names, find_method
 from nasproxy.search.settings import PRESETS, SearchSettings, check_seed
@@ -125,9 +124,40 @@ def condense(
             help="The proxy file to write.", show_default="<dataset>-<method>-ipc<N>.safetensors", rich_help_panel=RUN
         ),
     ] = None,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Minutes, anew with each --resume; the iteration that runs is finished, and the images so far are"
+            " written.",
+            metavar="MINUTES",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with what was interrupted, or start it.", rich_help_panel=RUN),
+    ] = False,
+    checkpoint_every: Annotated[
+        float,
+        typer.Option(
+            help="Seconds between two checkpoints, beside --out: as much is lost of a process that is killed.",
+            metavar="SECONDS",
+            rich_help_panel=RUN,
+        ),
+    ] = 30.0,
+    evaluate_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Every N iterations and at the end, train the default ConvNet on the images for 300 epochs and say its"
+            " test accuracy. The images stay the same; those of the cache are made anew.",
+            show_default="never",
+            metavar="N",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Condense a dataset into a few synthetic images per class."""
+    """Condense a dataset into a few synthetic images per class: a proxy file, and a picture of them beside it."""
     if method not in (names := condenser_names()):
         raise InputError(f"No condensation method is called {method!r}.", nearest(method, names))
     if preset not in PRESETS:
@@ -148,17 +178,48 @@ def condense(
         "distance": distance,
     }
     check_seed(seed)
+    for name, value in (("--time-budget", time_budget), ("--checkpoint-every", checkpoint_every)):
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name} must be a number above 0, got {value}.")
+    if evaluate_every is not None and evaluate_every < 1:
+        raise InputError(f"--evaluate-every must be 1 or more, got {evaluate_every}.")
     if ipc < 1:
         raise InputError(f"--ipc must be 1 or more, got {ipc}.")
     recipe = _with_options(find_method(method).preset(preset, ipc), said)
     file = out or Path(f"{Path(dataset).name}-{method}-ipc{ipc}.safetensors")
-    if file.is_dir() or not file.parent.is_dir():
+    if file.is_dir() or not file.parent.is_dir() or file.suffix == ".png":
         raise InputError(
             f"--out {file} is not a file in a folder that exists.", "Name a file, like digits.safetensors."
         )
-    _condense(
-        dataset, data_dir, parse_image_size(image_size), skip_broken, recipe, device, precision, seed, file, as_json
+    order = Order(
+        dataset=dataset,
+        data_dir=data_dir,
+        image_size=parse_image_size(image_size),
+        skip_broken=skip_broken,
+        recipe=recipe,
+        device=device,
+        precision=precision,
+        seed=seed,
+        out=file,
+        resume=resume,
+        time_budget=time_budget,
+        evaluate_every=evaluate_every or 0,
+        checkpoint_every=checkpoint_every,
     )
+    try:
+        summary = carry_out(order)
+    except DivergedError as error:
+        if order.checkpoint.exists():
+            error.hint += " --resume with --iterations up to what is kept makes a proxy of it."
+        raise
+    except KeyboardInterrupt:
+        if order.checkpoint.exists():
+            say_how_to_go_on(file)
+        raise
+    if as_json:
+        print_json(summary)
+    else:
+        print_words(summary, recipe)
 
 
 def _with_options(method: ProxyMethod, said: dict[str, Any]) -> ProxyMethod:
@@ -171,62 +232,3 @@ def _with_options(method: ProxyMethod, said: dict[str, Any]) -> ProxyMethod:
     if "image_learning_rate" in given or not isinstance(changed, Condenser):
         return changed
     return changed.suited_to_network()
-
-
-def _condense(
-    dataset: str,
-    data_dir: Path | None,
-    image_size: tuple[int, int] | None,
-    skip_broken: bool,
-    recipe: ProxyMethod,
-    device: str,
-    precision: str,
-    seed: int,
-    file: Path,
-    as_json: bool,
-) -> None:
-    from nasproxy.datasets.load import load_dataset
-    from nasproxy.proxies.make import make_proxy
-    from nasproxy.proxies.proxy_file import save_proxy
-    from nasproxy.search.devices import resolve_device
-    from nasproxy.training.precision import resolve_precision
-    from nasproxy.training.process import peak_memory_bytes, prepare_process
-    from nasproxy.versions import usable_cores
-
-    where = resolve_device(device)
-    loaded = load_dataset(dataset, data_dir=data_dir, image_size=image_size, skip_broken=skip_broken)
-    prepare_process(usable_cores())
-    began = time.perf_counter()
-    with open_screen() as screen:
-        for note in loaded.notes:
-            screen.note(note)
-        screen.stage(recipe.verb, recipe.steps)
-        proxy = make_proxy(
-            loaded,
-            recipe,
-            seed=seed,
-            device=where,
-            precision=resolve_precision(precision, where),
-            on_iteration=lambda _, loss: screen.advance(f"{recipe.loss_name} {loss:.2f}"),
-        )
-    save_proxy(proxy, file)
-    cached = time.perf_counter() - began < proxy.seconds / 2
-    summary = {
-        "schema": 1,
-        "proxy": str(file),
-        "dataset": loaded.name,
-        "method": proxy.method,
-        "ipc": recipe.ipc,
-        "iterations": len(proxy.history),
-        "loss": proxy.history[-1],
-        "seconds": proxy.seconds,
-        "seconds_per_iteration": proxy.seconds / len(proxy.history),
-        "peak_memory_bytes": peak_memory_bytes(where),
-        "cached": cached,
-    }
-    if as_json:
-        print_json(summary)
-        return
-    origin = "from the cache, made in" if cached else "in"
-    made = f"{origin} {duration(proxy.seconds)}, {recipe.loss_name} {proxy.history[-1]:.2f}"
-    typer.echo(f"{file}: {len(proxy)} images of {loaded.name}, {made}")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -13,6 +17,15 @@ from rich.table import Table
 def print_json(document: Mapping[str, Any]) -> None:
     """Prints exactly one JSON document."""
     print(json.dumps(document, ensure_ascii=False, allow_nan=False))  # noqa: T201, what stdout is for
+
+
+def say_how_to_go_on(out: Path) -> None:
+    """Prints the command that goes on with what was interrupted: this one, with ``--resume``."""
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--json")]
+    given = [] if any(word == "--out" or word.startswith("--out=") for word in words) else ["--out", str(out)]
+    typer.echo(
+        f"What is finished is kept. Go on with:\n  {shlex.join(['nasproxy', *words, *given, '--resume'])}", err=True
+    )
 
 
 def stdout() -> Console:

@@ -1,17 +1,24 @@
-"""``nasproxy proxy``: look into a proxy file."""
+"""``nasproxy proxy``: look into a proxy file, or turn it into another kind of file."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from nasproxy.analysis.text import duration
-from nasproxy.cli.options import Json
+from nasproxy.analysis.text import duration, percent
+from nasproxy.cli.options import DataDir, ImageSize, Json, parse_image_size
 from nasproxy.cli.output import plain_table, print_json, stdout
+from nasproxy.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from nasproxy.proxies.proxy_set import ProxySet
+
+_KINDS = (".safetensors", ".parquet", ".png")
+_LEGACY = (".pt", ".pth")
 
 app = typer.Typer(no_args_is_help=True, help="Proxy files.")
 
@@ -47,6 +54,8 @@ def show(
         "fingerprint": proxy.fingerprint,
         "recipe": dict(proxy.recipe),
         "loss": proxy.history[-1] if proxy.history else None,
+        "evaluations": [list(pair) for pair in proxy.evaluations],
+        "finished": proxy.finished,
         "seconds": proxy.seconds,
         "versions": dict(proxy.versions),
         "png": str(drawn),
@@ -60,3 +69,102 @@ def show(
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
         table.add_row(name.replace("_", " "), escape(duration(proxy.seconds) if name == "seconds" else text))
     stdout().print(table)
+
+
+@app.command()
+def convert(
+    file: Annotated[
+        Path, typer.Argument(help="A proxy file, or a .pt file of the code published with the paper (DC, DSA, DM).")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="What to write: .safetensors (a proxy file), .parquet (Hugging Face images of 256 levels, for"
+            " others to read), or .png (a picture of all).",
+            show_default="a .pt file's proxy file beside it",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="For a .pt file, which does not name it: what its images were condensed from."),
+    ] = None,
+    data_dir: DataDir = None,
+    image_size: ImageSize = None,
+    experiment: Annotated[
+        int | None, typer.Option(help="Which of a .pt file's experiments.", show_default="0, the first")
+    ] = None,
+    normalisation: Annotated[
+        str | None,
+        typer.Option(
+            help="What a .pt file's images are normalised by: that of the authors' mnist, fashion-mnist, svhn, cifar10"
+            " or cifar100, or own, nasproxy's of the dataset.",
+            show_default="by the dataset's name",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Import the authors' .pt files, and export proxies to Parquet or a picture. Nothing in a file is executed."""
+    legacy = file.suffix.lower() in _LEGACY
+    target = out or (file.with_suffix(".safetensors") if legacy else None)
+    if target is None:
+        raise InputError("Say by --out what to write.", f"Its suffix is one of {', '.join(_KINDS)}.")
+    if target.suffix not in _KINDS:
+        raise InputError(f"No proxy can be written as {target.suffix!r}.", nearest(target.suffix, _KINDS))
+    if target.resolve() == file.resolve():
+        raise InputError(f"--out {target} is the file itself.", "Name another.")
+    if legacy:
+        if dataset is None:
+            raise InputError(f"{file} does not say what it was condensed from.", "Name it by --dataset.")
+        proxy = _imported(file, dataset, data_dir, parse_image_size(image_size), experiment or 0, normalisation)
+    else:
+        given = {"--dataset": dataset, "--experiment": experiment, "--normalisation": normalisation}
+        for name, value in given.items():
+            if value is not None:
+                raise InputError(f"{name} is for .pt files; {file.name} says that itself.", f"Leave out {name}.")
+        from nasproxy.proxies.proxy_file import load_proxy
+
+        proxy = load_proxy(file)
+    lost = _write(proxy, target)
+    facts: dict[str, Any] = {"proxy": str(file), "out": str(target), "images": len(proxy), "dataset": proxy.dataset}
+    if as_json:
+        print_json({"schema": 1, **facts, "lossy": target.suffix != ".safetensors", "clipped": lost})
+        return
+    typer.echo(f"{target}: {len(proxy)} images of {proxy.dataset}")
+    if lost is not None:
+        typer.echo(
+            f"Parquet holds 256 levels a channel: values are rounded, and {percent(lost)} of them, beyond black or"
+            " white, were clipped. Rank candidates on the proxy file.",
+            err=True,
+        )
+
+
+def _imported(
+    file: Path,
+    dataset: str,
+    data_dir: Path | None,
+    image_size: tuple[int, int] | None,
+    experiment: int,
+    normalisation: str | None,
+) -> ProxySet:
+    from nasproxy.datasets.load import load_dataset
+    from nasproxy.proxies.legacy_file import load_legacy_proxy
+
+    loaded = load_dataset(dataset, data_dir=data_dir, image_size=image_size)
+    return load_legacy_proxy(file, loaded, experiment=experiment, normalisation=normalisation)
+
+
+def _write(proxy: ProxySet, target: Path) -> float | None:
+    """Returns the fraction of values that were clipped, where the format clips and somebody is to read it back."""
+    if target.suffix == ".png":
+        from nasproxy.analysis.proxy_images import save_proxy_grid
+
+        save_proxy_grid(proxy, target)
+        return None
+    if target.suffix == ".parquet":
+        from nasproxy.proxies.image_parquet import save_image_parquet
+
+        return save_image_parquet(proxy, target)
+    from nasproxy.proxies.proxy_file import save_proxy
+
+    save_proxy(proxy, target)
+    return None

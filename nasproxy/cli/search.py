@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +31,7 @@ from nasproxy.cli.options import (
     Workers,
     parse_image_size,
 )
-from nasproxy.cli.output import plain_table, print_json, stdout
+from nasproxy.cli.output import plain_table, print_json, say_how_to_go_on, stdout
 from nasproxy.cli.screen import open_screen
 from nasproxy.search.settings import SearchSettings
 
@@ -184,7 +182,8 @@ def search(
         print_json(result.summary)
     else:
         _print(result)
-    return 1 if result.summary["failed"] else 0
+    nothing = result.summary["budget_spent"] and not result.summary["evaluated"]
+    return 1 if result.summary["failed"] or nothing else 0
 
 
 def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
@@ -207,6 +206,12 @@ def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
         f"{name} {'not known' if seconds is None else duration(seconds)}" for name, seconds in found["seconds"].items()
     )
     console.print(f"About {times}; memory about {found['memory_bytes'] / 2**30:.1f} GiB.")
+    if found["time_budget"] is not None:
+        ends = {True: "suffices for", False: "ends before the end of", None: "may end before the end of"}
+        console.print(
+            f"The time budget of {duration(60 * found['time_budget'])} {ends[found['budget_suffices']]} condensing and"
+            " ranking; finalists come after it."
+        )
     console.print(
         f"From trainings timed on this machine, for {found['workers']} at a time; survivors of a cut are taken to be of"
         " average size. Nothing was written.",
@@ -218,11 +223,7 @@ def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
 def say_how_to_resume(directory: Path) -> None:
     """Prints the command that goes on with what was interrupted, if it has begun."""
     if (directory / "run.json").exists():
-        words = [word for word in sys.argv[1:] if word not in ("--resume", "--json")]
-        given = [] if any(word == "--out" or word.startswith("--out=") for word in words) else ["--out", str(directory)]
-        typer.echo(
-            f"What is finished is kept. Go on with:\n  {shlex.join(['nasproxy', *words, *given, '--resume'])}", err=True
-        )
+        say_how_to_go_on(directory)
 
 
 def _print(result: SearchResult) -> None:

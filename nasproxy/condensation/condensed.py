@@ -18,9 +18,13 @@ class Condensed:
         losses: one number for each step that was reported; for gradient matching, the mean matching loss of each outer
             iteration, a class and a matching step.
         seconds: wall time.
+        evaluations: step (from 1) and test accuracy, a fraction, where it was measured on the way.
+        finished: False where the method was stopped before its end.
     """
 
     images: Float[Tensor, "n c h w"]
     labels: Int64[Tensor, " n"]
     losses: tuple[float, ...]
     seconds: float
+    evaluations: tuple[tuple[int, float], ...] = ()
+    finished: bool = True

@@ -13,8 +13,12 @@ from nasproxy.proxies.method import ProxyMethod
 from nasproxy.search.space_source import SpaceSource
 
 if TYPE_CHECKING:  # settings are read before torch is loaded
+    from collections.abc import Callable
+
     import torch
 
+    from nasproxy.condensation.condensed import Condensed
+    from nasproxy.condensation.course import Course
     from nasproxy.datasets.image_dataset import ImageDataset
 
 INITIAL = ("noise", "real")
@@ -98,6 +102,19 @@ class Condenser(ProxyMethod):
     def suited_to_network(self) -> Condenser:
         """With the image learning rate that the paper has for this network in particular, if it has one."""
         return self
+
+    @abstractmethod
+    def make(
+        self,
+        dataset: ImageDataset,
+        *,
+        seed: int,
+        device: torch.device,
+        precision: str,
+        on_iteration: Callable[[int, float], None] | None = None,
+        course: Course | None = None,
+    ) -> Condensed:
+        """As :meth:`ProxyMethod.make`; ``course`` says where to go on from, what to keep, and when to stop."""
 
     @abstractmethod
     def augmentations(self, dataset: ImageDataset) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from nasproxy.condensation.condensed import Condensed
 from nasproxy.condensation.condenser import Condenser
+from nasproxy.condensation.course import Course
 from nasproxy.condensation.frozen_statistics import frozen_statistics
 from nasproxy.condensation.outer_loop import Material, condense_by
-from nasproxy.condensation.strategy import AUTO, parse_strategy
+from nasproxy.condensation.strategy import AUTO, parse_strategy, strategy_of
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import InputError
 from nasproxy.training.precision import autocast
@@ -50,6 +51,10 @@ class DistributionRecipe(Condenser):
         """Those of the strategy."""
         return parse_strategy(self.augmentation, dataset.name)
 
+    def for_dataset(self, dataset: ImageDataset) -> DistributionRecipe:
+        """With the augmentations that ``auto`` stands for."""
+        return replace(self, augmentation=strategy_of(self.augmentations(dataset)))
+
     def make(
         self,
         dataset: ImageDataset,
@@ -58,6 +63,7 @@ class DistributionRecipe(Condenser):
         device: torch.device,
         precision: str,
         on_iteration: Callable[[int, float], None] | None = None,
+        course: Course | None = None,
     ) -> Condensed:
         """Learns images whose mean features are those of real ones, class by class, in random networks.
 
@@ -72,6 +78,7 @@ class DistributionRecipe(Condenser):
             device=device,
             precision=precision,
             on_iteration=on_iteration,
+            course=course,
         )
 
     def expected_seconds(self, dataset: ImageDataset, *, device: torch.device, precision: str) -> float:

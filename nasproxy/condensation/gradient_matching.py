@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nasproxy.condensation.condensed import Condensed
+from nasproxy.condensation.course import Course
 from nasproxy.condensation.distance import distance_between
 from nasproxy.condensation.frozen_statistics import frozen_statistics
 from nasproxy.condensation.outer_loop import Material, condense_by
@@ -18,6 +19,7 @@ from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import InputError
 from nasproxy.training.precision import autocast
+from nasproxy.training.train import in_batches
 
 
 def condense(
@@ -28,6 +30,7 @@ def condense(
     device: torch.device,
     precision: str,
     on_iteration: Callable[[int, float], None] | None = None,
+    course: Course | None = None,
 ) -> Condensed:
     """Learns ``recipe.ipc`` synthetic images a class whose gradients match those of real ones (Algorithm 1).
 
@@ -43,6 +46,7 @@ def condense(
         device=device,
         precision=precision,
         on_iteration=on_iteration,
+        course=course,
     )
 
 
@@ -128,7 +132,7 @@ def _train_inner(network: nn.Module, material: Material, recipe: MatchingRecipe)
     optimizer = torch.optim.SGD(network.parameters(), lr=recipe.network_learning_rate)
     for _ in range(recipe.inner_epochs):
         order = torch.randperm(len(labels), generator=material.generator).to(images.device)
-        for picked in order.split(recipe.network_batch):
+        for picked in in_batches(order, recipe.network_batch):
             optimizer.zero_grad()
             batch = material.draw_transform()(images[picked])
             with autocast(material.precision, images.device):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.datasets.image_dataset import ImageDataset
@@ -45,6 +45,13 @@ class PaperNetworks:
             torch.manual_seed(_seed(self._generator))
             network = self.build(self._recipe.network)
         yield network.to(self._device)
+
+    def state(self) -> dict[str, Tensor]:
+        """None besides the generator's."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing to put back."""
 
     def build(self, name: str) -> nn.Module:
         """One called ``name``, initialised by torch's own random numbers."""
@@ -91,6 +98,16 @@ class SpaceNetworks:
         config, network = self._draw()
         with self._naming(config):
             yield network.to(self._device)
+
+    def state(self) -> dict[str, Tensor]:
+        """Of the draws. The refused count too: they are passed over without drawing weights."""
+        refused = torch.tensor(sorted(self._refused), dtype=torch.int64)
+        return {"generator": self._generator.get_state(), "refused": refused}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Puts it back."""
+        self._generator.set_state(state["generator"])
+        self._refused = set(state["refused"].tolist())
 
     def _draw(self) -> tuple[Config, nn.Module]:
         size = self._dataset.image_size

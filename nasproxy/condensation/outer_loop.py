@@ -12,9 +12,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nasproxy.condensation.augmentation import Transform, draw_transform
+from nasproxy.condensation.checkpoints import State
 from nasproxy.condensation.condensed import Condensed
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.condensation.convergence import has_converged
+from nasproxy.condensation.course import Course
+from nasproxy.condensation.evaluation import Evaluation
+from nasproxy.condensation.moving import Moving
 from nasproxy.condensation.networks import fresh_networks
 from nasproxy.coresets.random import draw_per_class
 from nasproxy.datasets.image_dataset import ImageDataset
@@ -73,6 +77,7 @@ def condense_by(
     device: torch.device,
     precision: str,
     on_iteration: Callable[[int, float], None] | None = None,
+    course: Course | None = None,
 ) -> Condensed:
     """Learns ``recipe.ipc`` synthetic images a class.
 
@@ -86,29 +91,123 @@ def condense_by(
         device: where to compute.
         precision: ``bfloat16`` or ``float32``.
         on_iteration: called after each outer iteration with its number (from 1) and its loss.
+        course: where to go on from, what to keep, and when to stop. With the same device and number of threads the
+            images are bit for bit those of a condensation that was never interrupted.
 
     Raises:
         InputError: a class has fewer training images than ``recipe.ipc``, or the images are too small for a network.
-        DivergedError: the loss left the finite numbers.
+        DivergedError: the loss left the finite numbers; what was before is kept.
+        CheckpointError: the state to go on from is of something else.
+        WriteError: a checkpoint cannot be written.
     """
-    began = time.perf_counter()
-    losses: list[float] = []
     # Dropout in a network of the user's draws from torch's own generator.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        material = _material(dataset, recipe, seed, device, precision)
-        networks = fresh_networks(dataset, recipe, material.generator, device)
-        optimizer = torch.optim.SGD([material.images], lr=recipe.image_learning_rate, momentum=recipe.image_momentum)
-        while len(losses) < recipe.iterations and not has_converged(losses, recipe.patience):
-            with networks.fresh() as network:
-                loss = iterate(network, material, optimizer)
-            # The last step's images are in no loss yet.
-            finite = bool(torch.isfinite(material.images).all())
-            losses.append(_finite(loss if finite else math.nan, len(losses), recipe))
-            if on_iteration is not None:
-                on_iteration(len(losses), losses[-1])
-    images, labels = material.images.detach().cpu(), material.labels.cpu()
-    return Condensed(images, labels, tuple(losses), time.perf_counter() - began)
+        return _Condensation(dataset, recipe, course or Course(), seed, device, precision).run(iterate, on_iteration)
+
+
+class _Condensation:
+    """The images, what has been done for them so far, and what is done beside it."""
+
+    def __init__(
+        self, dataset: ImageDataset, recipe: Condenser, course: Course, seed: int, device: torch.device, precision: str
+    ) -> None:
+        self._recipe, self._course, self._kept = recipe, course, course.checkpoints
+        self._losses = list(course.start.losses) if course.start else []
+        self._evaluations = list(course.start.evaluations) if course.start else []
+        self._seconds = course.start.seconds if course.start else 0.0
+        self._since = time.perf_counter()
+        self._evaluation = None
+        if course.evaluate_every:
+            self._evaluation = Evaluation(dataset, recipe, seed=seed, device=device, precision=precision)
+        self._material = material = _material(dataset, recipe, seed, device, precision)
+        self._networks = fresh_networks(dataset, recipe, material.generator, device)
+        self._optimizer = torch.optim.SGD(
+            [material.images], lr=recipe.image_learning_rate, momentum=recipe.image_momentum
+        )
+        self._moving = Moving(material.images, self._optimizer, material.generator, self._networks)
+        self._restore()
+
+    def run(self, iterate: Iterate, on_iteration: Callable[[int, float], None] | None) -> Condensed:
+        """Iterates until the end, or until the course stops it."""
+        try:
+            while not self._is_over():
+                self._advance(iterate)
+                if self._evaluation is not None and len(self._losses) % self._course.evaluate_every == 0:
+                    self._evaluate(self._evaluation)
+                if on_iteration is not None:
+                    on_iteration(len(self._losses), self._losses[-1])
+                if self._course.is_spent():
+                    break
+            if self._evaluation is not None:
+                self._evaluate(self._evaluation)
+            if self._kept is not None and not self._is_over():
+                self._kept.keep()
+        except BaseException:
+            if self._kept is not None:
+                self._kept.rescue()
+            raise
+        return self._condensed()
+
+    def _is_over(self) -> bool:
+        return len(self._losses) >= self._recipe.iterations or has_converged(self._losses, self._recipe.patience)
+
+    def _advance(self, iterate: Iterate) -> None:
+        with self._networks.fresh() as network:
+            loss = iterate(network, self._material, self._optimizer)
+        # The last step's images are in no loss yet.
+        if not math.isfinite(loss) or not bool(torch.isfinite(self._material.images).all()):
+            raise self._diverged(loss)
+        now = time.perf_counter()
+        self._losses.append(loss)
+        self._seconds, self._since = self._seconds + now - self._since, now
+        self._see()
+
+    def _evaluate(self, evaluation: Evaluation) -> None:
+        """Unless the present images have been."""
+        number = len(self._losses)
+        if self._evaluations and self._evaluations[-1][0] == number:
+            return
+        accuracy = evaluation.accuracy(self._material.images, self._material.labels)
+        self._evaluations.append((number, accuracy))
+        self._see()
+        if self._course.on_evaluation is not None:
+            self._course.on_evaluation(number, accuracy)
+        self._since = time.perf_counter()  # watching is no part of the cost
+
+    def _see(self) -> None:
+        if self._kept is not None:
+            tensors, losses, evaluations = self._moving.tensors(), tuple(self._losses), tuple(self._evaluations)
+            self._kept.see(State(tensors, losses, evaluations, self._seconds))
+
+    def _restore(self) -> None:
+        if self._course.start is None:
+            return
+        try:
+            self._moving.restore(self._course.start.tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if self._kept is None:
+                raise
+            raise self._kept.unusable(str(error)) from error
+
+    def _diverged(self, loss: float) -> DivergedError:
+        recipe, done = self._recipe, len(self._losses)
+        loss = math.nan if math.isfinite(loss) else loss
+        message = f"The matching loss became {loss} in outer iteration {done + 1} of {recipe.iterations}."
+        hint = f"Lower the image learning rate (now {recipe.image_learning_rate}) or use --precision float32."
+        if self._kept is not None and self._kept.rescue():
+            message += f" The images of iteration {done} are kept in {self._kept.path}."
+        return DivergedError(message, hint)
+
+    def _condensed(self) -> Condensed:
+        return Condensed(
+            images=self._material.images.detach().cpu(),
+            labels=self._material.labels.cpu(),
+            losses=tuple(self._losses),
+            seconds=self._seconds,
+            evaluations=tuple(self._evaluations),
+            finished=self._is_over(),
+        )
 
 
 def _material(dataset: ImageDataset, recipe: Condenser, seed: int, device: torch.device, precision: str) -> Material:
@@ -133,12 +232,3 @@ def _initial_images(
     if recipe.initial == "real":
         return dataset.normalisation.apply(dataset.train.images[positions]), labels
     return torch.randn(len(labels), dataset.channels, *dataset.image_size, generator=generator), labels
-
-
-def _finite(loss: float, iteration: int, recipe: Condenser) -> float:
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"The matching loss became {loss} in outer iteration {iteration + 1} of {recipe.iterations}.",
-            f"Lower the image learning rate (now {recipe.image_learning_rate}) or use --precision float32.",
-        )
-    return loss

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # settings are read before torch is loaded
     import torch
 
     from nasproxy.condensation.condensed import Condensed
+    from nasproxy.condensation.course import Course
     from nasproxy.datasets.image_dataset import ImageDataset
 
 DISTANCES = ("layerwise-cosine", "squared-euclidean", "cosine")
@@ -83,11 +84,14 @@ class MatchingRecipe(Condenser):
         device: torch.device,
         precision: str,
         on_iteration: Callable[[int, float], None] | None = None,
+        course: Course | None = None,
     ) -> Condensed:
         """See :func:`nasproxy.condensation.gradient_matching.condense`."""
         from nasproxy.condensation.gradient_matching import condense
 
-        return condense(dataset, self, seed=seed, device=device, precision=precision, on_iteration=on_iteration)
+        return condense(
+            dataset, self, seed=seed, device=device, precision=precision, on_iteration=on_iteration, course=course
+        )
 
     def expected_seconds(self, dataset: ImageDataset, *, device: torch.device, precision: str) -> float:
         """By one matching step and one round of inner training."""

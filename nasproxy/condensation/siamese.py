@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from nasproxy.condensation.recipe import MatchingRecipe
-from nasproxy.condensation.strategy import AUTO, parse_strategy
+from nasproxy.condensation.strategy import AUTO, parse_strategy, strategy_of
 
 if TYPE_CHECKING:  # settings are read before torch is loaded
     from nasproxy.datasets.image_dataset import ImageDataset
@@ -36,3 +36,7 @@ class SiameseRecipe(MatchingRecipe):
     def augmentations(self, dataset: ImageDataset) -> tuple[str, ...]:
         """Those of the strategy."""
         return parse_strategy(self.augmentation, dataset.name)
+
+    def for_dataset(self, dataset: ImageDataset) -> SiameseRecipe:
+        """With the augmentations that ``auto`` stands for."""
+        return replace(self, augmentation=strategy_of(self.augmentations(dataset)))

@@ -37,3 +37,8 @@ def parse_strategy(text: str, dataset: str) -> tuple[str, ...]:
                 f"{nearest(kind, AUGMENTATIONS)} Join several by hyphens, or say {AUTO} or {NONE}.",
             )
     return kinds
+
+
+def strategy_of(kinds: tuple[str, ...]) -> str:
+    """The text that lists ``kinds``."""
+    return "-".join(kinds) or NONE

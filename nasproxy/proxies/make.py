@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from nasproxy.condensation.checkpoints import CHECKPOINT_EVERY, Checkpoints
+from nasproxy.condensation.condenser import Condenser
+from nasproxy.condensation.course import Course
 from nasproxy.coresets.random import RandomImages
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import ProxyError
@@ -28,6 +31,7 @@ def make_proxy(
     precision: str,
     on_iteration: Callable[[int, float], None] | None = None,
     use_cache: bool = True,
+    course: Course | None = None,
 ) -> ProxySet:
     """The proxy that ``method`` makes of ``dataset``, from the cache if it was made before.
 
@@ -39,22 +43,33 @@ def make_proxy(
         precision: ``bfloat16`` or ``float32``.
         on_iteration: called after each of ``method.steps`` with its number (from 1) and a loss.
         use_cache: False makes it in any case; what is made is kept either way.
+        course: where to go on from, what to keep, and when to stop, for a method that is a :class:`Condenser`; others
+            take no notice. A checkpoint is removed when the proxy is finished and kept.
 
     Raises:
         DatasetError: a class has too few images.
         DivergedError: a loss left the finite numbers.
-        WriteError: the cache cannot be written.
+        CheckpointError: the state to go on from is of something else.
+        WriteError: the cache, or a checkpoint, cannot be written.
     """
+    method = method.for_dataset(dataset)
     settings = _settings(method, seed, device, precision)
     kept = cached_path(method.name, dataset.fingerprint, settings)
     if use_cache and kept.exists():
         try:
-            return load_matching_proxy(kept, dataset)
+            found = load_matching_proxy(kept, dataset)
         except ProxyError:
             # A damaged cache entry is no error of the user's: it is made again.
             kept.unlink(missing_ok=True)
+        else:
+            _discard(course)
+            return found
     make_folder(kept.parent)  # before the work, which would be lost without it
-    made = method.make(dataset, seed=seed, device=device, precision=precision, on_iteration=on_iteration)
+    where: Any = {"seed": seed, "device": device, "precision": precision}
+    if isinstance(method, Condenser):
+        made = method.make(dataset, **where, on_iteration=on_iteration, course=course)
+    else:
+        made = method.make(dataset, **where, on_iteration=on_iteration)
     proxy = ProxySet(
         images=made.images,
         labels=made.labels,
@@ -67,18 +82,60 @@ def make_proxy(
         seconds=made.seconds,
         history=made.losses,
         versions=library_versions(),
+        evaluations=made.evaluations,
+        finished=made.finished,
     )
     # What takes no steps is made again as fast as it is read.
-    if method.steps:
+    if method.steps and proxy.finished:
         save_proxy(proxy, kept)
+        _discard(course)
     return proxy
+
+
+def open_checkpoints(
+    path: Path,
+    dataset: ImageDataset,
+    method: ProxyMethod,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: str,
+    every: float = CHECKPOINT_EVERY,
+) -> Checkpoints | None:
+    """Where the state of making this proxy is kept while it is made; None where ``method`` cannot be gone on with.
+
+    The file of a condensation of fewer or more iterations can be gone on with; all else must be the same.
+
+    Args:
+        path: of the file.
+        dataset: what the proxy stands for.
+        method: how it is made.
+        seed: of everything drawn at random.
+        device: where it is computed.
+        precision: ``bfloat16`` or ``float32``.
+        every: seconds between two writes.
+    """
+    if not isinstance(method, Condenser):
+        return None
+    settings = _settings(method.for_dataset(dataset), seed, device, precision)
+    del settings["iterations"]
+    versions = library_versions()
+    facts = {"method": method.name, "fingerprint": dataset.fingerprint, **settings}
+    facts |= {name: versions.get(name) for name in ("nasproxy", "torch")}
+    return Checkpoints(path, facts, iterations=method.iterations, every=every)
+
+
+def _discard(course: Course | None) -> None:
+    if course is not None and course.checkpoints is not None:
+        course.checkpoints.discard()
 
 
 def cached_proxy(
     dataset: ImageDataset, method: ProxyMethod, *, seed: int, device: torch.device, precision: str
 ) -> Path:
     """Where the cache keeps this proxy, if it has been made."""
-    return cached_path(method.name, dataset.fingerprint, _settings(method, seed, device, precision))
+    settings = _settings(method.for_dataset(dataset), seed, device, precision)
+    return cached_path(method.name, dataset.fingerprint, settings)
 
 
 def _settings(method: ProxyMethod, seed: int, device: torch.device, precision: str) -> dict[str, Any]:

@@ -52,6 +52,10 @@ class ProxyMethod(ABC):
         """How long :meth:`make` takes on this machine, by a small part of its work; None where nobody can say."""
         return None if self.steps else 0.0
 
+    def for_dataset(self, dataset: ImageDataset) -> ProxyMethod:
+        """The same settings, with what else of ``dataset`` they depend on, such as its name, said in them."""
+        return self
+
     @abstractmethod
     def make(
         self,

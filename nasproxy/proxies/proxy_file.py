@@ -39,6 +39,8 @@ def save_proxy(proxy: ProxySet, path: Path) -> Path:
         "seconds": proxy.seconds,
         "history": proxy.history,
         "versions": dict(proxy.versions),
+        "evaluations": proxy.evaluations,
+        "finished": proxy.finished,
     }
     tensors = {"images": proxy.images.contiguous().float(), "labels": proxy.labels.contiguous()}
     return write_atomically(path, save(tensors, metadata={_KEY: json.dumps(facts)}))
@@ -97,6 +99,9 @@ def _proxy(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> ProxySet:
         seconds=float(facts["seconds"]),
         history=tuple(map(float, facts["history"])),
         versions=dict(facts["versions"]),
+        # Files of the first version have neither.
+        evaluations=tuple((int(step), float(accuracy)) for step, accuracy in facts.get("evaluations", ())),
+        finished=bool(facts.get("finished", True)),
     )
 
 

@@ -29,6 +29,8 @@ class ProxySet:
         seconds: what making it cost.
         history: what the method recorded on the way (the matching loss of each outer iteration); may be empty.
         versions: of the libraries that made it.
+        evaluations: step (from 1) and test accuracy, a fraction, where it was measured on the way; may be empty.
+        finished: False where making it was stopped before its end.
     """
 
     images: Float[Tensor, "n channels height width"]
@@ -42,6 +44,8 @@ class ProxySet:
     seconds: float
     history: tuple[float, ...]
     versions: Mapping[str, str]
+    evaluations: tuple[tuple[int, float], ...] = ()
+    finished: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)

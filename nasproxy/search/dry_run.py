@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.make import cached_proxy, random_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.bench import Bench, Payload
+from nasproxy.search.budget import Budget
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.constraints import measure_candidates
 from nasproxy.search.costs import Costs
@@ -96,10 +97,25 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
         ],
         "finalists": {"candidates": plan.settings.top_k, "done": sum(n for (d, _), n in done.items() if d == WHOLE)},
         "workers": workers,
+        "time_budget": plan.settings.time_budget,
+        "budget_suffices": _suffices(plan, seconds),
         "seconds": {**seconds, "total": sum(part for part in seconds.values() if part is not None)},
         "memory_bytes": memory * (workers + 1 if plan.settings.executor == "tune" else 1),
         "run": str(plan.directory),
     }
+
+
+def _suffices(plan: Plan, seconds: Mapping[str, float | None]) -> bool | None:
+    """Whether condensing and ranking end within the time budget, the finalists' part of it kept back.
+
+    None where there is none, or where nobody can say.
+    """
+    condense, ranking, finals = (seconds[name] for name in ("condense", "search", "finalists"))
+    if plan.settings.time_budget is None or condense is None or ranking is None or finals is None:
+        return None
+    budget = Budget(plan.settings.time_budget)
+    budget.reserve(finals)
+    return condense + ranking <= budget.left
 
 
 def _done(plan: Plan) -> dict[tuple[str, int], int]:

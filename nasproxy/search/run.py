@@ -16,13 +16,14 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from nasproxy.analysis.report import write_report
+from nasproxy.condensation.course import Course
 from nasproxy.datasets.image_dataset import Split
-from nasproxy.errors import NasproxyError
+from nasproxy.errors import BudgetError, NasproxyError
 from nasproxy.files import make_folder, write_atomically
 from nasproxy.networks.materialise import materialise
 from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.candidate_score import CandidateScore
-from nasproxy.proxies.make import make_proxy
+from nasproxy.proxies.make import make_proxy, open_checkpoints
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.bench import Payload
@@ -88,7 +89,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         budget = Budget(plan.settings.time_budget, began)
         stopwatch = Stopwatch(directory / "seconds.json", began)
         before = (directory / "proxy.safetensors").exists() and _read_summary(directory)
-        proxy = _ranked_on(plan, directory, progress, stopwatch)
+        proxy = _ranked_on(plan, directory, progress, stopwatch, budget)
         storage = open_storage(directory, plan.settings.storage)
         study = Study(storage, study_name(plan.settings, directory), plan.space.choices)
         campaign = _campaign(plan, candidates, directory, study, costs, len(proxy), progress, stopwatch, budget)
@@ -132,15 +133,23 @@ def _holds(directory: Path, before: Mapping[str, Any], summary: Mapping[str, Any
     )
 
 
-def _ranked_on(plan: Plan, directory: Path, progress: Progress, stopwatch: Stopwatch) -> ProxySet | Split:
+def _ranked_on(
+    plan: Plan, directory: Path, progress: Progress, stopwatch: Stopwatch, budget: Budget
+) -> ProxySet | Split:
     """The images that candidates are ranked on."""
     if plan.procedure is not None:
         return plan.procedure.images(plan.dataset, seed=plan.settings.seed)
-    return kept_proxy(plan, directory, progress, stopwatch)
+    return kept_proxy(plan, directory, progress, stopwatch, budget)
 
 
-def kept_proxy(plan: Plan, directory: Path, progress: Progress, stopwatch: Stopwatch) -> ProxySet:
-    """The proxy, from the run directory if it is resumed."""
+def kept_proxy(
+    plan: Plan, directory: Path, progress: Progress, stopwatch: Stopwatch, budget: Budget | None = None
+) -> ProxySet:
+    """The proxy, from the run directory if it is resumed; one that is half made there is gone on with.
+
+    Raises:
+        BudgetError: ``budget`` was spent before the proxy was made.
+    """
     kept = directory / "proxy.safetensors"
     settings = plan.settings
     if kept.exists():
@@ -158,16 +167,19 @@ def kept_proxy(plan: Plan, directory: Path, progress: Progress, stopwatch: Stopw
             progress.advance(f"{method.loss_name} {loss:.2f}")
             stopwatch.tick()
 
+        where: Any = {"seed": settings.seed, "device": plan.device, "precision": settings.precision}
+        checkpoints = open_checkpoints(directory / "condensing.safetensors", plan.dataset, method, **where)
+        start, budget = checkpoints.load() if checkpoints else None, budget or Budget()
         if method.steps:
-            progress.stage(method.verb, method.steps)
-        proxy = make_proxy(
-            plan.dataset,
-            method,
-            seed=settings.seed,
-            device=plan.device,
-            precision=settings.precision,
-            on_iteration=said,
-        )
+            progress.stage(method.verb, method.steps, done=len(start.losses) if start else 0)
+        course = Course(checkpoints, start, lambda: budget.left <= 0)
+        proxy = make_proxy(plan.dataset, method, **where, on_iteration=said, course=course)
+        if not proxy.finished:
+            raise BudgetError(
+                f"The time budget was spent after {len(proxy.history)} of {method.steps} iterations of condensing;"
+                " nothing is ranked yet.",
+                "--resume goes on where it stopped; a larger --time-budget, or none, leaves time for ranking.",
+            )
     save_proxy(proxy, kept)
     stopwatch.begin()
     return proxy

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -157,7 +157,7 @@ def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterat
         norm.train()
     if norms:
         with torch.no_grad(), autocast(precision, data.images.device):
-            for images in data.images.split(_STATISTICS_BATCH):
+            for images in in_batches(data.images, _STATISTICS_BATCH):
                 model(images)
     try:
         yield
@@ -223,8 +223,12 @@ def _batches(turns: _Turns, count: int, size: int) -> Sequence[Tensor | None]:
     """The positions of each batch of an epoch in random order; None is all images, whose order is immaterial."""
     if count == turns.count and count <= size:
         return [None]
-    batches = list(turns.take(count).split(size))
-    # Batch normalisation cannot take a single image; it joins the batch before.
+    return in_batches(turns.take(count), size)
+
+
+def in_batches(rows: Shaped[Tensor, "n ..."], size: int) -> list[Tensor]:
+    """Consecutive parts of ``size`` rows; batch normalisation cannot take a single one, so it joins those before."""
+    batches = list(rows.split(size))
     if len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches

@@ -1,8 +1,15 @@
+import random
+import signal
+import time
 from pathlib import Path
 
 import pytest
-from tiny_search import invoke
+import torch
+from PIL import Image
+from tiny_search import finish, invoke, start
 
+from nasproxy.condensation.evaluation import Evaluation
+from nasproxy.condensation.outer_loop import Material
 from nasproxy.datasets.load import load_dataset
 from nasproxy.proxies.proxy_file import load_proxy
 
@@ -33,7 +40,11 @@ def test_condense_writes_a_proxy_and_says_what_it_cost(folder):
     proxy = load_proxy(Path("tiny.safetensors"))
     proxy.check_matches(load_dataset("digits"))
     assert len(proxy) == 10
-    assert [path.name for path in folder.iterdir()] == ["tiny.safetensors"]
+    assert document["planned_iterations"] == 1
+    assert (document["ended_by"], document["resumed_from"], document["evaluations"]) == ("iterations", 0, [])
+    assert sorted(path.name for path in folder.iterdir()) == ["tiny.png", "tiny.safetensors"]
+    with Image.open(document["png"]) as drawn:
+        assert drawn.format == "PNG"
 
     again = invoke("condense", *TINY, "--out", "again.safetensors", "--json")
     assert again.json["cached"]
@@ -42,7 +53,9 @@ def test_condense_writes_a_proxy_and_says_what_it_cost(folder):
 
     words = invoke("condense", *TINY)
     assert words.code == 0
-    assert "digits-dc-ipc1.safetensors: 10 images of digits" in words.out
+    assert "digits-dc-ipc1.safetensors: 10 images of digits, from the cache, made in" in words.out
+    assert "peak memory" in words.out
+    assert "digits-dc-ipc1.png" in words.out
     assert Path("digits-dc-ipc1.safetensors").exists()
 
 
@@ -114,6 +127,11 @@ def test_the_mlp_has_an_image_learning_rate_of_its_own_unless_one_is_given(folde
         (["--device", "tpu"], "input", ["tpu"]),
         (["--image-size", "0"], "input", ["--image-size"]),
         (["--out", "."], "input", ["--out"]),
+        (["--out", "a.png"], "input", ["--out a.png"]),
+        (["--time-budget", "0"], "input", ["--time-budget must be a number above 0, got 0"]),
+        (["--time-budget", "nan"], "input", ["--time-budget"]),
+        (["--checkpoint-every", "-1"], "input", ["--checkpoint-every"]),
+        (["--evaluate-every", "0"], "input", ["--evaluate-every must be 1 or more, got 0"]),
         (["--out", "nowhere/a.safetensors"], "input", ["nowhere"]),
         (["--seed", "-1"], "input", ["--seed"]),
         (["--seed", str(2**70)], "input", ["--seed"]),
@@ -128,3 +146,118 @@ def test_wrong_input_is_one_message_and_writes_nothing(folder, words, kind, frag
     assert error["kind"] in (kind, "input")
     assert "Traceback" not in said.err
     assert list(folder.iterdir()) == []
+
+
+SMALL = ["condense", "--method", "dm", "--ipc", "1", "--real-batch", "4", "--precision", "float32", "--image-size", "8"]
+
+
+def undisturbed(monkeypatch, folder, *words):
+    """What the command makes with another cache."""
+    with monkeypatch.context() as patch:
+        patch.setenv("NASPROXY_CACHE", str(folder / "elsewhere"))
+        said = invoke(*SMALL, *words, "--out", "whole.safetensors", "--json")
+    assert said.code == 0, said.err
+    return load_proxy(folder / "whole.safetensors")
+
+
+def test_a_spent_budget_leaves_the_images_so_far_and_a_resume_finishes_them(monkeypatch, folder):
+    words = [*SMALL, "--iterations", "3", "--out", "a.safetensors"]
+    said = invoke(*words, "--time-budget", "1e-9")
+    assert said.code == 0, said.err
+    assert "after 1 of 3 iterations; --resume goes on" in said.out
+    part = load_proxy(folder / "a.safetensors")
+    assert (len(part), len(part.history), part.finished) == (10, 1, False)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.checkpoint.safetensors", "a.png", "a.safetensors"]
+    kept = (folder / "a.checkpoint.safetensors").read_bytes()
+
+    other = invoke(*words, "--image-learning-rate", "0.5", "--resume", "--json")
+    assert other.code == 2
+    assert other.json["error"]["kind"] == "checkpoint"
+    assert "image_learning_rate was 1.0, now 0.5" in other.json["error"]["message"]
+    fewer = invoke(*words, "--seed", "1", "--time-budget", "1e-9")
+    assert "a.checkpoint.safetensors is of an unfinished condensation" in fewer.err
+    (folder / "a.checkpoint.safetensors").write_bytes(kept)
+
+    document = invoke(*words, "--resume", "--json").json
+    assert (document["iterations"], document["resumed_from"], document["ended_by"]) == (3, 1, "iterations")
+    assert not document["cached"]
+    made, whole = load_proxy(folder / "a.safetensors"), undisturbed(monkeypatch, folder, "--iterations", "3")
+    assert torch.equal(made.images, whole.images)
+    assert made.history == whole.history
+    assert not (folder / "a.checkpoint.safetensors").exists()
+    assert invoke(*words, "--resume", "--json").json["cached"]
+
+
+def test_the_accuracy_on_the_way_is_said_and_kept(monkeypatch, folder):
+    monkeypatch.setattr(Evaluation, "epochs", 2)
+    words = [*SMALL, "--iterations", "3", "--out", "a.safetensors"]
+    assert invoke(*words).code == 0
+    plain = load_proxy(folder / "a.safetensors")
+    said = invoke(*words, "--evaluate-every", "2", "--json")
+    found = said.json["evaluations"]
+    assert [entry["iteration"] for entry in found] == [2, 3]
+    assert all(0 <= entry["test_accuracy"] <= 1 for entry in found)
+    assert "Iteration 2: test accuracy" in said.err
+    proxy = load_proxy(folder / "a.safetensors")
+    assert torch.equal(proxy.images, plain.images)
+    assert proxy.evaluations == tuple((entry["iteration"], entry["test_accuracy"]) for entry in found)
+    assert "Test accuracy of the default ConvNet" in invoke(*words, "--evaluate-every", "2").out
+
+
+def test_divergence_says_how_to_use_what_is_kept(monkeypatch, folder):
+    real, seen = Material.real_batch, []
+
+    def spoil(self, *arguments):
+        seen.append(arguments)
+        return real(self, *arguments) * (torch.nan if len(seen) > 10 else 1)
+
+    monkeypatch.setattr(Material, "real_batch", spoil)
+    words = [*SMALL, "--iterations", "3", "--out", "a.safetensors"]
+    said = invoke(*words, "--json")
+    assert said.code == 1
+    error = said.json["error"]
+    assert (error["kind"], error["message"].count("a.checkpoint.safetensors")) == ("diverged", 1)
+    assert "image learning rate" in error["hint"]
+    assert "--resume with --iterations" in error["hint"]
+    assert invoke(*words, "--iterations", "1", "--resume", "--json").json["iterations"] == 1
+
+
+def moment(folder, most):
+    """Waits until the process has begun to keep its state, and up to ``most`` seconds longer."""
+    while not list(folder.glob("a.checkpoint.safetensors")):
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, most))
+
+
+LONG = ["--iterations", "60", "--checkpoint-every", "0.001"]
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_the_images_are_those_of_an_undisturbed_run(monkeypatch, folder):
+    words = [*SMALL, *LONG, "--out", "a.safetensors", "--resume"]
+    for _ in range(5):
+        process = start(words)
+        moment(folder, 1.0)
+        process.kill()
+        finish(process)
+    said = finish(start([*words, "--json"]))
+    assert said.code == 0, said.err
+    assert said.json["resumed_from"] > 0
+    made, whole = load_proxy(folder / "a.safetensors"), undisturbed(monkeypatch, folder, "--iterations", "60")
+    assert torch.equal(made.images, whole.images)
+    assert made.history == whole.history
+    left = sorted(path.name for path in folder.iterdir() if path.is_file() and path.stem != "whole")
+    assert left == ["a.png", "a.safetensors"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_keeps_the_state_and_prints_the_command_that_goes_on(folder, number):
+    process = start([*SMALL, *LONG, "--iterations", "100000", "--out", "a.safetensors"])
+    moment(folder, 0.3)
+    process.send_signal(number)
+    said = finish(process)
+    assert said.code == 128 + number
+    (line,) = (line for line in said.err.splitlines() if line.startswith("  nasproxy condense"))
+    assert line.endswith("--out a.safetensors --resume")
+    assert (folder / "a.checkpoint.safetensors").exists()

@@ -10,9 +10,10 @@ def dry(folder: Path, *more: str) -> Said:
 
 
 def test_it_says_what_would_be_done_and_writes_nothing(tmp_path: Path):
-    said = dry(tmp_path, "--json")
+    said = dry(tmp_path, "--time-budget", "600", "--json")
     assert said.code == 0
     found = said.json
+    assert (found["time_budget"], found["budget_suffices"]) == (600, True)
     assert (found["dry_run"], found["candidates"], found["workers"]) == (True, CANDIDATES, 1)
     assert found["rungs"] == [{"epochs": r.epochs, "candidates": r.candidates, "done": 0} for r in RUNGS]
     assert found["finalists"] == {"candidates": FINALISTS, "done": 0}
@@ -36,12 +37,14 @@ def test_what_a_run_has_done_is_counted_and_left_alone(tmp_path: Path):
     found = dry(tmp_path, "--resume", "--json").json
     assert [rung["done"] for rung in found["rungs"]] == [rung.candidates for rung in RUNGS]
     assert found["finalists"]["done"] == FINALISTS
+    assert found["time_budget"] is found["budget_suffices"] is None
     assert found["seconds"]["total"] == 0
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
 def test_people_can_read_it(tmp_path: Path):
-    said = dry(tmp_path)
+    said = dry(tmp_path, "--time-budget", "0.0001")
+    assert "budget of 0.0 s ends before the end of condensing and ranking" in " ".join(said.out.split())
     assert f"{CANDIDATES} candidates of tiny" in said.out
     assert f"{RUNGS[0].candidates} × {RUNGS[0].epochs} epochs" in said.out
     assert "Nothing was written" in said.out

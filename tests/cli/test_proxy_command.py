@@ -2,13 +2,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import tiny_dataset
-from tiny_search import invoke
+from tiny_search import invoke, search_words, write_space
 
+from nasproxy.datasets.load import load_dataset
 from nasproxy.proxies.make import random_proxy
-from nasproxy.proxies.proxy_file import save_proxy
+from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 
 
 @pytest.fixture
@@ -84,3 +86,74 @@ def test_a_file_cut_anywhere_is_refused(proxy_file, folder):
     for length in {0, 1, 7, 8, 9, 100, len(whole) // 2, len(whole) - 1}:
         (folder / "cut.safetensors").write_bytes(whole[:length])
         refused("cut.safetensors")
+
+
+@pytest.fixture
+def legacy(folder: Path) -> Path:
+    """What the published code would write of digits."""
+    images = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(10).repeat_interleave(2)
+    torch.save({"data": [[images, labels]], "accs_all_exps": {"ConvNet": [0.5]}}, folder / "digits.pt")
+    return folder / "digits.pt"
+
+
+IMPORT = ["--dataset", "digits", "--image-size", "8", "--normalisation", "own"]
+
+
+def test_a_file_of_the_authors_becomes_a_proxy_that_search_takes(legacy, folder):
+    said = invoke("proxy", "convert", str(legacy), *IMPORT, "--json")
+    assert said.code == 0, said.err
+    assert said.json == {
+        "schema": 1,
+        "proxy": str(legacy),
+        "out": str(folder / "digits.safetensors"),
+        "images": 20,
+        "dataset": "digits",
+        "lossy": False,
+        "clipped": None,
+    }
+    proxy = load_proxy(folder / "digits.safetensors")
+    proxy.check_matches(load_dataset("digits", image_size=8))
+    words = search_words(write_space(folder / "space"), folder / "run", "--image-size", "8")
+    said = invoke(*words, "--proxy", "digits.safetensors", "--limit", "2", "--top-k", "1", "--json")
+    assert said.code == 0, said.err
+    assert said.json["evaluated"] == 2
+
+
+def test_a_proxy_becomes_parquet_and_a_picture(proxy_file, folder):
+    (folder / "images").mkdir()
+    said = invoke("proxy", "convert", str(proxy_file), "--out", "images/train.parquet")
+    assert said.code == 0
+    assert "images/train.parquet: 4 images of tiny" in said.out
+    assert "256 levels" in said.err
+    said = invoke("proxy", "convert", str(proxy_file), "--out", "grid.png", "--json")
+    assert said.json["lossy"]
+    with Image.open("grid.png") as drawn:
+        assert drawn.format == "PNG"
+    assert invoke("proxy", "convert", str(proxy_file), "--out", "copy.safetensors").code == 0
+    assert Path("copy.safetensors").read_bytes() == proxy_file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (["digits.pt"], ["--dataset"]),
+        (["digits.pt", "--dataset", "digits", "--image-size", "8"], ["--normalisation"]),
+        (["digits.pt", "--dataset", "digits", "--normalisation", "own"], ["8×8", "16×16"]),
+        (["digits.pt", *IMPORT, "--experiment", "1"], ["1 experiments"]),
+        (["digits.pt", *IMPORT, "--out", "a.jpg"], ["'.jpg'", ".safetensors"]),
+        (["digits.pt", *IMPORT, "--out", "nowhere/a.safetensors"], ["nowhere"]),
+        (["nothing.pt", *IMPORT], ["nothing.pt"]),
+        (["tiny.safetensors"], ["--out"]),
+        (["tiny.safetensors", "--out", "tiny.safetensors"], ["is the file itself"]),
+        (["tiny.safetensors", "--out", "a.png", "--dataset", "digits"], ["Leave out --dataset"]),
+        (["nothing.safetensors", "--out", "a.png"], ["nothing.safetensors"]),
+    ],
+)
+def test_what_cannot_be_converted_is_one_message_and_writes_nothing(proxy_file, legacy, folder, words, fragments):
+    before = sorted(folder.iterdir())
+    said = invoke("proxy", "convert", *words, "--json")
+    assert said.code == 2, said.err
+    for fragment in fragments:
+        assert fragment in said.json["error"]["message"] + said.json["error"]["hint"]
+    assert sorted(folder.iterdir()) == before

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
@@ -31,6 +32,8 @@ from test_campaign import (
 )
 from tiny_search import CANDIDATES, invoke, read_table, recorded_trainings, search_words, write_space
 
+from nasproxy.condensation.distribution_matching import DistributionRecipe
+from nasproxy.proxies.proxy_file import load_proxy
 from nasproxy.search.budget import Budget
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
@@ -194,7 +197,7 @@ def test_a_spent_budget_ends_well_and_a_resume_without_it_gives_the_full_result(
     space = write_space(tmp_path)
     assert invoke(*search_words(space, tmp_path / "whole")).code == 0
     said = invoke(*search_words(space, tmp_path / "run", *NOTHING, "--json"))
-    assert said.code == 0
+    assert said.code == 1
     document = said.json
     assert (document["candidates"], document["evaluated"], document["not_reached"]) == (CANDIDATES, 0, CANDIDATES)
     assert document["budget_spent"]
@@ -209,6 +212,29 @@ def test_a_spent_budget_ends_well_and_a_resume_without_it_gives_the_full_result(
     assert_frame_equal(read_table(tmp_path / "run"), read_table(tmp_path / "whole"))
     assert recorded_trainings(tmp_path / "run") == recorded_trainings(tmp_path / "whole")
     assert "not reached" not in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_budget_that_condensing_spends_is_a_failure_that_a_resume_goes_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    space, few = write_space(tmp_path), DistributionRecipe(ipc=2, iterations=4, real_batch=4, width=4, depth=1)
+    monkeypatch.setattr(DistributionRecipe, "preset", lambda preset, ipc: few)
+    monkeypatch.setenv("NASPROXY_CACHE", str(tmp_path / "first"))
+    assert invoke(*search_words(space, tmp_path / "whole", "--proxy", "dm")).code == 0
+    monkeypatch.setenv("NASPROXY_CACHE", str(tmp_path / "second"))
+    words = search_words(space, tmp_path / "run", "--proxy", "dm")
+    said = invoke(*words, *NOTHING, "--json")
+    assert said.code == 1
+    assert said.json["error"]["kind"] == "budget"
+    assert "after 1 of 4 iterations of condensing" in said.json["error"]["message"]
+    assert (tmp_path / "run" / "condensing.safetensors").exists()
+    said = invoke(*words, "--resume")
+    assert said.code == 0, said.err
+    assert "Condensing: 4, 1 done before" in said.err
+    assert not (tmp_path / "run" / "condensing.safetensors").exists()
+    ours, theirs = (load_proxy(tmp_path / name / "proxy.safetensors") for name in ("run", "whole"))
+    assert torch.equal(ours.images, theirs.images)
+    assert_frame_equal(read_table(tmp_path / "run"), read_table(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("executor", ["inline", pytest.param("tune", marks=pytest.mark.slow)])

@@ -14,7 +14,7 @@ from torch import nn
 
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.training.recipe import TrainingRecipe
-from nasproxy.training.train import Images, Score, evaluate, train
+from nasproxy.training.train import Images, Score, evaluate, settled_statistics, train
 
 
 class Recorder(nn.Module):
@@ -90,6 +90,13 @@ def test_an_epoch_shows_each_image_once_in_batches_of_more_than_one(count, size)
 def test_a_batch_normalised_network_survives_one_image_too_many():
     model = nn.Sequential(nn.Flatten(), nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     assert fit(model, draw(9), TrainingRecipe(epochs=1, batch_size=4))[-1].epoch == 1
+
+
+def test_statistics_of_one_image_more_than_a_batch_are_those_of_all():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4))
+    images = torch.randn(257, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    with settled_statistics(model, Images(images, torch.zeros(257, dtype=torch.int64)), "float32"):
+        torch.testing.assert_close(model[1].running_mean, images.flatten(1).mean(dim=0))
 
 
 def test_every_epoch_has_another_order():

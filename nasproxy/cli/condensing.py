@@ -1,0 +1,158 @@
+"""What ``nasproxy condense`` does with its options, and what it says of the result."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from nasproxy.analysis.text import duration, percent
+from nasproxy.cli.screen import open_screen
+from nasproxy.condensation.condenser import Condenser
+from nasproxy.errors import InputError
+from nasproxy.proxies.method import ProxyMethod
+
+if TYPE_CHECKING:  # torch is loaded when the work begins
+    from nasproxy.proxies.proxy_set import ProxySet
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user asked for, checked; the names are those of the options."""
+
+    dataset: str
+    data_dir: Path | None
+    image_size: tuple[int, int] | None
+    skip_broken: bool
+    recipe: ProxyMethod
+    device: str
+    precision: str
+    seed: int
+    out: Path
+    resume: bool
+    time_budget: float | None
+    evaluate_every: int
+    checkpoint_every: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.recipe, Condenser):
+            return
+        asked = {
+            "--resume": self.resume,
+            "--time-budget": self.time_budget,
+            "--evaluate-every": self.evaluate_every,
+        }
+        for name, value in asked.items():
+            if value:
+                raise InputError(f"The method {self.recipe.name} cannot be stopped on its way.", f"Leave out {name}.")
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file from which ``--resume`` goes on."""
+        return self.out.with_name(f"{self.out.stem}.checkpoint.safetensors")
+
+
+def carry_out(order: Order) -> dict[str, Any]:
+    """Condenses, writes the proxy and its picture; returns the document that ``--json`` prints.
+
+    Raises:
+        NasproxyError: with what is wrong and what to do about it.
+    """
+    began = time.perf_counter()
+    from nasproxy.analysis.proxy_images import save_proxy_grid
+    from nasproxy.condensation.course import Course
+    from nasproxy.datasets.load import load_dataset
+    from nasproxy.proxies.make import cached_proxy, make_proxy, open_checkpoints
+    from nasproxy.proxies.proxy_file import save_proxy
+    from nasproxy.search.budget import Budget
+    from nasproxy.search.devices import resolve_device
+    from nasproxy.training.precision import resolve_precision
+    from nasproxy.training.process import peak_memory_bytes, prepare_process
+    from nasproxy.versions import usable_cores
+
+    device = resolve_device(order.device)
+    dataset = load_dataset(
+        order.dataset, data_dir=order.data_dir, image_size=order.image_size, skip_broken=order.skip_broken
+    )
+    where: Any = {"seed": order.seed, "device": device, "precision": resolve_precision(order.precision, device)}
+    kept = open_checkpoints(order.checkpoint, dataset, order.recipe, **where, every=order.checkpoint_every)
+    start = kept.load() if kept is not None and order.resume else None
+    budget, done, iterations = Budget(order.time_budget, began), len(start.losses) if start else 0, 0
+    prepare_process(usable_cores())
+    with open_screen() as screen:
+
+        def advance(_: int, loss: float) -> None:
+            nonlocal iterations
+            iterations += 1
+            screen.advance(f"{order.recipe.loss_name} {loss:.2f}")
+
+        def evaluated(iteration: int, accuracy: float) -> None:
+            screen.note(f"Iteration {iteration}: test accuracy {percent(accuracy)}")
+
+        for note in dataset.notes:
+            screen.note(note)
+        if not order.resume and order.checkpoint.exists():
+            screen.note(
+                f"{order.checkpoint} is of an unfinished condensation, with which --resume would go on; it is"
+                f" overwritten after {duration(order.checkpoint_every)}."
+            )
+        cached = cached_proxy(dataset, order.recipe, **where).exists()
+        screen.stage(order.recipe.verb, order.recipe.steps, done=done)
+        proxy = make_proxy(
+            dataset,
+            order.recipe,
+            **where,
+            on_iteration=advance,
+            use_cache=not order.evaluate_every,
+            course=Course(kept, start, lambda: budget.left <= 0, order.evaluate_every, evaluated),
+        )
+    save_proxy(proxy, order.out)
+    return {
+        "schema": 1,
+        "proxy": str(order.out),
+        "png": str(save_proxy_grid(proxy, order.out.with_suffix(".png"))),
+        "dataset": dataset.name,
+        "images": len(proxy),
+        "method": proxy.method,
+        "ipc": order.recipe.ipc,
+        "iterations": len(proxy.history),
+        "planned_iterations": order.recipe.steps,
+        "ended_by": _end(proxy, order.recipe),
+        "resumed_from": done if iterations else 0,
+        "loss": proxy.history[-1] if proxy.history else None,
+        "evaluations": [{"iteration": number, "test_accuracy": found} for number, found in proxy.evaluations],
+        "seconds": proxy.seconds,
+        "seconds_per_iteration": proxy.seconds / max(1, len(proxy.history)),
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "cached": cached and not iterations,
+    }
+
+
+def print_words(summary: dict[str, Any], recipe: ProxyMethod) -> None:
+    """The same for a reader."""
+    origin = "from the cache, made in" if summary["cached"] else "in"
+    loss = "" if summary["loss"] is None else f", {recipe.loss_name} {summary['loss']:.2f}"
+    typer.echo(
+        f"{summary['proxy']}: {summary['images']} images of {summary['dataset']}, {origin}"
+        f" {duration(summary['seconds'])}{loss}, peak memory {summary['peak_memory_bytes'] / 2**30:.1f} GiB; drawn in"
+        f" {summary['png']}"
+    )
+    if summary["evaluations"]:
+        last = summary["evaluations"][-1]
+        typer.echo(f"Test accuracy of the default ConvNet trained on them: {percent(last['test_accuracy'])}")
+    if summary["ended_by"] == "time-budget":
+        typer.echo(
+            f"The time budget ended it after {summary['iterations']} of {summary['planned_iterations']} iterations;"
+            " --resume goes on to the full number."
+        )
+    elif summary["ended_by"] == "convergence":
+        typer.echo(f"It converged after {summary['iterations']} of {summary['planned_iterations']} iterations.")
+
+
+def _end(proxy: ProxySet, recipe: ProxyMethod) -> str:
+    if not proxy.finished:
+        return "time-budget"
+    return "convergence" if len(proxy.history) < recipe.steps else "iterations"

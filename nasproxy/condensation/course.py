@@ -1,0 +1,34 @@
+"""What goes beside a condensation: where it goes on from, what is kept of it, when it must stop, how it is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # settings are read before torch is loaded
+    from nasproxy.condensation.checkpoints import Checkpoints, State
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Course:
+    """Nothing in it changes the images of an iteration.
+
+    Args:
+        checkpoints: where the state is kept; None keeps none.
+        start: the state to go on from; None begins.
+        is_spent: asked after each iteration whether the time is up.
+        evaluate_every: iterations between two measurements of the test accuracy; 0 measures none. The last images are
+            measured in any case.
+        on_evaluation: called with the iteration (from 1) and the test accuracy, a fraction.
+    """
+
+    checkpoints: Checkpoints | None = None
+    start: State | None = None
+    is_spent: Callable[[], bool] = _never
+    evaluate_every: int = 0
+    on_evaluation: Callable[[int, float], None] | None = None
