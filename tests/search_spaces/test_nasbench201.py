@@ -1,4 +1,4 @@
-"""The NAS-Bench-201 cells against the published counts, hand-counted sizes, and functions evaluated number by number."""
+"""The NAS-Bench-201 cells against the published counts, hand-counted sizes, and functions worked out in numbers."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ def test_holds_all_15625_in_order():
 
 def test_a_cell_is_spelled_as_published():
     spelled = nasbench201.cell_string(config(THREE, NONE, ONE, SKIP, POOL, THREE))
-    assert spelled == (
-        "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_3x3~2|"
-    )
+    assert spelled == ("|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_3x3~2|")
 
 
 def test_the_papers_simplification_of_strings_leaves_6466():
@@ -105,7 +103,11 @@ def test_forms_are_equal_where_functions_are():
         orders = itertools.product(*(itertools.permutations(range(len(found))) for found in edges.values()))
         values = []
         for order in orders:
-            chosen = {e: n for found, numbers in zip(edges.values(), order, strict=True) for e, n in zip(found, numbers, strict=True)}
+            chosen = {
+                e: n
+                for found, numbers in zip(edges.values(), order, strict=True)
+                for e, n in zip(found, numbers, strict=True)
+            }
             values.append(evaluate(cell, chosen))
         by_function[min(values)].add(canonical_form(cell))
     assert len(by_function) == len({canonical_form(cell) for cell in CELLS}) == 5653
