@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from correlation_table import RESULTS, keep, minutes, stop_after
+from correlation_table import RESULTS, keep, minutes, stop_after  # type: ignore[import-not-found]  # beside this file
 
 from nasproxy.cli.screen import open_screen
 from nasproxy.compare.run import run_compare
@@ -82,11 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--space", default="nasbench201-unique", help="as for nasproxy compare")
     parser.add_argument("--proxies", default=PROXIES)
     parser.add_argument("--image-size", type=int, default=16, help="pixels a side")
-    parser.add_argument("--limit", type=int, default=40, help="cells")
-    parser.add_argument("--sample", type=int, default=40, help="random ones trained on the whole data")
+    parser.add_argument("--limit", type=int, default=60, help="cells")
+    parser.add_argument("--sample", type=int, default=60, help="random ones trained on the whole data")
     parser.add_argument("--ipc", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=50, help="on a proxy")
-    parser.add_argument("--finalist-epochs", type=int, default=4, help="on the whole data")
+    parser.add_argument("--epochs", type=int, default=100, help="on a proxy")
+    parser.add_argument("--finalist-epochs", type=int, default=8, help="on the whole data")
     parser.add_argument("--repeats", type=int, default=1, help="trainings averaged")
     parser.add_argument("--top-k", type=int, default=10)
     parser.add_argument("--executor", default="tune", choices=("tune", "inline"))

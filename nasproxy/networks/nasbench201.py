@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, channels_last, nn
@@ -100,7 +100,7 @@ def _conv(before: int, after: int, kernel: int, stride: int = 1) -> nn.Sequentia
     return nn.Sequential(nn.ReLU(), convolution, nn.BatchNorm2d(after))
 
 
-OPERATIONS = {
+OPERATIONS: Mapping[str, Callable[[int], nn.Module]] = {
     "none": lambda width: Zero(),  # noqa: ARG005, all are called alike
     "skip_connect": lambda width: nn.Identity(),  # noqa: ARG005
     "nor_conv_1x1": lambda width: _conv(width, width, 1),

@@ -127,7 +127,8 @@ class DefineByRun(SearchSpace):
             positions = following(trial.places)
         if positions is None:
             return found, False
-        rng, drawn = random.Random(0), {}
+        rng = random.Random(0)
+        drawn: dict[str, Config] = {}
         for _ in range(2 * ENUMERATED):
             if len(drawn) < ENUMERATED:
                 config = self._noted(AskedTrial(by_chance(rng))).config

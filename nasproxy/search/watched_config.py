@@ -34,7 +34,7 @@ class WatchedConfig(dict[str, Any]):
         self.read.add(name)
         return super().get(name, default)
 
-    def pop(self, name: str, default: Any = _MISSING) -> Any:  # type: ignore[override]
+    def pop(self, name: str, default: Any = _MISSING) -> Any:
         """As a dict's."""
         self.read.add(name)
         return super().pop(name) if default is _MISSING else super().pop(name, default)
