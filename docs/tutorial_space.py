@@ -4,8 +4,8 @@
     nasproxy search --space docs/tutorial_space.py --limit 60
 
 A function asks an Optuna trial, as an objective of Optuna's does, and returns a function that builds the network. Each
-block has kernel sizes of its own, so that a deeper network asks more: 2 widths, and 4 + 16 + 64 ways to fill one, two or
-three blocks, make 168 candidates.
+block has kernel sizes of its own, so that a deeper network asks more: 2 widths, and 4 + 16 + 64 ways to fill one, two
+or three blocks, make 168 candidates.
 """
 
 import torch
@@ -18,7 +18,7 @@ def mixed_kernels(trial):
     depth = trial.suggest_int("depth", 1, 3)
     kernels = [trial.suggest_categorical(f"kernels_{number}", ["3", "5", "1+3", "3+5"]) for number in range(depth)]
 
-    def build(*, in_channels, num_classes, image_size):
+    def build(*, in_channels, num_classes, image_size):  # noqa: ARG001, images of any size will do
         layers = [nn.Conv2d(in_channels, width, 3, padding=1)]
         for sizes in kernels:
             layers += [Block(width, sizes), nn.AvgPool2d(2, ceil_mode=True)]
