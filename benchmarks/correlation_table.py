@@ -67,7 +67,7 @@ def main() -> int:
     try:
         protocol, settings = _settings(arguments)
         with heeding_signals(), open_screen() as screen:
-            _stop_after(arguments.time_budget)
+            stop_after(arguments.time_budget)
             result = run_compare(settings, resume=True, progress=screen)
             signal.setitimer(signal.ITIMER_REAL, 0)
         folder = arguments.results / (arguments.name or f"correlation_{Path(arguments.dataset).name}_{protocol}")
@@ -133,7 +133,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[str, CompareSettings]:
     return name, CompareSettings(search, tuple(arguments.proxies.split(",")), arguments.sample)
 
 
-def _stop_after(minutes: float | None) -> None:
+def stop_after(minutes: float | None) -> None:
     """Makes the end of the budget the same as Ctrl-C: what is under way is finished or left, what is done is kept."""
     if minutes is not None:
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", default="cifar10", help="as for nasproxy compare")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--protocol", choices=sorted(PROTOCOLS), help="paper on a GPU, small elsewhere")
-    parser.add_argument("--time-budget", type=_minutes, metavar="MINUTES", help="stop then; the same command goes on")
+    parser.add_argument("--time-budget", type=minutes, metavar="MINUTES", help="stop then; the same command goes on")
     parser.add_argument("--proxies", default=",".join((FIGURE_5, RIVALS, MIXTURES)), help=f"figure 5: {FIGURE_5}")
     parser.add_argument("--image-size", help="of the small protocol 16")
     parser.add_argument("--space", help="of the small protocol, the ConvNets of at most 128 filters")
@@ -168,7 +168,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _minutes(text: str) -> float:
+def minutes(text: str) -> float:
+    """The argument of --time-budget."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"expected minutes above 0, got {text}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -51,6 +52,25 @@ def show(space: Spec, as_json: Json = False) -> None:
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Of the space and its file: letters, digits and '_'.")],
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Write a search space to start from, commented, with its test; overwrites nothing."""
+    from nasproxy.search.space_template import write_space
+
+    file, test = write_space(name, out)
+    if as_json:
+        print_json({"schema": 1, "space": str(file), "test": str(test)})
+        return
+    console = stdout()
+    console.print(f"Wrote [bold]{escape(str(file))}[/] and {escape(str(test))}. Next:")
+    for command in (f"nasproxy spaces check {file}", f"pytest {test}", f"nasproxy search --space {file} --limit 20"):
+        console.print(f"  {escape(command)}")
+
+
+@app.command()
 def check(
     space: Spec,
     image_size: Annotated[str, typer.Option(help="N or HEIGHTxWIDTH pixels.")] = "16",
@@ -80,7 +100,10 @@ def check(
                 "candidates": found.candidates,
                 "valid": found.valid,
                 "invalid": dict(found.invalid),
+                "compared": found.compared,
+                "duplicates": found.duplicates,
                 "tried": found.tried,
+                "output_shape": found.output_shape,
                 "parameters": found.parameters,
                 "multiply_adds": found.multiply_adds,
                 "seconds": found.seconds,
@@ -95,7 +118,10 @@ def check(
     table.add_row("valid", f"{found.valid} of {found.examined} looked at")
     for reason, number in found.invalid.items():
         table.add_row("", escape(f"{number} invalid: {reason}"))
+    table.add_row("duplicates", f"{found.duplicates or 'none'} among the {found.compared} compared")
     table.add_row("tried", str(found.tried))
+    if found.output_shape is not None:
+        table.add_row("output", f"{found.output_shape[0]} images → {found.output_shape}")
     table.add_row("parameters", _range(found.parameters, count))
     table.add_row("multiply-adds", _range(found.multiply_adds, count))
     if found.seconds is not None:

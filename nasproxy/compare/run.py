@@ -21,6 +21,7 @@ from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.run_directory import open_run
+from nasproxy.search.space import ABSENT
 from nasproxy.search.study import Measurement
 from nasproxy.training.process import prepare_process
 from nasproxy.versions import library_versions, machine_facts, usable_cores
@@ -157,7 +158,7 @@ def _columns(
     sample = {candidate.id for candidate in plan.sample}
     yield "id", "candidate: a hash of its configuration", [c.id for c in candidates]
     for choice in plan.common.space.choices:
-        yield f"params_{choice}", f"the configuration's {choice}", [c.config[choice] for c in candidates]
+        yield f"params_{choice}", f"the configuration's {choice}", [c.config.get(choice, ABSENT) for c in candidates]
     yield "parameters", "numbers that are trained", [costs[c.id].parameters for c in candidates]
     yield "multiply_adds", "of the forward pass of one image", [costs[c.id].multiply_adds for c in candidates]
     yield "sampled", "1 for those of the random sample", [int(c.id in sample) for c in candidates]

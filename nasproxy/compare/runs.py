@@ -91,7 +91,8 @@ def _run(
     rank: bool,
     title: str,
 ) -> Study:
-    study = Study(open_storage(one.directory, None), study_name(one.settings, one.directory), one.space.choices)
+    storage, name = open_storage(one.directory, None), study_name(one.settings, one.directory)
+    study = Study(storage, name, one.space.choices, one.space.distributions)
     campaign = Campaign(
         one.settings,
         plan.candidates,

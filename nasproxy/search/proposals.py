@@ -10,10 +10,10 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.trial import Trial, TrialState
+from optuna.trial import BaseTrial, Trial, TrialState
 
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.space import Scalar
+from nasproxy.search.space import ABSENT, Scalar
 
 GENERATIONS = {"random": 10**9, "tpe": 10, "nsga2": 20}
 """Candidates proposed before the first of them is told; a random sampler does not listen."""
@@ -37,6 +37,7 @@ class Proposals:
         choices: of the search space they come from.
         objectives: names of the values that will be told; ``accuracy`` is to be large, others small.
         seed: of the sampler.
+        suggest: lets a trial choose a configuration; by default one value of each of ``choices``.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Proposals:
         choices: Mapping[str, Sequence[Scalar]],
         objectives: Sequence[str],
         seed: int,
+        suggest: Callable[[BaseTrial], Mapping[str, Scalar]] | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.generation = GENERATIONS[sampler]
@@ -59,6 +61,7 @@ class Proposals:
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(tuple(values)) for name, values in choices.items()
         }
+        self._suggest = suggest
         self._new = {_key(candidate.config): candidate for candidate in candidates}
         self._places = {key: place for place, key in enumerate(self._new)}
         self._listens = sampler != "random"
@@ -81,17 +84,25 @@ class Proposals:
             self._study.tell(trial, list(values))
 
     def _ask(self) -> Candidate:
-        trial = self._study.ask(self._distributions)
-        candidate = self._new.pop(_key(trial.params), None)
+        trial, config = self._next()
+        candidate = self._new.pop(_key(config), None)
         if candidate is None:
             self._study.tell(trial, state=TrialState.FAIL)
             # The sampler insists on what is known, or invalid: what is left closest to it comes next.
-            candidate = self._new.pop(_key(self._closest(trial.params).config))
+            candidate = self._new.pop(_key(self._closest(config).config))
             self._study.enqueue_trial(dict(candidate.config))
-            trial = self._study.ask(self._distributions)
+            trial, _ = self._next()
         self._left[self._places[_key(candidate.config)]] = False
         self._trials[candidate.id] = trial
         return candidate
+
+    def _next(self) -> tuple[Trial, Mapping[str, Scalar]]:
+        """What the sampler wants to try next."""
+        if self._suggest is None:
+            trial = self._study.ask(self._distributions)
+            return trial, trial.params
+        trial = self._study.ask()
+        return trial, self._suggest(trial)
 
     def _closest(self, config: Mapping[str, Scalar]) -> Candidate:
         """Of those left, one with the fewest choices that differ; any of them, for a sampler that does not listen."""
@@ -103,7 +114,7 @@ class Proposals:
 
     def _numbers(self, config: Mapping[str, Scalar]) -> list[int]:
         """The position of each value among its parameter's choices."""
-        return [self._choices[name][_key(value)] for name, value in sorted(config.items())]
+        return [places[_key(config.get(name, ABSENT))] for name, places in sorted(self._choices.items())]
 
 
 def _key(value: Mapping[str, Scalar] | Scalar) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +16,7 @@ from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
 from nasproxy.search.settings import OBJECTIVES
+from nasproxy.search.space import ABSENT
 from nasproxy.search.study import Measurement, Study
 from nasproxy.search.task import PROXY, WHOLE
 
@@ -29,17 +30,19 @@ def results_table(
     ranking: Sequence[Candidate],
     objectives: Sequence[str] = ("accuracy",),
     finalists: Sequence[Candidate] | None = None,
+    choices: Iterable[str] = (),
 ) -> pd.DataFrame:
     """One row a candidate: the ranked ones best first, then what has no rank yet, then failures.
 
     A candidate that a time budget kept from going on is ``waiting``, with a rank if it was measured.
 
-    Columns: rank, id, state, ``params_<choice>`` for each choice, proxy_epochs, proxy_accuracy, proxy_cross_entropy
-    (nats), diverged, parameters, multiply_adds, latency_ms (only if that is an objective), seconds (on the proxy, all
-    rungs), whole_accuracy, whole_cross_entropy, test_accuracy, whole_seconds, pareto, reason. Accuracies are fractions;
-    whole_* are of the ``finalists``, by default of all that were ever trained on the whole data (before a resume others
-    may have been finalists). ``pareto`` marks the candidates trained in full that no other such candidate beats in all
-    ``objectives``; where accuracy is the only one, in accuracy and multiply-adds.
+    Columns: rank, id, state, ``params_<choice>`` for each of ``choices`` and whatever else the candidates have,
+    proxy_epochs, proxy_accuracy, proxy_cross_entropy (nats), diverged, parameters, multiply_adds, latency_ms (only if
+    that is an objective), seconds (on the proxy, all rungs), whole_accuracy, whole_cross_entropy, test_accuracy,
+    whole_seconds, pareto, reason. Accuracies are fractions; whole_* are of the ``finalists``, by default of all that
+    were ever trained on the whole data (before a resume others may have been finalists). ``pareto`` marks the
+    candidates trained in full that no other such candidate beats in all ``objectives``; where accuracy is the only one,
+    in accuracy and multiply-adds.
     """
     by_candidate: dict[str, list[tuple[str, int, Measurement]]] = {candidate.id: [] for candidate in candidates}
     final = None if finalists is None else {candidate.id for candidate in finalists}
@@ -47,7 +50,11 @@ def results_table(
         if candidate_id in by_candidate and (data == PROXY or final is None or candidate_id in final):
             by_candidate[candidate_id].append((data, epochs, measurement))
     ranks = {candidate.id: number for number, candidate in enumerate(ranking, 1)}
-    rows = [_row(candidate, ranks, costs[candidate.id], study, by_candidate[candidate.id]) for candidate in candidates]
+    names = list(dict.fromkeys([*choices, *(name for candidate in candidates for name in candidate.config)]))
+    rows = [
+        _row(candidate, names, ranks, costs[candidate.id], study, by_candidate[candidate.id])
+        for candidate in candidates
+    ]
     table = pd.DataFrame(rows)
     if "latency" not in objectives:
         table = table.drop(columns="latency_ms")
@@ -114,6 +121,7 @@ def finalist_agreement(top: Sequence[Mapping[str, Any]]) -> RankAgreement:
 
 def _row(
     candidate: Candidate,
+    choices: Sequence[str],
     ranks: Mapping[str, int],
     cost: Cost,
     study: Study,
@@ -129,7 +137,7 @@ def _row(
         "rank": ranks.get(candidate.id),
         "id": candidate.id,
         "state": _STATES.get(study.states.get(candidate.id, TrialState.WAITING), "waiting"),
-        **{f"params_{name}": value for name, value in candidate.config.items()},
+        **{f"params_{name}": candidate.config.get(name, ABSENT) for name in choices},
         "proxy_epochs": longest if longest is None or diverged else max(m.scores[-1].epoch for m in proxy),
         "proxy_accuracy": _mean([m.scores[-1].accuracy for m in proxy]),
         "proxy_cross_entropy": _finite(_mean([m.scores[-1].cross_entropy for m in proxy])),

@@ -91,7 +91,8 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         before = (directory / "proxy.safetensors").exists() and _read_summary(directory)
         proxy = _ranked_on(plan, directory, progress, stopwatch, budget)
         storage = open_storage(directory, plan.settings.storage)
-        study = Study(storage, study_name(plan.settings, directory), plan.space.choices)
+        space = plan.space
+        study = Study(storage, study_name(plan.settings, directory), space.choices, space.distributions)
         campaign = _campaign(plan, candidates, directory, study, costs, len(proxy), progress, stopwatch, budget)
         done = campaign.finished
         try:
@@ -99,7 +100,13 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         finally:
             # Also when interrupted: what is there can be looked at.
             table = results_table(
-                campaign.candidates, costs, study, campaign.ranking, plan.settings.objectives, campaign.finalists
+                campaign.candidates,
+                costs,
+                study,
+                campaign.ranking,
+                plan.settings.objectives,
+                campaign.finalists,
+                space.choices,
             )
             with contextlib.suppress(NasproxyError):
                 write_atomically(directory / "results.csv", table.to_csv(index=False).encode())
@@ -213,7 +220,14 @@ def _campaign(
         proxy_recipe=plan.proxy_recipe,
         proposals=None
         if settings.sampler == "grid"
-        else Proposals(settings.sampler, candidates, plan.space.choices, settings.objectives, settings.seed),
+        else Proposals(
+            settings.sampler,
+            candidates,
+            plan.space.choices,
+            settings.objectives,
+            settings.seed,
+            plan.space.suggest,
+        ),
         keep_weights=keep_weights,
         has_weights=lambda task: _weights_file(directory, task.candidate.id, task.repeat).exists(),
         progress=progress,

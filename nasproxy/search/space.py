@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
 from abc import ABC, abstractmethod
@@ -10,13 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import BaseTrial
     from torch import nn
 
 Scalar = bool | int | float | str | None
 """A value of a choice: what JSON and an Optuna categorical can both hold."""
 
 Config = dict[str, Scalar]
-"""One value for each choice."""
+"""One value for each choice; of a define-by-run space, for each parameter that is asked on the way."""
+
+ABSENT = "-"
+"""What tables show where a configuration does not have a parameter that others have."""
 
 
 class SearchSpace(ABC):
@@ -44,6 +50,23 @@ class SearchSpace(ABC):
     def is_valid(self, config: Config, image_size: tuple[int, int]) -> bool | str:
         """True where ``config`` makes sense at ``image_size`` = (height, width); a string says why it does not."""
         return True
+
+    def canonical_form(self, config: Config) -> str:
+        """What the configurations that build the same network share: by default their JSON, which no two do.
+
+        ``nasproxy spaces check`` counts duplicates by it; a space that knows its own may say so here.
+        """
+        return json.dumps(config, sort_keys=True)
+
+    def suggest(self, trial: BaseTrial) -> Config:
+        """Lets an Optuna trial choose a configuration."""
+        return {name: trial.suggest_categorical(name, tuple(values)) for name, values in self.choices.items()}
+
+    def distributions(self, config: Config) -> dict[str, BaseDistribution]:
+        """What a configuration's values were chosen from, as an Optuna study holds it."""
+        from optuna.distributions import CategoricalDistribution  # a space is defined without loading Optuna
+
+        return {name: CategoricalDistribution(tuple(self.choices[name])) for name in config}
 
     def __len__(self) -> int:
         return math.prod(len(values) for values in self.choices.values())

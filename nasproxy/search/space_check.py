@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from nasproxy.search.sampling import stratified
 from nasproxy.search.space import Config, SearchSpace
 from nasproxy.search.space_contract import check_contract
 from nasproxy.search.space_source import space_location
+from nasproxy.search.watched_config import WatchedConfig
 
 EXAMINED = 100_000
 """The largest number of candidates that ``is_valid`` is asked about."""
@@ -34,7 +36,12 @@ class SpaceReport:
         examined: candidates that ``is_valid`` was asked about, all of them up to a hundred thousand.
         valid: those of the examined that it accepted.
         invalid: for each reason it gave, how many it refused.
+        compared: candidates that were looked at for duplicates: the valid ones of the examined where the space has a
+            canonical form of its own, else those tried.
+        duplicates: those of them that are the same network as one before: by the canonical form, or as the same seed
+            gives them the same weights, logits and gradients.
         tried: candidates that were built and trained for one step.
+        output_shape: what all that were tried make of four images; None where none came so far.
         parameters: the fewest and the most of those tried; None where none could be built.
         multiply_adds: likewise, of the forward pass of one image.
         seconds: median time of one forward and backward pass of four images.
@@ -45,7 +52,10 @@ class SpaceReport:
     examined: int
     valid: int
     invalid: Mapping[str, int]
+    compared: int
+    duplicates: int
     tried: int
+    output_shape: tuple[int, int] | None
     parameters: tuple[int, int] | None
     multiply_adds: tuple[int, int] | None
     seconds: float | None
@@ -80,21 +90,27 @@ def check_space(
         SpaceError: the space has no name or no choices to build anything from.
     """
     check_contract(space, type(space).__name__)
-    trial = _Trial(space, in_channels, num_classes, image_size)
+    trial = _Trial(space, in_channels, num_classes, image_size, seed)
     examined: Iterable[Config] = space if len(space) <= EXAMINED else space.sample(EXAMINED, seed)
     valid = [config for config in examined if trial.is_valid(config)]
     if not valid:
         trial.problem(f"No candidate is valid for images of {image_size[0]}×{image_size[1]} pixels")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
         for config in stratified(space, valid, sample, seed):
             trial.attempt(config)
+    trial.judge_choices()
+    compared = trial.behaviours
+    if type(space).canonical_form is not SearchSpace.canonical_form:
+        compared = [space.canonical_form(dict(config)) for config in valid]
     return SpaceReport(
         candidates=len(space),
         examined=min(len(space), EXAMINED),
         valid=len(valid),
         invalid=dict(trial.reasons),
+        compared=len(compared),
+        duplicates=len(compared) - len({*compared}),
         tried=len(trial.seconds),
+        output_shape=(IMAGES, num_classes) if trial.seconds else None,
         parameters=_range(trial.parameters),
         multiply_adds=_range(trial.multiply_adds),
         seconds=statistics.median(trial.seconds) if trial.seconds else None,
@@ -110,10 +126,13 @@ class _Trial:
     in_channels: int
     num_classes: int
     image_size: tuple[int, int]
+    seed: int
     reasons: Counter[str] = field(default_factory=Counter)
     parameters: list[int] = field(default_factory=list)
     multiply_adds: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    behaviours: list[str] = field(default_factory=list)
+    _looked_at: dict[str, bool] = field(default_factory=dict)
     _found: dict[str, list[Config | None]] = field(default_factory=dict)
 
     def problem(self, text: str, config: Config | None = None) -> None:
@@ -139,13 +158,16 @@ class _Trial:
 
     def attempt(self, config: Config) -> None:
         """Builds ``config``, sends images forward and the loss backward, and counts what it costs."""
-        given = dict(config)
+        given = WatchedConfig(config)
         step = "build"
+        torch.manual_seed(self.seed)  # the same one for all, so that equal networks get equal weights
         try:
             model = self.space.build(
                 given, in_channels=self.in_channels, num_classes=self.num_classes, image_size=self.image_size
             )
-            if given != config:
+            for name in config:
+                self._looked_at[name] = self._looked_at.get(name, False) or name in given.read
+            if not given.is_still(config):
                 self.problem("build changes the configuration it is given; let it work on a copy", config)
             if not isinstance(model, nn.Module):
                 self.problem(f"build returns {type(model).__name__} instead of a torch.nn.Module", config)
@@ -158,8 +180,15 @@ class _Trial:
         except Exception as error:  # whatever the user's code raises is a finding
             self.problem(f"{step} fails{self._reason(error)}", config)
 
+    def judge_choices(self) -> None:
+        """Finds the choices that no network depends on, where nothing else is wrong that would hide it."""
+        unused = [name for name, looked_at in self._looked_at.items() if not looked_at]
+        for name in unused if not self._found else ():
+            self.problem(f"build never looks at the choice {name}: what differs in it alone is the same network")
+
     def _trains(self, model: nn.Module, config: Config) -> bool:
         """One forward and backward pass of random images; False where it leaves nothing to measure."""
+        torch.manual_seed(self.seed)  # whatever building has drawn
         images = torch.randn(IMAGES, self.in_channels, *self.image_size)
         labels = torch.arange(IMAGES) % self.num_classes
         start = time.perf_counter()
@@ -182,11 +211,19 @@ class _Trial:
             self.problem("the loss of a fresh network is not finite", config)
         elif not all(bool(gradient.isfinite().all()) for gradient in gradients):
             self.problem("the gradient of a fresh network is not finite", config)
+        self.behaviours.append(_digest([*model.parameters(), logits, *gradients]))
         return True
 
     def _reason(self, error: Exception) -> str:
         place = space_location(error, self.space)
         return f"{f' at {place}' if place else ''}: {type(error).__name__}: {str(error).strip().rstrip('.')}"
+
+
+def _digest(tensors: Iterable[torch.Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        digest.update(repr(tuple(tensor.shape)).encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _range(values: list[int]) -> tuple[int, int] | None:

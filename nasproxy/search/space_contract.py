@@ -31,7 +31,7 @@ def check_contract(space: SearchSpace, label: str) -> None:
         raise SpaceError(f"The search space {label} needs a non-empty mapping of choices, got {choices!r}.", hint)
     for choice, values in choices.items():
         _check_word(choice, f"The name of a choice of {label}")
-        _check_values(values, f"The choice {choice} of {label}")
+        check_values(values, f"The choice {choice} of {label}")
     size = math.prod(len(values) for values in choices.values())
     if size > sys.maxsize:
         raise SpaceError(f"The search space {label} has {size:.1e} candidates, more than can be numbered.", "Split it.")
@@ -44,7 +44,12 @@ def _check_word(word: object, what: str) -> None:
         )
 
 
-def _check_values(values: object, what: str) -> None:
+def check_values(values: object, what: str) -> None:
+    """Makes sure that ``what`` has values that JSON and an Optuna categorical can hold, none of them twice.
+
+    Raises:
+        SpaceError: it has not.
+    """
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise SpaceError(f"{what} needs a list of values, got {values!r}.", "Write a list or a tuple.")
     if not values:

@@ -11,7 +11,7 @@ import inspect
 import linecache
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
@@ -116,7 +116,7 @@ def user_location(error: BaseException, source: SpaceSource) -> str | None:
 
 def space_location(error: BaseException, space: SearchSpace) -> str | None:
     """As :func:`user_location`, for a space at hand of which only its class is known."""
-    module = type(space).__module__
+    module = getattr(space, "function", type(space)).__module__
     return _location(error, module, getattr(sys.modules.get(module), "__file__", None) or "")
 
 
@@ -207,10 +207,28 @@ def _instance(source: SpaceSource, module: types.ModuleType) -> SearchSpace:
                 f"The search space {source} does not define {missing}.", f"Write {missing} in {found.__name__}."
             )
         return found()
+    if inspect.isfunction(found):
+        return _define_by_run(source, found)
     if not isinstance(found, SearchSpace):
         kind = f"the class {found.__name__}" if isinstance(found, type) else f"of type {type(found).__name__}"
         raise SpaceError(f"{source} is not a search space but {kind}.", "Make it a subclass of nasproxy.SearchSpace.")
     return found
+
+
+def _define_by_run(source: SpaceSource, function: Callable[..., Any]) -> SearchSpace:
+    from nasproxy.search.define_by_run import DefineByRun  # with Optuna, which a space of classes does without
+
+    if not _asks_a_trial(function):
+        raise SpaceError(f"{source} is a function that takes something else than a trial.", "Write def space(trial): …")
+    return DefineByRun(function)
+
+
+def _asks_a_trial(found: object) -> bool:
+    """Whether something is a function that takes a trial and needs nothing else."""
+    if not inspect.isfunction(found):
+        return False
+    parameters = inspect.signature(found).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.default is parameter.empty] == ["trial"]
 
 
 def _attribute(source: SpaceSource, module: types.ModuleType) -> Any:
@@ -239,7 +257,7 @@ def _only_space(source: SpaceSource, module: types.ModuleType) -> Any:
     if len({id(space) for space in complete.values()}) == 1:
         return next(iter(complete.values()))
     if not complete:
-        hint = "Write a class MySpace(SearchSpace) with name, choices and build."
+        hint = "Write a class MySpace(SearchSpace) with name, choices and build, or a function space(trial)."
         raise SpaceError(f"{source} defines no search space.", hint)
     file = Path(source.name).name
     forms = ", ".join(f"{file}:{name}" for name in complete)
@@ -247,13 +265,14 @@ def _only_space(source: SpaceSource, module: types.ModuleType) -> Any:
 
 
 def _spaces(namespace: Any) -> dict[str, Any]:
-    """What is a space, or a class of spaces, among the attributes of a module."""
-    return {
+    """What is a space, or a class of spaces, among the attributes of a module; functions of a trial if nothing is."""
+    spaces = {
         name: value
         for name, value in vars(namespace).items()
         if isinstance(value, SearchSpace)
         or (isinstance(value, type) and issubclass(value, SearchSpace) and value is not SearchSpace)
     }
+    return spaces or {name: value for name, value in vars(namespace).items() if _asks_a_trial(value)}
 
 
 def _location(error: BaseException, module: str, file: str) -> str | None:
@@ -278,8 +297,11 @@ def _reported(source: SpaceSource) -> Iterator[None]:
     """Turns whatever the user's code raises into an error that names the line."""
     try:
         yield
-    except SpaceError:
-        raise
+    except SpaceError as error:
+        place = user_location(error, source)
+        if place is None:
+            raise
+        raise SpaceError(f"The search space {source} cannot be loaded: {place}: {error.message}", error.hint) from error
     except (Exception, SystemExit) as error:
         what = f"The search space {source} cannot be loaded"
         missing = error.name if isinstance(error, ModuleNotFoundError) else None

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nasproxy.errors import RunError, WriteError
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.journal import Journal
-from nasproxy.search.space import Scalar
+from nasproxy.search.space import Config, Scalar
 from nasproxy.search.task import PROXY, Outcome
 from nasproxy.training.train import Score
 
@@ -62,14 +62,22 @@ class Study:
         storage: where trials are kept.
         name: of the study.
         choices: of the search space.
+        distributions: of the parameters of a configuration; by default one of ``choices`` each.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, choices: Mapping[str, Sequence[Scalar]]) -> None:
+    def __init__(
+        self,
+        storage: BaseStorage,
+        name: str,
+        choices: Mapping[str, Sequence[Scalar]],
+        distributions: Callable[[Config], dict[str, BaseDistribution]] | None = None,
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._storage = storage
-        self._distributions: dict[str, BaseDistribution] = {
+        categorical: dict[str, BaseDistribution] = {
             key: CategoricalDistribution(tuple(values)) for key, values in choices.items()
         }
+        self._distributions = distributions or (lambda _: categorical)
         self._trial_ids: dict[str, int] = {}
         self.measurements: dict[Key, Measurement] = {}
         self.states: dict[str, TrialState] = {}
@@ -144,7 +152,7 @@ class Study:
         template = create_trial(
             state=TrialState.RUNNING,
             params=candidate.config,
-            distributions=self._distributions,
+            distributions=self._distributions(candidate.config),
             user_attrs={"id": candidate.id, **attributes},
         )
         self._trial_ids[candidate.id] = self._storage.create_new_trial(self._id, template)

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
@@ -80,7 +82,10 @@ def test_check_finds_nothing_wrong_with_a_good_space(folder):
         "candidates",
         "valid",
         "invalid",
+        "compared",
+        "duplicates",
         "tried",
+        "output_shape",
         "parameters",
         "multiply_adds",
         "seconds",
@@ -88,6 +93,7 @@ def test_check_finds_nothing_wrong_with_a_good_space(folder):
     ]
     assert list(document) == keys
     assert (document["ok"], document["candidates"], document["valid"], document["tried"]) == (True, 12, 12, 3)
+    assert (document["compared"], document["duplicates"], document["output_shape"]) == (3, 0, [4, 10])
     low, high = document["parameters"]
     assert 30 * 2 + 2 + 2 * 10 + 10 <= low <= high <= 30 * 16 + 16 + 16 * 10 + 10
 
@@ -112,3 +118,58 @@ def test_check_refuses_numbers_that_make_no_sense(folder, words):
     said = invoke("spaces", "check", "my_space.py", *words, "--json")
     assert said.code == 2
     assert words[0] in said.json["error"]["message"]
+
+
+def test_new_writes_a_space_that_passes_its_check_and_its_own_test(folder):
+    said = invoke("spaces", "new", "my_kernels", "--out", "mine")
+    assert (said.code, said.err) == (0, "")
+    assert "nasproxy search --space mine/my_kernels.py" in said.out
+    document = invoke("spaces", "check", "mine/my_kernels.py", "--sample", "4", "--image-size", "8", "--json").json
+    assert (document["name"], document["ok"], document["candidates"]) == ("my_kernels", True, 54)
+    assert {path.name for path in (folder / "mine").iterdir()} == {"my_kernels.py", "test_my_kernels.py"}
+
+
+@pytest.mark.slow
+def test_the_test_that_new_writes_passes_and_fails_where_it_should(folder):
+    invoke("spaces", "new", "my_kernels")
+    words = [sys.executable, "-m", "pytest", "-q", "-W", "error", "test_my_kernels.py"]
+    assert subprocess.run(words, cwd=folder, capture_output=True).returncode == 0
+    text = (folder / "my_kernels.py").read_text()
+    (folder / "my_kernels.py").write_text(text.replace("nn.Linear(width, num_classes)", "nn.Linear(width, 7)"))
+    broken = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    assert broken.returncode == 1
+    assert "expected (4, 10)" in broken.stdout
+
+
+@pytest.mark.parametrize("taken", ["taken.py", "test_taken.py"])
+def test_new_overwrites_nothing(folder, taken):
+    (folder / taken).write_text("precious")
+    said = invoke("spaces", "new", "taken", "--json")
+    assert said.code == 2
+    assert f"{taken} is there already" in said.json["error"]["message"]
+    assert [path.name for path in folder.iterdir()] == [taken]
+    assert (folder / taken).read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["a-b", "3d", "class", "a/b", "..", "", "_private", "a.py"])
+def test_new_refuses_what_is_no_name_of_a_module(folder, name):
+    said = invoke("spaces", "new", name, "--json")
+    assert said.code == 2
+    assert said.json["error"]["kind"] == "input"
+    assert list(folder.iterdir()) == []
+
+
+def test_check_counts_duplicates_and_finds_a_choice_that_nothing_depends_on(folder):
+    write_space(folder, SPACE.replace('"activation"', '"unused"').replace('[config["unused"]]', '["relu"]'))
+    document = invoke("spaces", "check", "my_space.py", "--sample", "12", "--json").json
+    assert document["ok"] is False
+    assert document["problems"] == [
+        "build never looks at the choice unused: what differs in it alone is the same network."
+    ]
+    assert (document["compared"], document["duplicates"]) == (12, 8)
+
+
+def test_check_of_the_cells_counts_by_their_canonical_form():
+    said = invoke("spaces", "check", "nasbench201", "--sample", "1", "--image-size", "4")
+    assert said.code == 0
+    assert "9972 among the 15625 compared" in said.out

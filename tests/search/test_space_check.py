@@ -36,7 +36,7 @@ def space_with(**attributes) -> SearchSpace:
 
 
 def builds(model) -> SearchSpace:
-    return space_with(build=lambda self, config, **shape: model)
+    return space_with(build=lambda self, config, **shape: (dict(config), model)[1])
 
 
 class Logits(nn.Module):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import json
 import linecache
+import os
 import pickle
 import subprocess
 import sys
 import textwrap
 from importlib.machinery import PathFinder
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -274,7 +277,7 @@ def test_a_strangers_package_registers_a_space(write, tmp_path, monkeypatch):
     write(space_text("Narrow") + "class Holder:\n    inner = Narrow()\n", "site/stranger_spaces.py")
     register(tmp_path / "site", "stranger", "narrow = stranger_spaces:Holder.inner")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    assert list(registered_spaces()) == ["convnet720", "narrow"]
+    assert list(registered_spaces()) == ["convnet720", "narrow", "nasbench201", "nasbench201-unique"]
     assert load("narrow").name == "narrow"
 
 
@@ -428,3 +431,39 @@ def test_any_text_gives_a_source_or_a_clear_refusal(spec):
     else:
         assert source.kind == "module"
         assert str(source) == spec
+
+
+PACKAGED = """
+from torch import nn
+from nasproxy import SearchSpace
+
+
+class Narrow(SearchSpace):
+    name = "narrow"
+    choices = {"width": [2, 4], "bias": [True, False]}
+
+    def build(self, config, *, in_channels, num_classes, image_size):
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(config["width"]), nn.LazyLinear(num_classes, config["bias"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["narrow", "stranger.spaces:Narrow"])
+def test_an_installed_package_is_searched_by_workers_of_their_own(tmp_path, spec):
+    """As a stranger would: another process, the package on its path, Ray's workers."""
+    site = tmp_path / "site"
+    (site / "stranger").mkdir(parents=True)
+    (site / "stranger" / "__init__.py").touch()
+    (site / "stranger" / "spaces.py").write_text(PACKAGED)
+    register(site, "stranger", "narrow = stranger.spaces:Narrow")
+    words = ["search", "--space", spec, "--proxy", "random", "--ipc", "2", "--epochs", "1", "--finalist-epochs", "1"]
+    words += ["--top-k", "2", "--workers", "1", "--image-size", "8", "--device", "cpu", "--out", "run", "--json"]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("nasproxy")), *words],
+        env={**os.environ, "PYTHONPATH": str(site), "NASPROXY_CACHE": str(tmp_path / "cache")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["evaluated"] == 4
