@@ -62,7 +62,7 @@ def load_kept(path: Path, name: str, facts: str) -> ImageDataset | None:
     try:
         with safe_open(path, framework="pt") as file:
             said = json.loads(file.metadata()[_KEY])
-            labels = {part: file.get_tensor(f"{part}.labels") for part in _PARTS}
+            labels = {part: file.get_tensor(f"{part}.labels").clone() for part in _PARTS}
         if said["facts"] != facts:
             return None
         splits = {part: _split(found, labels[part]) for part, found in _pixel_files(path).items()}

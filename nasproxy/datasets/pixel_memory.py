@@ -40,20 +40,21 @@ class PixelFile:
         return np.memmap(self.path, np.uint8, "r", self.offset, self.shape)
 
 
-def memory_budget(sharers: int = 1) -> int:
-    """Bytes that one copy of a part's images may take in this process: half of what is available now, shared.
+def memory_budget(sharers: int = 1, available: int | None = None) -> int:
+    """Bytes that one copy of a part's images may take in this process: half of what is available, shared.
 
     ``NASPROXY_MEMORY_MIB`` says otherwise. No result depends on it: only where pixels lie, and when they are normalised.
 
     Args:
         sharers: processes of this machine that each hold a copy.
+        available: bytes; what this machine has now, unless given.
 
     Raises:
         InputError: the variable is not a number.
     """
     said = os.environ.get(VARIABLE)
     if said is None:
-        return max(_ALWAYS, _available() // (2 * sharers))
+        return max(_ALWAYS, (_available() if available is None else available) // (2 * sharers))
     try:
         return int(float(said) * 2**20)
     except (ValueError, OverflowError):
