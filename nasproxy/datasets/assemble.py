@@ -49,16 +49,22 @@ def assemble(name: str, source: Source) -> ImageDataset:
     )
 
 
+def class_counts(split: Split, num_classes: int) -> list[int]:
+    """How many images of each class there are."""
+    counts: list[int] = torch.bincount(split.labels, minlength=num_classes).tolist()
+    return counts
+
+
 def imbalance_notes(class_names: Sequence[str], train: Split) -> list[str]:
     """What the user should know where the largest class has more than three times the images of the smallest."""
-    counts = torch.bincount(train.labels, minlength=len(class_names)).tolist()
+    counts = class_counts(train, len(class_names))
     few, many = min(counts), max(counts)
     if many <= IMBALANCED * few:
         return []
     large, small = class_names[counts.index(many)], class_names[counts.index(few)]
     return [
-        f"Classes are imbalanced: {many:,} training images of {large}, {few:,} of {small}. Every part keeps their shares, "
-        f"and always answering {large} is right for {100 * many / len(train):.1f} % of the images."
+        f"Classes are imbalanced: {many:,} training images of {large}, {few:,} of {small}. Every part keeps their "
+        f"shares, and always answering {large} is right for {100 * many / len(train):.1f} % of the images."
     ]
 
 
@@ -102,7 +108,7 @@ def _check_classes(name: str, source: Source) -> None:
 
 def _check_counts(name: str, class_names: Sequence[str], part: str, split: Split, cut: Sequence[PartName]) -> None:
     needed = 1 + len(cut)
-    counts = torch.bincount(split.labels, minlength=len(class_names)).tolist()
+    counts = class_counts(split, len(class_names))
     small = [f"{c} ({n})" for c, n in zip(class_names, counts, strict=True) if n < needed]
     if not small:
         return

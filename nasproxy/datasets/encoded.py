@@ -80,6 +80,23 @@ class Broken:
     reason: str
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """All parts in one size and channel count.
+
+    Args:
+        parts: the images that could be decoded.
+        broken: those that could not.
+        survey: what the headers said.
+        size: (height, width) that the images have now.
+    """
+
+    parts: Mapping[PartName, Split]
+    broken: Mapping[PartName, Sequence[Broken]]
+    survey: Survey
+    size: Size
+
+
 def decode_parts(
     parts: Mapping[PartName, EncodedPart], image_size: Size | None, *, skip_broken: bool
 ) -> tuple[dict[PartName, Split], list[str]]:
@@ -96,22 +113,27 @@ def decode_parts(
     Raises:
         DatasetError: broken images without ``skip_broken``, or nothing but broken ones.
     """
+    decoded = decode_what_can_be(parts, image_size)
+    broken = [failure for failures in decoded.broken.values() for failure in failures]
+    if broken and (not skip_broken or not len(decoded.parts["train"])):
+        raise _broken_error(broken, sum(len(part.labels) for part in parts.values()), skip_broken=skip_broken)
+    size_notes = [] if image_size else decoded.survey.size_notes(decoded.size)
+    return dict(decoded.parts), [*decoded.survey.mode_notes(), *size_notes, *_skip_notes(broken)]
+
+
+def decode_what_can_be(parts: Mapping[PartName, EncodedPart], image_size: Size | None) -> Decoded:
+    """Decodes every part to one size and channel count, and says what is broken; see :func:`decode_parts`."""
     with strict_pillow():
-        surveys = {name: survey_part(part) for name, part in parts.items()}
+        surveys = {name: _survey(part) for name, part in parts.items()}
         everything = Survey.union(surveys.values())
         train_sizes = surveys["train"].sizes
         size = image_size or (choose_size(train_sizes) if train_sizes else (1, 1))
-        decoded = {name: decode_part(part, size, everything.channels) for name, part in parts.items()}
-    broken = [failure for _, failures in decoded.values() for failure in failures]
-    if broken and (not skip_broken or not train_sizes):
-        raise _broken_error(broken, sum(len(part.labels) for part in parts.values()), skip_broken=skip_broken)
-    size_notes = [] if image_size else everything.size_notes(size)
-    notes = [*everything.mode_notes(), *size_notes, *_skip_notes(broken)]
-    return {name: split for name, (split, _) in decoded.items()}, notes
+        decoded = {name: _decode(part, size, everything.channels) for name, part in parts.items()}
+    splits = {name: split for name, (split, _) in decoded.items()}
+    return Decoded(splits, {name: broken for name, (_, broken) in decoded.items()}, everything, size)
 
 
-def survey_part(part: EncodedPart) -> Survey:
-    """What the headers of the images say that have a readable one."""
+def _survey(part: EncodedPart) -> Survey:
     survey = Survey()
     for batch in part.batches():
         for header in _attempt_each(read_header, batch):
@@ -120,8 +142,7 @@ def survey_part(part: EncodedPart) -> Survey:
     return survey
 
 
-def decode_part(part: EncodedPart, size: Size, channels: int) -> tuple[Split, list[Broken]]:
-    """The images that can be decoded, in order, and those that cannot."""
+def _decode(part: EncodedPart, size: Size, channels: int) -> tuple[Split, list[Broken]]:
     images = empty_pixels((len(part.labels), channels, *size))
     readable = np.ones(len(part.labels), bool)
     broken: list[Broken] = []

@@ -11,12 +11,13 @@ from pathlib import Path
 from nasproxy.datasets.assemble import assemble
 from nasproxy.datasets.catalogue import available_datasets
 from nasproxy.datasets.digits import read_digits
-from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.encoded import Listing
+from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.image_folder import LAYOUT, list_image_folder
 from nasproxy.datasets.kept import content_facts, keep, kept_file, load_kept
 from nasproxy.datasets.parquet_folder import find_parquet, list_parquet
 from nasproxy.datasets.resizing import Size, check_image_size
+from nasproxy.datasets.source import Source
 from nasproxy.datasets.torchvision_names import TORCHVISION_CLASSES, read_torchvision
 from nasproxy.errors import DatasetError, WriteError, nearest
 
@@ -47,12 +48,21 @@ def load_dataset(
     """
     size = check_image_size(image_size)
     with explained(name):
-        if name == "digits":
-            return assemble(name, read_digits(size))
-        if name in TORCHVISION_CLASSES:
-            return assemble(name, read_torchvision(name, data_dir, size))
-        root = existing_folder(name)
-        return _decoded(folder_name(name), root, size, skip_broken=skip_broken)
+        source = read_named(name, data_dir, size)
+        if source is not None:
+            return assemble(name, source)
+        return _decoded(folder_name(name), existing_folder(name), size, skip_broken=skip_broken)
+
+
+def read_named(name: str, data_dir: Path | None, image_size: Size | None) -> Source | None:
+    """The dataset that has this name; None if none has, and it must be a folder's.
+
+    Raises:
+        DatasetError: its files are missing or damaged and cannot be downloaded.
+    """
+    if name == "digits":
+        return read_digits(image_size)
+    return read_torchvision(name, data_dir, image_size) if name in TORCHVISION_CLASSES else None
 
 
 def list_folder(root: Path) -> Listing:

@@ -43,7 +43,8 @@ class PixelFile:
 def memory_budget(sharers: int = 1, available: int | None = None) -> int:
     """Bytes that one copy of a part's images may take in this process: half of what is available, shared.
 
-    ``NASPROXY_MEMORY_MIB`` says otherwise. No result depends on it: only where pixels lie, and when they are normalised.
+    ``NASPROXY_MEMORY_MIB`` says otherwise. No result depends on it: only where pixels lie, and when they are
+    normalised.
 
     Args:
         sharers: processes of this machine that each hold a copy.
@@ -77,7 +78,8 @@ def empty_pixels(shape: tuple[int, int, int, int]) -> UInt8[np.ndarray, "n chann
             return np.memmap(file, np.uint8, "r+", 0, shape)
     except OSError as error:
         raise WriteError(
-            f"{size / 2**30:.1f} GiB of images exceed memory, and {folder} cannot hold them: {error.strerror or error}.",
+            f"{size / 2**30:.1f} GiB of images exceed memory, and {folder} cannot hold them: "
+            f"{error.strerror or error}.",
             "Free some space, set NASPROXY_CACHE to a larger disk, or pass a smaller --image-size.",
         ) from error
 
