@@ -165,7 +165,7 @@ def test_a_full_disk_is_an_error_before_anything_is_written_to_it(monkeypatch):
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     monkeypatch.setenv(VARIABLE, "0")
-    with pytest.raises(WriteError, match="exceed memory, and .* cannot hold them: No space left on device"):
+    with pytest.raises(WriteError, match=r"exceed memory, and .* cannot hold them: No space left on device"):
         empty_pixels((1, 1, 1, 1))
 
 
