@@ -9,7 +9,7 @@ from pathlib import Path
 from nasproxy.datasets.assemble import assemble, class_counts
 from nasproxy.datasets.duplicates import Duplicates, find_duplicates, groups_of_names
 from nasproxy.datasets.encoded import Broken, EncodedPart, decode_what_can_be
-from nasproxy.datasets.image_dataset import ImageDataset, Split
+from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import existing_folder, explained, folder_name, list_folder, read_named
 from nasproxy.datasets.resizing import Size, check_image_size
 from nasproxy.datasets.source import PartName, Source
@@ -97,12 +97,13 @@ def _judge(
     encoded: Mapping[PartName, EncodedPart],
 ) -> DatasetFindings:
     made, refusal = _assembled(name, source)
-    parts: Mapping[str, Split] = source.parts
+    own = {str(part): split for part, split in source.parts.items()}
+    parts = own
     if made is not None:
         parts = {"train": made.train, "validation": made.validation, "test": made.test}
     duplicates = find_duplicates(parts)
     named = duplicates.total > 0 and bool(encoded)
-    names = {part: _readable_names(encoded[part], broken[part]) for part in encoded} if named else {}
+    names = {str(part): _readable_names(encoded[part], broken[part]) for part in encoded} if named else {}
     height, width = (int(side) for side in source.parts["train"].images.shape[2:])
     return DatasetFindings(
         name=name,
@@ -111,7 +112,7 @@ def _judge(
         survey=survey,
         broken={part: failures for part, failures in broken.items() if failures},
         duplicates=duplicates,
-        examples=groups_of_names(source.parts, names) if named else [],
+        examples=groups_of_names(own, names) if named else [],
         size=(height, width),
         dataset=made,
         refusal=refusal,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -130,10 +130,11 @@ def _pixel_files(path: Path) -> dict[str, PixelFile]:
     found = {}
     for part in _PARTS:
         entry = entries[f"{part}.images"]
-        shape: Sequence[int] = entry["shape"]
-        if entry["dtype"] != "U8" or len(shape) != 4:
+        images, channels, height, width = entry["shape"]
+        if entry["dtype"] != "U8":
             raise ValueError(f"{part} is not uint8 images")
-        found[part] = PixelFile(str(path), 8 + length + entry["data_offsets"][0], tuple(shape))
+        offset = 8 + length + entry["data_offsets"][0]
+        found[part] = PixelFile(str(path), offset, (images, channels, height, width))
     return found
 
 
