@@ -36,7 +36,7 @@ def tables(draw):
     return table
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tables())
 def test_against_counting(table):
     rows = [row for row in table.to_dict("records") if row["proxy_accuracy"] == row["proxy_accuracy"]]
