@@ -101,7 +101,8 @@ def accuracy_against_size(table: pd.DataFrame, size: str = "multiply_adds") -> F
         axes.plot(x[best], y[best], label="Pareto front", **style)
         if x.min() > 0 and x.max() > 10 * x.min():
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            wide = x.max() > 1000 * x.min()  # more labels would overlap
+            axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
             axes.xaxis.set_minor_formatter(NullFormatter())
         text = (lambda value, _: f"{value:.3g}") if size == "latency_ms" else (lambda value, _: count(value))
         axes.xaxis.set_major_formatter(FuncFormatter(text))

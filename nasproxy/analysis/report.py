@@ -13,10 +13,18 @@ from scipy import stats
 
 from nasproxy.analysis import figures
 from nasproxy.analysis.correlation import RankAgreement, spearman
+from nasproxy.analysis.effects import best_count, choice_effects
 from nasproxy.analysis.explain import explain
 from nasproxy.analysis.page import data_address, figure_address, render_page
 from nasproxy.analysis.proxy_images import class_tiles
-from nasproxy.analysis.report_tables import all_candidates, failures, finalists, settings_tables, state_counts
+from nasproxy.analysis.report_tables import (
+    all_candidates,
+    effect_table,
+    failures,
+    finalists,
+    settings_tables,
+    state_counts,
+)
 from nasproxy.analysis.results import RunResults, load_run
 from nasproxy.analysis.text import Number, count, duration, milliseconds, percent
 from nasproxy.files import write_atomically
@@ -54,6 +62,7 @@ def _page(results: RunResults) -> dict[str, Any]:
     agreement = _agreement(results)
     winner = summary.get("winner") or {}
     trained = table["proxy_accuracy"].notna()
+    effects = choice_effects(table)
     return {
         "finished": results.finished,
         "name": results.directory.resolve().name,
@@ -77,6 +86,8 @@ def _page(results: RunResults) -> dict[str, Any]:
         "times": figure_address(figures.stage_times(summary["seconds"])) if results.finished else None,
         "rungs": [_rung(rung) for rung in summary.get("rungs") or []],
         "images": _images(results.proxy) if results.proxy else None,
+        "effects": [effect_table(effect, best_count(table)) for effect in effects],
+        "colour": effects[0].name if effects else "",
         "failures": failures(table),
         "settings": settings_tables(run),
         "notes": [str(note) for note in run["dataset"].get("notes") or []],

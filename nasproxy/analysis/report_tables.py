@@ -6,13 +6,14 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
+from nasproxy.analysis.effects import ChoiceEffect
 from nasproxy.analysis.results import CHOICE, choice_columns
-from nasproxy.analysis.text import count, duration
+from nasproxy.analysis.text import count, duration, percent
 
 _MOST_ROWS = 2000  # Beyond this a browser takes seconds to sort; results.csv has the rest.
 _MOST_REASONS, _MOST_NAMED, _MOST_REASON = 100, 10, 4000
@@ -21,10 +22,17 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
 @dataclass(frozen=True)
 class Column:
-    """A table's column: its heading, and whether its cells are numbers."""
+    """A table's column.
+
+    Args:
+        title: its heading.
+        numeric: whether its cells are numbers.
+        kind: ``choice``, ``figure`` (what can be drawn), or neither.
+    """
 
     title: str
     numeric: bool = True
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,57 @@ def all_candidates(table: pd.DataFrame) -> Table:
     """Every candidate in rank order, up to 2,000."""
     made = _table(table.head(_MOST_ROWS), _CANDIDATE, states=True)
     return Table(made.columns, made.rows, left_out=max(0, len(table) - _MOST_ROWS))
+
+
+def effect_table(effect: ChoiceEffect, best: int) -> dict[str, Any]:
+    """A choice's ``name``, the ``verdict`` on its values in a sentence or two, and their ``table``.
+
+    Args:
+        effect: of the choice.
+        best: how many candidates the best tenth are.
+    """
+    columns = [
+        Column(effect.name, numeric=False),
+        Column("candidates"),
+        Column("mean rank"),
+        Column("proxy accuracy (%), mean"),
+        Column("standard deviation"),
+        Column("best (%)"),
+        Column(f"of the {best:,} best"),
+    ]
+    rows = [
+        [
+            value.value,
+            f"{value.candidates:,}",
+            f"{value.mean_rank:,.0f}",
+            f"{100 * value.mean:.2f}",
+            "\N{EN DASH}" if value.deviation is None else f"{100 * value.deviation:.2f}",
+            f"{100 * value.best:.2f}",
+            f"{value.among_best:,}",
+        ]
+        for value in effect.ranked
+    ]
+    table = Table(columns, [[Cell(text) for text in row] for row in rows])
+    return {"name": effect.name, "verdict": _verdict(effect), "table": table}
+
+
+def _verdict(effect: ChoiceEffect) -> str:
+    (first, second), found = (f"{effect.name} {value.value}" for value in effect.ranked[:2]), effect.difference
+    said = f"{first} ranks best on average, then {second}. The choice explains {percent(effect.explained, 0)} of the "
+    said += "variance of the accuracies."
+    if found is None:
+        return f"{said} No two candidates differ in this choice alone, so how much of it is due to others is open."
+    spread = "" if found.deviation is None else f" with a standard deviation of {100 * found.deviation:.1f}"
+    gap = f"{abs(100 * found.mean):.1f} points {'better' if found.mean >= 0 else 'worse'}"
+    return (
+        f"{said} Over {_pairs(found.pairs)} of candidates that differ in nothing else and trained for as many epochs, "
+        f"{first} is {gap} than {second}{spread}, "
+        f"and better in {percent(found.won, 0)} of them (a tie counts half)."
+    )
+
+
+def _pairs(number: int) -> str:
+    return f"{number:,} pair{'' if number == 1 else 's'}"
 
 
 def state_counts(table: pd.DataFrame) -> str:
@@ -172,10 +231,10 @@ def _table(table: pd.DataFrame, figures: tuple[str, ...], *, states: bool) -> Ta
     accuracies = [name for name in figures if name.endswith("accuracy")]
     others = [name for name in figures if name not in accuracies and name in table]
     columns = [
-        Column("rank"),
-        *(_FORMATS[name][0] for name in accuracies),
-        *(Column(name.removeprefix(CHOICE), numeric=_is_numeric(table[name])) for name in choices),
-        *(_FORMATS[name][0] for name in others),
+        Column("rank", kind="figure"),
+        *(replace(_FORMATS[name][0], kind="figure") for name in accuracies),
+        *(Column(name.removeprefix(CHOICE), numeric=_is_numeric(table[name]), kind="choice") for name in choices),
+        *(replace(_FORMATS[name][0], kind="figure") for name in others),
         *([Column("state", numeric=False)] if states else []),
         Column("id", numeric=False),
     ]

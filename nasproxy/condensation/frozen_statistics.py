@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nasproxy.training.on_demand import ImagesOnDemand
 from nasproxy.training.train import Images, settled_statistics
 
 _PER_CLASS = 16  # the published code's number
@@ -18,7 +19,7 @@ _PER_CLASS = 16  # the published code's number
 @contextmanager
 def frozen_statistics(
     network: nn.Module,
-    real: Float[Tensor, "n c h w"],
+    real: Float[Tensor, "n c h w"] | ImagesOnDemand,
     by_class: Sequence[Tensor],
     generator: torch.Generator,
     precision: str,

@@ -23,6 +23,7 @@ from nasproxy.condensation.networks import fresh_networks
 from nasproxy.coresets.random import draw_per_class
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import DivergedError
+from nasproxy.training.on_demand import ImagesOnDemand, normalised_on
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Material:
         precision: ``bfloat16`` or ``float32``.
     """
 
-    real: Float[Tensor, "n c h w"]
+    real: Float[Tensor, "n c h w"] | ImagesOnDemand
     by_class: Sequence[Tensor]
     images: Float[Tensor, "m c h w"]
     labels: Int64[Tensor, " m"]
@@ -214,7 +215,7 @@ def _material(dataset: ImageDataset, recipe: Condenser, seed: int, device: torch
     generator = torch.Generator().manual_seed(seed)
     images, labels = _initial_images(dataset, recipe, generator)
     return Material(
-        real=dataset.normalisation.apply(dataset.train.images.to(device)),
+        real=normalised_on(device, dataset.train.images, dataset.normalisation),
         by_class=[indices.to(device) for indices in dataset.train.indices_by_class(dataset.num_classes)],
         images=images.to(device).requires_grad_(),
         labels=labels.to(device),

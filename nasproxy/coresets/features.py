@@ -36,6 +36,8 @@ def choose_by_features(
     """
     chosen = []
     for members in dataset.train.indices_by_class(dataset.num_classes):
-        rows = features(network, dataset.train.images[members], dataset.normalisation)
+        # Picked batch by batch: a class of a large dataset need not fit in memory.
+        picked = (dataset.train.images[few] for few in members.split(_BATCH))
+        rows = torch.cat([features(network, images, dataset.normalisation) for images in picked])
         chosen.append(members[choose(rows)])
     return torch.cat(chosen)

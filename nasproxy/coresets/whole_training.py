@@ -20,6 +20,7 @@ from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import DivergedError
 from nasproxy.files import cached_file, make_folder, write_atomically
 from nasproxy.networks.convnet import ConvNet
+from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.recipe import TrainingRecipe, whole_batch_size
 from nasproxy.training.train import Images, train
 
@@ -94,7 +95,8 @@ def trained_on_whole(
                 on_epoch(number, loss)
         return found
     make_folder(kept.parent)  # before the work, which would be lost without it
-    images = Images(dataset.normalisation.apply(dataset.train.images.to(device)), dataset.train.labels.to(device))
+    pixels = normalised_on(device, dataset.train.images, dataset.normalisation)
+    images = Images(pixels, dataset.train.labels.to(device))
     network = _network(dataset, recipe, seed, device)
     trained = watched_training(network, images, recipe.epochs, seed=seed, precision=precision, on_epoch=on_epoch)
     _save(trained, kept)

@@ -14,6 +14,8 @@ from nasproxy.datasets.splitting import hold_out, validation_size
 from nasproxy.errors import DatasetError
 
 NAMES_SHOWN = 5
+IMBALANCED = 3.0  # times as many images of the largest class as of the smallest
+_PIECE = 4096  # images counted at once
 
 
 def assemble(name: str, source: Source) -> ImageDataset:
@@ -34,6 +36,7 @@ def assemble(name: str, source: Source) -> ImageDataset:
         notes.append(f"There is no test part; {len(test):,} images, a fifth of each class, were cut from train.")
     if validation is None:
         train, validation = hold_out(train, validation_size(len(train)), num_classes)
+    notes += imbalance_notes(source.class_names, train)
     return ImageDataset(
         name=name,
         train=train,
@@ -46,6 +49,25 @@ def assemble(name: str, source: Source) -> ImageDataset:
     )
 
 
+def class_counts(split: Split, num_classes: int) -> list[int]:
+    """How many images of each class there are."""
+    counts: list[int] = torch.bincount(split.labels, minlength=num_classes).tolist()
+    return counts
+
+
+def imbalance_notes(class_names: Sequence[str], train: Split) -> list[str]:
+    """What the user should know where the largest class has more than three times the images of the smallest."""
+    counts = class_counts(train, len(class_names))
+    few, many = min(counts), max(counts)
+    if many <= IMBALANCED * few:
+        return []
+    large, small = class_names[counts.index(many)], class_names[counts.index(few)]
+    return [
+        f"Classes are imbalanced: {many:,} training images of {large}, {few:,} of {small}. Every part keeps their "
+        f"shares, and always answering {large} is right for {100 * many / len(train):.1f} % of the images."
+    ]
+
+
 def measure_normalisation(split: Split) -> Normalisation:
     """Mean and (population) standard deviation of each channel, pixels scaled to [0, 1].
 
@@ -54,8 +76,9 @@ def measure_normalisation(split: Split) -> Normalisation:
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for channel in split.images.unbind(1):
-        # A histogram is exact, so the result does not depend on the number of threads that sum.
-        weights = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        # A histogram is exact, so the result does not depend on the number of threads that sum, nor on the pieces.
+        counts = sum(torch.bincount(piece.flatten(), minlength=256) for piece in channel.split(_PIECE))
+        weights = torch.as_tensor(counts).double() / channel.numel()
         mean = (weights * levels).sum()
         means.append(mean.item())
         stds.append(max((weights * (levels - mean) ** 2).sum().sqrt().item(), 1 / 255))
@@ -85,7 +108,7 @@ def _check_classes(name: str, source: Source) -> None:
 
 def _check_counts(name: str, class_names: Sequence[str], part: str, split: Split, cut: Sequence[PartName]) -> None:
     needed = 1 + len(cut)
-    counts = torch.bincount(split.labels, minlength=len(class_names)).tolist()
+    counts = class_counts(split, len(class_names))
     small = [f"{c} ({n})" for c, n in zip(class_names, counts, strict=True) if n < needed]
     if not small:
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -18,8 +19,9 @@ from PIL import UnidentifiedImageError
 
 from nasproxy.datasets.decoding import FORMATS, Content, decode_image, read_header, strict_pillow
 from nasproxy.datasets.image_dataset import Split
+from nasproxy.datasets.pixel_memory import empty_pixels
 from nasproxy.datasets.resizing import Size, choose_size
-from nasproxy.datasets.source import PartName
+from nasproxy.datasets.source import PartName, Source
 from nasproxy.datasets.survey import Survey
 from nasproxy.errors import DatasetError
 
@@ -49,11 +51,50 @@ class EncodedPart:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """What a folder holds, before any image is opened.
+
+    Args:
+        parts: train and whichever others there are.
+        class_names: one name a class, in label order.
+        notes: what listing had to do that the user should know.
+        files: all that the images and labels come from.
+    """
+
+    parts: Mapping[PartName, EncodedPart]
+    class_names: tuple[str, ...]
+    notes: Sequence[str]
+    files: Sequence[Path]
+
+    def decode(self, image_size: Size | None, *, skip_broken: bool) -> Source:
+        """The images; see :func:`decode_parts`."""
+        decoded, notes = decode_parts(self.parts, image_size, skip_broken=skip_broken)
+        return Source(decoded, self.class_names, (*self.notes, *notes))
+
+
+@dataclass(frozen=True)
 class Broken:
     """An image that could not be decoded."""
 
     name: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """All parts in one size and channel count.
+
+    Args:
+        parts: the images that could be decoded.
+        broken: those that could not.
+        survey: what the headers said.
+        size: (height, width) that the images have now.
+    """
+
+    parts: Mapping[PartName, Split]
+    broken: Mapping[PartName, Sequence[Broken]]
+    survey: Survey
+    size: Size
 
 
 def decode_parts(
@@ -72,18 +113,24 @@ def decode_parts(
     Raises:
         DatasetError: broken images without ``skip_broken``, or nothing but broken ones.
     """
+    decoded = decode_what_can_be(parts, image_size)
+    broken = [failure for failures in decoded.broken.values() for failure in failures]
+    if broken and (not skip_broken or not len(decoded.parts["train"])):
+        raise _broken_error(broken, sum(len(part.labels) for part in parts.values()), skip_broken=skip_broken)
+    size_notes = [] if image_size else decoded.survey.size_notes(decoded.size)
+    return dict(decoded.parts), [*decoded.survey.mode_notes(), *size_notes, *_skip_notes(broken)]
+
+
+def decode_what_can_be(parts: Mapping[PartName, EncodedPart], image_size: Size | None) -> Decoded:
+    """Decodes every part to one size and channel count, and says what is broken; see :func:`decode_parts`."""
     with strict_pillow():
         surveys = {name: _survey(part) for name, part in parts.items()}
         everything = Survey.union(surveys.values())
         train_sizes = surveys["train"].sizes
         size = image_size or (choose_size(train_sizes) if train_sizes else (1, 1))
         decoded = {name: _decode(part, size, everything.channels) for name, part in parts.items()}
-    broken = [failure for _, failures in decoded.values() for failure in failures]
-    if broken and (not skip_broken or not train_sizes):
-        raise _broken_error(broken, sum(len(part.labels) for part in parts.values()), skip_broken=skip_broken)
-    size_notes = [] if image_size else everything.size_notes(size)
-    notes = [*everything.mode_notes(), *size_notes, *_skip_notes(broken)]
-    return {name: split for name, (split, _) in decoded.items()}, notes
+    splits = {name: split for name, (split, _) in decoded.items()}
+    return Decoded(splits, {name: broken for name, (_, broken) in decoded.items()}, everything, size)
 
 
 def _survey(part: EncodedPart) -> Survey:
@@ -96,7 +143,7 @@ def _survey(part: EncodedPart) -> Survey:
 
 
 def _decode(part: EncodedPart, size: Size, channels: int) -> tuple[Split, list[Broken]]:
-    images = np.empty((len(part.labels), channels, *size), np.uint8)
+    images = empty_pixels((len(part.labels), channels, *size))
     readable = np.ones(len(part.labels), bool)
     broken: list[Broken] = []
 
@@ -110,11 +157,10 @@ def _decode(part: EncodedPart, size: Size, channels: int) -> tuple[Split, list[B
                 readable[position] = False
                 broken.append(result)
             else:
-                images[position] = result
+                images[position - len(broken)] = result
             position += 1
-    if broken:
-        images = images[readable]
-    return Split(torch.from_numpy(images), torch.from_numpy(part.labels[readable])), broken
+    kept = len(images) - len(broken)
+    return Split(torch.from_numpy(images[:kept]), torch.from_numpy(part.labels[readable])), broken
 
 
 def _attempt_each(function: Callable[[Content], T], batch: Sequence[Encoded]) -> Iterator[T | Broken]:

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from nasproxy.datasets.pixel_memory import PixelFile
+
 
 @dataclass(frozen=True)
 class Split:
@@ -17,10 +19,12 @@ class Split:
     Args:
         images: uint8 pixels.
         labels: class indices in ``[0, num_classes)``.
+        file: where the images lie that memory should not hold; ``images`` are mapped from it.
     """
 
     images: UInt8[Tensor, "n channels height width"]
     labels: Int64[Tensor, " n"]
+    file: PixelFile | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

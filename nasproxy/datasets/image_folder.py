@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nasproxy.datasets.decoding import EXTENSIONS
-from nasproxy.datasets.encoded import Encoded, EncodedPart, decode_parts
-from nasproxy.datasets.resizing import Size
-from nasproxy.datasets.source import PartName, Source
+from nasproxy.datasets.encoded import Encoded, EncodedPart, Listing
+from nasproxy.datasets.source import PartName
 from nasproxy.errors import DatasetError
 
 PART_FOLDERS: dict[PartName, tuple[str, ...]] = {
@@ -22,13 +21,13 @@ PART_FOLDERS: dict[PartName, tuple[str, ...]] = {
 LAYOUT = "Expected FOLDER/CLASS/image.png, or FOLDER/train/CLASS/image.png (also test, val)."
 
 
-def read_image_folder(root: Path, image_size: Size | None = None, *, skip_broken: bool = False) -> Source:
+def list_image_folder(root: Path) -> Listing:
     """Images below ``root``; a class is a folder and its name the class's, in alphabetical order.
 
     Files are taken by extension, folders within a class included; hidden files and folders are left out.
 
     Raises:
-        DatasetError: no such layout, no images, parts whose classes differ, or broken images without ``skip_broken``.
+        DatasetError: no such layout, no images, or parts whose classes differ.
         OSError: a folder cannot be read.
     """
     folders, notes = _part_folders(root)
@@ -36,15 +35,17 @@ def read_image_folder(root: Path, image_size: Size | None = None, *, skip_broken
     if not class_names:
         raise DatasetError(f"{root} holds no folders of images.", LAYOUT)
     parts: dict[PartName, EncodedPart] = {}
+    files: list[Path] = []
     for name, folder in folders.items():
         _check_same_classes(folder, class_names)
-        parts[name], ignored = _list_part(folder, class_names)
+        found, labels, ignored = _list_part(folder, class_names)
+        parts[name] = _encoded(folder, found, labels)
+        files += found
         if ignored:
             notes.append(f"{ignored:,} files in {folder.name} that are not images by their extension were left out.")
     if not len(parts["train"].labels):
         raise DatasetError(f"The folders in {folders['train']} hold no image files ({_extensions()}).", LAYOUT)
-    decoded, decoding_notes = decode_parts(parts, image_size, skip_broken=skip_broken)
-    return Source(decoded, tuple(_printable(name) for name in class_names), (*notes, *decoding_notes))
+    return Listing(parts, tuple(_printable(name) for name in class_names), notes, files)
 
 
 def _part_folders(root: Path) -> tuple[dict[PartName, Path], list[str]]:
@@ -76,8 +77,9 @@ def _check_same_classes(folder: Path, class_names: Sequence[str]) -> None:
         )
 
 
-def _list_part(folder: Path, class_names: Sequence[str]) -> tuple[EncodedPart, int]:
-    files: list[Encoded] = []
+def _list_part(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], list[int], int]:
+    """Image files, their labels, and the number of other files."""
+    files: list[Path] = []
     labels: list[int] = []
     ignored = 0
     for label, class_name in enumerate(class_names):
@@ -85,9 +87,14 @@ def _list_part(folder: Path, class_names: Sequence[str]) -> tuple[EncodedPart, i
             if path.suffix.lower() not in EXTENSIONS:
                 ignored += 1
                 continue
-            files.append(Encoded(_printable(path.relative_to(folder).as_posix()), path))
+            files.append(path)
             labels.append(label)
-    return EncodedPart(np.array(labels, np.int64), lambda: [files]), ignored
+    return files, labels, ignored
+
+
+def _encoded(folder: Path, files: Sequence[Path], labels: Sequence[int]) -> EncodedPart:
+    named = [Encoded(_printable(path.relative_to(folder).as_posix()), path) for path in files]
+    return EncodedPart(np.array(labels, np.int64), lambda: [named])
 
 
 def _files(folder: Path) -> list[Path]:

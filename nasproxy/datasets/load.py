@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from nasproxy.datasets.assemble import assemble
 from nasproxy.datasets.catalogue import available_datasets
 from nasproxy.datasets.digits import read_digits
+from nasproxy.datasets.encoded import Listing
 from nasproxy.datasets.image_dataset import ImageDataset
-from nasproxy.datasets.image_folder import LAYOUT, read_image_folder
-from nasproxy.datasets.parquet_folder import find_parquet, read_parquet
+from nasproxy.datasets.image_folder import LAYOUT, list_image_folder
+from nasproxy.datasets.kept import content_facts, keep, kept_file, load_kept
+from nasproxy.datasets.parquet_folder import find_parquet, list_parquet
 from nasproxy.datasets.resizing import Size, check_image_size
 from nasproxy.datasets.source import Source
 from nasproxy.datasets.torchvision_names import TORCHVISION_CLASSES, read_torchvision
-from nasproxy.errors import DatasetError, nearest
+from nasproxy.errors import DatasetError, WriteError, nearest
 
 
 def load_dataset(
@@ -43,10 +47,45 @@ def load_dataset(
         (16, 16)
     """
     size = check_image_size(image_size)
+    with explained(name):
+        source = read_named(name, data_dir, size)
+        if source is not None:
+            return assemble(name, source)
+        return _decoded(folder_name(name), existing_folder(name), size, skip_broken=skip_broken)
+
+
+def read_named(name: str, data_dir: Path | None, image_size: Size | None) -> Source | None:
+    """The dataset that has this name; None if none has, and it must be a folder's.
+
+    Raises:
+        DatasetError: its files are missing or damaged and cannot be downloaded.
+    """
+    if name == "digits":
+        return read_digits(image_size)
+    return read_torchvision(name, data_dir, image_size) if name in TORCHVISION_CLASSES else None
+
+
+def list_folder(root: Path) -> Listing:
+    """What a folder of Parquet files or of images holds, none of them opened.
+
+    Raises:
+        DatasetError: it is neither.
+        OSError: it cannot be read.
+    """
+    files = find_parquet(root)
+    return list_parquet(files) if files else list_image_folder(root)
+
+
+def folder_name(name: str) -> str:
+    """A folder's own name: what is shared of a run must not tell where its data lie."""
+    return Path(os.path.abspath(os.path.expanduser(name))).name  # noqa: PTH100, PTH111
+
+
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """What the system refuses while the dataset ``name`` is read, as a DatasetError."""
     try:
-        # A folder's own name: what is shared of a run must not tell where its data lie.
-        source = _read(name, data_dir, size, skip_broken=skip_broken)
-        return assemble(Path(os.path.abspath(os.path.expanduser(name))).name, source)  # noqa: PTH100, PTH111
+        yield
     except OSError as error:
         raise DatasetError(
             f"{error.filename or name} cannot be read: {error.strerror or error}.",
@@ -56,18 +95,29 @@ def load_dataset(
         raise DatasetError(f"The images of {name} do not fit in memory.", "Pass a smaller --image-size.") from error
 
 
-def _read(name: str, data_dir: Path | None, size: Size | None, *, skip_broken: bool) -> Source:
-    if name == "digits":
-        return read_digits(size)
-    if name in TORCHVISION_CLASSES:
-        return read_torchvision(name, data_dir, size)
-    root = _existing_folder(name)
-    if files := find_parquet(root):
-        return read_parquet(files, size, skip_broken=skip_broken)
-    return read_image_folder(root, size, skip_broken=skip_broken)
+def _decoded(name: str, root: Path, size: Size | None, *, skip_broken: bool) -> ImageDataset:
+    """From the cache, if it was decoded before and no file has changed since."""
+    listing = list_folder(root)
+    path, facts = kept_file(root, size, skip_broken=skip_broken), content_facts(listing)
+    found = load_kept(path, name, facts)
+    if found is not None:
+        return found
+    made = assemble(name, listing.decode(size, skip_broken=skip_broken))
+    try:
+        keep(made, path, facts)
+    except WriteError as error:
+        note = f"The decoded images could not be kept for the next time: {error.message}"
+        return replace(made, notes=(*made.notes, note))
+    return load_kept(path, name, facts) or made
 
 
-def _existing_folder(name: str) -> Path:
+def existing_folder(name: str) -> Path:
+    """The folder that ``name`` is the path of.
+
+    Raises:
+        DatasetError: there is none, or it is empty.
+        OSError: it cannot be read.
+    """
     path = Path(name)
     with contextlib.suppress(RuntimeError):  # "~stranger", which may yet be a folder of that name
         path = path.expanduser()

@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nasproxy.datasets.encoded import Encoded, EncodedPart, decode_parts
+from nasproxy.datasets.encoded import Encoded, EncodedPart, Listing
 from nasproxy.datasets.parquet_labels import LabelColumn, index_labels, names_in_metadata
-from nasproxy.datasets.resizing import Size
-from nasproxy.datasets.source import PartName, Source
+from nasproxy.datasets.source import PartName
 from nasproxy.errors import DatasetError
 
 PATTERNS: dict[PartName, str] = {"train": "train*.parquet", "validation": "val*.parquet", "test": "test*.parquet"}
@@ -40,9 +39,7 @@ def find_parquet(root: Path) -> dict[PartName, list[Path]]:
     return {}
 
 
-def read_parquet(
-    files: dict[PartName, list[Path]], image_size: Size | None = None, *, skip_broken: bool = False
-) -> Source:
+def list_parquet(files: dict[PartName, list[Path]]) -> Listing:
     """The images of ``files``, in the order of files and rows.
 
     The image column is ``image`` or ``img``: binary, or a struct whose member ``bytes`` is (its ``path`` is never
@@ -50,16 +47,14 @@ def read_parquet(
     from the Hugging Face metadata where there are any, else from the labels themselves, sorted.
 
     Raises:
-        DatasetError: a file is not Parquet or damaged, lacks a column, or holds labels that make no sense; broken
-            images without ``skip_broken``.
+        DatasetError: a file is not Parquet or damaged, lacks a column, or holds labels that make no sense.
     """
     columns = {part: [_read_labels(path) for path in paths] for part, paths in files.items()}
     class_names, labels, notes = index_labels(columns)
     if not class_names:
         raise DatasetError(f"The training files ({files['train'][0]}, …) have no rows.", "Copy or download them again.")
     parts = {part: EncodedPart(labels[part], _batches(paths)) for part, paths in files.items()}
-    decoded, decoding_notes = decode_parts(parts, image_size, skip_broken=skip_broken)
-    return Source(decoded, class_names, (*notes, *decoding_notes))
+    return Listing(parts, class_names, notes, [path for paths in files.values() for path in paths])
 
 
 @contextmanager

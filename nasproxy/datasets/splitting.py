@@ -14,6 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from nasproxy.datasets.image_dataset import Split
+from nasproxy.datasets.pixel_memory import take_rows
 
 SMALLEST_VALIDATION = 400
 
@@ -66,4 +67,4 @@ def content_keys(split: Split) -> list[bytes]:
 
 
 def _select(split: Split, positions: Int64[Tensor, " k"]) -> Split:
-    return Split(split.images[positions], split.labels[positions])
+    return Split(take_rows(split.images, positions), split.labels[positions])

@@ -11,14 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from nasproxy.datasets.image_dataset import ImageDataset, Normalisation, Split
+from nasproxy.datasets.pixel_memory import PixelFile, as_tensor
+from nasproxy.errors import ClusterError
 from nasproxy.networks.materialise import materialise
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.search.devices import default_workers
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import SpaceSource, user_location
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
 from nasproxy.training.latency import milliseconds_of
 from nasproxy.training.memory import lacks_memory, release_memory
+from nasproxy.training.on_demand import ImagesOnDemand, normalised_on
 from nasproxy.training.process import prepare_process
 from nasproxy.training.train import Images, Score, evaluate, training
 
@@ -35,10 +39,13 @@ class _Course:
 
 @dataclass(frozen=True)
 class Payload:
-    """Everything a worker needs, sent once: arrays, so that the processes of one node share their memory."""
+    """Everything a worker needs, sent once: arrays, so that the processes of one node share their memory.
+
+    Images that memory should not hold are sent as the file they are mapped from, which every node must find.
+    """
 
     space: SpaceSource
-    splits: dict[str, tuple[np.ndarray, np.ndarray]]
+    splits: dict[str, tuple[np.ndarray | PixelFile, np.ndarray]]
     normalisation: Normalisation
     num_classes: int
     device: str
@@ -73,7 +80,7 @@ class Payload:
         parts["test"] = dataset.test
         if proxy is not None and proxy is not dataset.train:
             parts[PROXY] = proxy
-        splits = {name: (part.images.numpy(), part.labels.numpy()) for name, part in parts.items()}
+        splits = {name: (_images_of(part), part.labels.numpy()) for name, part in parts.items()}
         if proxy is dataset.train:
             splits[PROXY] = splits[WHOLE]
         return cls(space, splits, dataset.normalisation, dataset.num_classes, device, precision, threads, score)
@@ -164,15 +171,44 @@ class Bench:
     def _score(self, score: CandidateScore, model: nn.Module, task: Task, began: float) -> Outcome:
         """What is worked out without training takes the place of an accuracy; nothing breaks its ties."""
         data = self._images(PROXY)
-        value = score.score(model, data.images, data.labels)
+        value = score.score(model, data.images[:], data.labels)
         return Outcome(task, (Score(task.epochs, value, 0.0),), time.perf_counter() - began)
 
     def _images(self, name: str) -> Images:
         if name == PROXY and self._payload.splits[PROXY] is self._payload.splits[WHOLE]:
             name = WHOLE  # one copy on the device is enough
         if name not in self._data:
-            images, labels = (torch.from_numpy(array.copy()).to(self._device) for array in self._payload.splits[name])
-            if images.dtype == torch.uint8:
-                images = self._payload.normalisation.apply(images)
-            self._data[name] = Images(images, labels)
+            images, labels = self._payload.splits[name]
+            self._data[name] = Images(self._on_device(images), torch.from_numpy(labels.copy()).to(self._device))
         return self._data[name]
+
+    def _on_device(self, images: np.ndarray | PixelFile) -> Tensor | ImagesOnDemand:
+        array = _opened(images)
+        if array.dtype != np.uint8:
+            return torch.from_numpy(array.copy()).to(self._device)
+        sharers = default_workers(torch.device("cpu"), self._payload.threads, 0.0)
+        return normalised_on(self._device, as_tensor(array), self._payload.normalisation, sharers=sharers)
+
+
+def _images_of(part: Split | ProxySet) -> np.ndarray | PixelFile:
+    file = part.file if isinstance(part, Split) else None
+    images: np.ndarray = part.images.numpy()
+    return images if file is None else file
+
+
+def _opened(images: np.ndarray | PixelFile) -> np.ndarray:
+    """The pixels.
+
+    Raises:
+        ClusterError: they lie in a file that this node does not find.
+    """
+    if isinstance(images, np.ndarray):
+        return images
+    try:
+        return images.open()
+    except OSError as error:
+        raise ClusterError(
+            f"The images do not fit in memory, and {images.path}, which holds them, cannot be read here: "
+            f"{error.strerror or error}.",
+            "Set NASPROXY_CACHE to a folder that all nodes share.",
+        ) from error

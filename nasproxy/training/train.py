@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasproxy.training.augmentation import augment
+from nasproxy.training.on_demand import ImagesOnDemand
 from nasproxy.training.precision import autocast
 from nasproxy.training.recipe import TrainingRecipe
 
@@ -25,9 +26,9 @@ OnBatch = Callable[[Int64[Tensor, " batch"], Float[Tensor, "batch classes"], Flo
 
 @dataclass(frozen=True)
 class Images:
-    """Normalised images and labels on one device."""
+    """Normalised images and labels on one device; images perhaps only when they are picked."""
 
-    images: Float[Tensor, "n c h w"]
+    images: Float[Tensor, "n c h w"] | ImagesOnDemand
     labels: Int64[Tensor, " n"]
 
     def __len__(self) -> int:
@@ -181,7 +182,7 @@ def _train_epoch(
     device = data.images.device
     for picked in _batches(turns, recipe.images or len(data), recipe.batch_size):
         if picked is None:
-            images, labels = data.images, data.labels
+            images, labels = data.images[:], data.labels
         else:
             on_device = picked.to(device)
             images, labels = data.images[on_device], data.labels[on_device]

@@ -161,3 +161,14 @@ def test_the_time_is_estimated_without_a_trace(cache):
     ]
     assert 0 < seconds[0] < seconds[1]
     assert not cache.exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_images_that_exceed_memory_give_the_same_choice(method, monkeypatch, tmp_path):
+    dataset = tiny_dataset((20, 9), channels=3)
+    held = make(dataset, method(ipc=2, **SMALL))
+    monkeypatch.setenv("NASPROXY_CACHE", str(tmp_path / "another"))
+    monkeypatch.setenv("NASPROXY_MEMORY_MIB", "0")
+    mapped = make(dataset, method(ipc=2, **SMALL))
+    assert torch.equal(mapped.images, held.images)
+    assert mapped.history == held.history
