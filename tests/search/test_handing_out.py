@@ -1,10 +1,10 @@
-"""Bundles that get lost between the driver and its workers, by the driver's callback and workers that are only lists."""
+"""Bundles that get lost between the driver and its workers: the driver's callback, and workers that are only lists."""
 
 from __future__ import annotations
 
 import random
-from typing import Any
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
