@@ -103,7 +103,8 @@ class Script:
     """The steps, and the file of their results."""
 
     def __init__(self, asked: argparse.Namespace) -> None:
-        self._asked, self._deadline = asked, time.monotonic() + 60 * asked.budget_minutes
+        self._asked = asked
+        self._deadline: float = time.monotonic() + 60 * asked.budget_minutes
         self._device = torch.device(asked.device)
         self._precision = resolve_precision(asked.precision, self._device)
         self._dataset = load_dataset(asked.dataset, data_dir=asked.data_dir, image_size=asked.image_size)

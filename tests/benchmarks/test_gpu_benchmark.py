@@ -52,7 +52,8 @@ def test_every_result_is_kept_as_it_arrives_and_not_measured_again(run, capsys):
 @pytest.mark.slow
 def test_two_processes_rank_what_one_does_and_the_table_is_drawn(run, tmp_path):
     steps = ["ranking-1", "ranking-2", "whole", "condensation", "table"]
-    code, found = run("--steps", *steps, "--table-options", "--top-k", "3", "--sample", "3")
+    options = ["--top-k", "3", "--sample", "3", "--proxies", "random,early-stopping"]
+    code, found = run("--steps", *steps, "--table-options", *options)
     assert code == 0
     scores = [{row[0]: row[2:] for row in found[name]["rows"]} for name in ("ranking-1", "ranking-2")]
     assert scores[0] == scores[1]
