@@ -124,7 +124,8 @@ def record_on_cuda(step: Callable[[], Stepped]) -> tuple[Callable[[], object], S
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        # A recording that fails leaves torch on its own stream.
+        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
             results = step()
     except RuntimeError:
         generator = torch.cuda.default_generators[torch.cuda.current_device()]

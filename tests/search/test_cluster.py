@@ -319,7 +319,7 @@ def test_two_workers_share_a_gpu_where_there_is_one(tmp_path: Path, inline: Path
     uneven = Cluster(tmp_path / "cluster", head_cores=2, gpus=1)
     try:
         uneven.wait_until_up()
-        words = cluster_words(space, tmp_path / "run", uneven.address, "--workers", "2")
+        words = cluster_words(space, tmp_path / "run", uneven.address, "--workers", "2", "--device", "cpu")
         done = subprocess.run([sys.executable, "-c", SHARED, *words], capture_output=True, text=True, check=False)
     finally:
         uneven.stop()
