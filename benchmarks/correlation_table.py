@@ -6,7 +6,8 @@
 On a GPU (--protocol paper): all 720 ConvNets at the dataset's size, proxies of 10 images a class, 100 epochs on a proxy
 and on the whole data, the paper's condensation, 5 runs averaged (--repeats 1 for one). On cores (--protocol small, the
 default there), which is not the paper's: 16×16 pixels, a stratified sample of 48 of the 540 ConvNets of at most 128
-filters, 3 epochs on the whole data, the quick preset's condensation, one run. All of that can be said otherwise.
+filters, 4 epochs in batches of 64 on the whole data, the quick preset's condensation, one run. All of that can be said
+otherwise.
 
 An interrupted run goes on where it was, and so does one whose --time-budget was spent. Every score of every candidate
 goes to ``benchmarks/results/NAME/``, from which the second command draws the table and all figures without training.
@@ -49,12 +50,13 @@ class Protocol:
     image_size: str | None
     limit: int | None
     finalist_epochs: int
+    finalist_batch_size: int | None
     repeats: int
 
 
 PROTOCOLS = {
-    "paper": Protocol("paper", "convnet720", None, None, 100, 5),
-    "small": Protocol("quick", f"{NARROW}:NarrowConvNets", "16", 48, 3, 1),
+    "paper": Protocol("paper", "convnet720", None, None, 100, None, 5),
+    "small": Protocol("quick", f"{NARROW}:NarrowConvNets", "16", 48, 4, 64, 1),
 }
 
 
@@ -120,6 +122,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[str, CompareSettings]:
         repeats=arguments.repeats or protocol.repeats,
         top_k=arguments.top_k,
         finalist_epochs=arguments.finalist_epochs or protocol.finalist_epochs,
+        finalist_batch_size=arguments.finalist_batch_size or protocol.finalist_batch_size,
         executor=arguments.executor,
         gpus_per_worker=arguments.gpus_per_worker,
         device=arguments.device,
@@ -151,7 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-multiply-adds", type=int, help="leave out candidates that take more for an image")
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=100, help="on a proxy")
-    parser.add_argument("--finalist-epochs", type=int, help="on the whole data; paper 100, small 3")
+    parser.add_argument("--finalist-epochs", type=int, help="on the whole data; paper 100, small 4")
+    parser.add_argument("--finalist-batch-size", type=int, help="on the whole data; paper 256, small 64")
     parser.add_argument("--repeats", type=int, help="trainings averaged; paper 5, small 1")
     parser.add_argument("--top-k", type=int, default=10)
     parser.add_argument("--sample", type=int, help="random candidates trained on the whole data; 40")
