@@ -9,6 +9,9 @@ one thread. ``inline`` and ``tune``: nasproxy's engine. ``idle``: ``tune`` with 
 
 The loops and nasproxy's workers have a training that is not timed before those that are; plain Tune has a new process
 for each trial, so there is nothing to warm. The time until Ray and nasproxy's workers stand ready is told apart.
+
+Processor seconds are those of all trainings, with Ray those of the driver besides: other work on the machine slows a
+training, but hardly adds to its processor time.
 """
 
 from __future__ import annotations
@@ -62,10 +65,12 @@ class Lane:
     Args:
         ready: when it could begin its first training.
         spans: when it began and ended each.
+        processor: processor seconds of all of them.
     """
 
     ready: float
     spans: list[tuple[float, float]]
+    processor: float
 
 
 @dataclass(frozen=True)
@@ -197,13 +202,17 @@ def run_loop(job: Job) -> dict[str, Any]:
     """Trains one candidate after another in this process."""
     Loop.of(job, epochs=1).train(job.configs[0], seed=0)
     loop = Loop.of(job)
-    accuracies, seconds = [], []
+    accuracies, seconds, processor = [], [], []
     began = time.perf_counter()
     for candidate, seed in job.seeds():
-        since = time.perf_counter()
+        since, computed = time.perf_counter(), time.process_time()
         accuracies.append(loop.train(candidate.config, seed))
         seconds.append(time.perf_counter() - since)
-    return _answer(job, time.perf_counter() - began, accuracies, seconds, threads=torch.get_num_threads())
+        processor.append(time.process_time() - computed)
+    answer = _answer(
+        job, time.perf_counter() - began, accuracies, seconds, sum(processor), threads=torch.get_num_threads()
+    )
+    return {**answer, "candidate_processor_seconds": [round(value, 4) for value in processor]}
 
 
 def run_plain_tune(job: Job) -> dict[str, Any]:
@@ -214,9 +223,10 @@ def run_plain_tune(job: Job) -> dict[str, Any]:
 
     def trainable(config: dict[str, Any], loop: Loop) -> None:
         torch.set_num_threads(1)
-        began = time.perf_counter()
+        began, computed = time.perf_counter(), time.process_time()
         accuracy = loop.train(config["candidate"], config["seed"])
-        tune.report({"accuracy": accuracy, "seconds": time.perf_counter() - began})
+        seconds, processor = time.perf_counter() - began, time.process_time() - computed
+        tune.report({"accuracy": accuracy, "seconds": seconds, "processor": processor})
 
     for name in ("ray", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -236,14 +246,15 @@ def run_plain_tune(job: Job) -> dict[str, Any]:
             param_space=tune.grid_search(trials),
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
         )
-        began = time.perf_counter()
+        began, computed = time.perf_counter(), time.process_time()
         grid = tuner.fit()
-        took = time.perf_counter() - began
+        took, driver = time.perf_counter() - began, time.process_time() - computed
     ray.shutdown()
     assert not grid.num_errors, grid.errors
     results = [grid[number].metrics or {} for number in range(len(grid))]
-    accuracies, seconds = ([float(metrics[name]) for metrics in results] for name in ("accuracy", "seconds"))
-    return _answer(job, took, accuracies, seconds, threads=1, startup=startup)
+    names = ("accuracy", "seconds", "processor")
+    accuracies, seconds, processor = ([float(metrics[name]) for metrics in results] for name in names)
+    return _answer(job, took, accuracies, seconds, sum(processor) + driver, threads=1, startup=startup)
 
 
 class WatchedBench(Bench):
@@ -264,11 +275,11 @@ class WatchedBench(Bench):
 
     def perform(self, task: Task) -> Outcome:
         """Trains, and notes it."""
-        began = time.time()
+        began, computed = time.time(), time.process_time()
         outcome = self._work(task)
         if task.data == PROXY:
             with self._notes.open("a") as file:
-                file.write(f"{began!r} {time.time()!r}\n")
+                file.write(f"{began!r} {time.time()!r} {time.process_time() - computed!r}\n")
         return outcome
 
     def _work(self, task: Task) -> Outcome:
@@ -304,9 +315,10 @@ def run_nasproxy(job: Job) -> dict[str, Any]:
             costs[candidate.id]
         measuring = time.perf_counter() - began
         study = Study(open_storage(folder, None), "nasproxy", payload.space.load().choices)
-        began_at = time.time()
+        began_at, computed = time.time(), time.process_time()
         campaign = _campaign(job, costs, study)
         _execute(job, campaign, payload, folder)
+        processor = time.process_time() - computed
         ended_at = began_at + campaign.stage_seconds["search"]
         lanes = _read_lanes(folder, ended_at)
     keys = [(c.id, PROXY, job.epochs, repeat) for c in job.candidates for repeat in range(job.repeats)]
@@ -322,6 +334,7 @@ def run_nasproxy(job: Job) -> dict[str, Any]:
             ended_at - began_at - startup,
             [measurement.scores[-1].accuracy for measurement in found],
             [measurement.seconds for measurement in found],
+            sum(lane.processor for lane in lanes) + (0 if job.kind == "inline" else processor),
             threads=job.threads,
             startup=startup,
         ),
@@ -400,8 +413,9 @@ def _read_lanes(folder: Path, ended_at: float) -> list[Lane]:
     lanes = []
     for path in folder.glob("lane-*"):
         ready, *lines = path.read_text().splitlines()
-        spans = [(float(began), float(ended)) for began, ended in map(str.split, lines)]
-        lanes.append(Lane(float(ready), spans))
+        rows = [[float(value) for value in line.split()] for line in lines]
+        spans = [(began, ended) for began, ended, _ in rows]
+        lanes.append(Lane(float(ready), spans, sum(processor for *_, processor in rows)))
     return [lane for lane in lanes if lane.ready < ended_at]
 
 
@@ -422,11 +436,19 @@ def _idleness(lanes: Sequence[Lane], workers: int) -> Mapping[str, Any]:
 
 
 def _answer(
-    job: Job, took: float, accuracies: Sequence[float], seconds: Sequence[float], *, threads: int, startup: float = 0.0
+    job: Job,
+    took: float,
+    accuracies: Sequence[float],
+    seconds: Sequence[float],
+    processor: float,
+    *,
+    threads: int,
+    startup: float = 0.0,
 ) -> dict[str, Any]:
     rows = [accuracies[start : start + job.repeats] for start in range(0, len(accuracies), job.repeats)]
     return {
         "seconds": round(took, 3),
+        "processor_seconds": round(processor, 3),
         "startup_seconds": round(startup, 3),
         "threads": threads,
         "accuracies": [[round(accuracy, 6) for accuracy in row] for row in rows],

@@ -3,13 +3,15 @@
     python benchmarks/search_throughput.py              # throughput, scheduling, balance: about 9 minutes on two cores
     python benchmarks/search_throughput.py --quality    # are the results as good? about 12 minutes
 
-On an otherwise idle machine. All train the same seeded, stratified sample of the 720 ConvNets on the same proxy (random
-real images of digits, or --proxy-file) by the same recipe; search_contenders.py says what each does. Every
-measurement is a process of its own; contenders take turns, --rounds times; ratios are to the loop of the same round.
+All train the same seeded, stratified sample of the 720 ConvNets on the same proxy (random real images of digits, or
+--proxy-file) by the same recipe; search_contenders.py says what each does. Every measurement is a process of its own;
+contenders take turns, --rounds times; ratios are to the loop of the same round. On a machine that is not idle, those of
+processor seconds say more than those of wall time.
 
-throughput  candidates a second once workers stand ready (of several, on average); the time until then is given
-            apart. nasproxy inline gets --inline-threads threads, on Tune --workers workers of one thread. Plain Tune
-            trains --plain-tune-sample of the candidates; its ratio is to the loop's time for those.
+throughput  candidates a second once workers stand ready (of several, on average), and for each second of a processor;
+            the time until they are ready is given apart. nasproxy inline gets --inline-threads threads, on Tune
+            --workers workers of one thread. Plain Tune trains --plain-tune-sample of the candidates; its ratio is to
+            the loop's time for those.
 scheduling  what Tune's engine takes for each of 720 candidates whose training takes no time, or --sleep seconds: the
             wall time less the workers' busy time, on one worker and on --workers.
 balance     how long workers stand idle: of the throughput runs, and simulated for 2 to 64 workers with the engine's
@@ -17,8 +19,9 @@ balance     how long workers stand idle: of the throughput runs, and simulated f
 quality     accuracies of the loop and of nasproxy on Tune, over other seeds each: their means, and Spearman's rho
             between them, beside that between seeds of the loop.
 
-Results go to ``benchmarks/results/search_throughput.json``; a part that is there, measured under the same settings on
-the same machine with the same versions, is not measured again unless --again says so. Balance always is: it is quick.
+Results go to ``benchmarks/results/search_throughput.json``, run by run; what is there, measured under the same
+settings on the same machine with the same versions, is not measured again unless --again says so. Balance always is:
+it is quick.
 """
 
 from __future__ import annotations
@@ -92,7 +95,7 @@ def main() -> int:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on after the last finished part.", file=sys.stderr)
+        print("Interrupted. The same command goes on after the last finished run.", file=sys.stderr)
         return 130
     show({part: bench.parts[part] for part in chosen})
     stdout().print(f"Written to {arguments.out}", markup=False)
@@ -125,6 +128,7 @@ class Bench:
             "machine": machine_facts("cpu"),
         }
         self.parts: dict[str, Any] = _read(arguments.out)
+        self._kept: dict[str, Any] = {}
 
     def measure(self, part: str) -> None:
         """Measures one part, unless it is there, and stores it."""
@@ -139,13 +143,26 @@ class Bench:
             settings["contenders"] = self._arguments.contenders
         about = json.loads(json.dumps({**self._about, "settings": settings}, default=lambda path: path.name))
         there = self.parts.get(part, {})
-        if part != "balance" and not self._arguments.again and all(there.get(n) == v for n, v in about.items()):
+        same = part != "balance" and not self._arguments.again and all(there.get(n) == v for n, v in about.items())
+        if same and "summary" in there:
             self._screen.note(f"{part}: already measured, see {self._arguments.out}; --again repeats it.")
             return
-        load = round(os.getloadavg()[0], 2)
-        found = getattr(self, f"_{part}")()
-        self.parts[part] = {**about, "commit": _commit(), "load_before": load, **found}
+        self._kept = {**about, "runs": there["runs"] if same else {}}
+        self.parts[part] = self._kept
+        self._kept |= getattr(self, f"_{part}")()
+        self._write()
+
+    def _write(self) -> None:
         write_json(self._arguments.out, {"schema": 1, **self.parts})
+
+    def _once(self, name: str, kind: str, configs: Sequence[Config], **options: Any) -> dict[str, Any]:
+        """A run that an earlier invocation may have done; kept as soon as it is."""
+        runs = self._kept["runs"]
+        if name not in runs:
+            load = round(os.getloadavg()[0], 2)
+            runs[name] = {**self._run(kind, configs, **options), "load_before": load, "commit": _commit()}
+            self._write()
+        return dict(runs[name])
 
     def _throughput(self) -> dict[str, Any]:
         arguments = self._arguments
@@ -159,11 +176,12 @@ class Bench:
                 kind, precision = CONTENDERS[name]
                 chosen = some if kind == "plain-tune" else configs
                 threads = arguments.inline_threads if kind == "inline" else 1
-                run = self._run(kind, chosen, precision=precision, threads=threads, epochs=arguments.epochs)
+                options = {"precision": precision, "threads": threads, "epochs": arguments.epochs}
+                run = self._once(f"{name}, round {number}", kind, chosen, **options)
                 run["mean_accuracy"] = round(float(np.mean(run.pop("accuracies"))), 4)
                 runs.append({"contender": name, "round": number, "candidates": len(chosen), **run})
                 self._screen.advance(f"{name} {len(chosen) / run['seconds']:.2f}/s")
-        return {"summary": summarise(runs, [configs.index(config) for config in some]), "runs": runs}
+        return {"summary": summarise(runs, [configs.index(config) for config in some])}
 
     def _scheduling(self) -> dict[str, Any]:
         configs = self._sample(None)
@@ -172,7 +190,7 @@ class Bench:
         self._screen.stage("Scheduling", len(asked))
         rows = []
         for workers, seconds in asked:
-            run = self._run("idle", configs, sleep=seconds, workers=workers)
+            run = self._once(f"{workers} workers, {seconds} s", "idle", configs, sleep=seconds, workers=workers)
             milliseconds = 1000 * (run["seconds"] - run["busy_seconds"] / workers) / len(configs)
             names = ("seconds", "busy_seconds", "ready_after", "processes", "idle_at_end")
             rows.append(
@@ -188,9 +206,13 @@ class Bench:
         return {"summary": rows}
 
     def _balance(self) -> dict[str, Any]:
-        runs = self.parts.get("throughput", {}).get("runs", [])
-        names = ("contender", "round", "candidates", "processes", "idle_at_end", "idle")
-        measured = [{name: run[name] for name in names} for run in runs if "idle" in run and "Tune" in run["contender"]]
+        runs = self.parts.get("throughput", {}).get("runs", {})
+        names = ("processes", "idle_at_end", "idle")
+        measured = [
+            {"run": key, **{name: run[name] for name in names}}
+            for key, run in runs.items()
+            if "idle" in run and "Tune" in key
+        ]
         return {"measured": measured, "simulated": simulated_searches(self._arguments.costs)}
 
     def _quality(self) -> dict[str, Any]:
@@ -200,13 +222,12 @@ class Bench:
         self._screen.stage("Quality", 2)
         found = {}
         for name, kind, chosen in (("loop", "loop", "float32"), ("nasproxy", "tune", precision)):
-            found[name] = self._run(
-                kind, configs, precision=chosen, epochs=arguments.quality_epochs, repeats=arguments.repeats
-            )
+            options = {"precision": chosen, "epochs": arguments.quality_epochs, "repeats": arguments.repeats}
+            found[name] = self._once(name, kind, configs, **options)
             self._screen.advance(f"{name}: mean accuracy {np.mean(found[name]['accuracies']):.1%}")
         both = [np.array(found[name]["accuracies"]) for name in ("loop", "nasproxy")]
         summary = {"precision": precision, **compare_quality(*both)}
-        return {"summary": summary, "candidates": [Candidate.of(config).id for config in configs], "runs": found}
+        return {"summary": summary, "candidates": [Candidate.of(config).id for config in configs]}
 
     def _sample(self, count: int | None) -> list[Config]:
         space = SpaceSource.parse(SPACE).load()
@@ -245,12 +266,15 @@ def summarise(runs: Sequence[Mapping[str, Any]], some: Sequence[int]) -> list[di
     rows = []
     for name in dict.fromkeys(run["contender"] for run in runs):
         mine = [run for run in runs if run["contender"] == name]
-        ratios = []
+        ratios, processor_ratios = [], []
         for run in mine:
             loop = loops[run["round"]]
             same = run["candidates"] == loop["candidates"]
             taken = loop["seconds"] if same else sum(loop["candidate_seconds"][position] for position in some)
+            chosen = range(loop["candidates"]) if same else some
+            computed = sum(loop["candidate_processor_seconds"][position] for position in chosen)
             ratios.append(taken / run["seconds"])
+            processor_ratios.append(computed / run["processor_seconds"])
         rows.append(
             {
                 "contender": name,
@@ -258,6 +282,8 @@ def summarise(runs: Sequence[Mapping[str, Any]], some: Sequence[int]) -> list[di
                 "threads": mine[0]["threads"],
                 "per_second": _spread_of(run["candidates"] / run["seconds"] for run in mine),
                 "ratio_to_loop": _spread_of(ratios),
+                "per_processor_second": _spread_of(run["candidates"] / run["processor_seconds"] for run in mine),
+                "processor_ratio_to_loop": _spread_of(processor_ratios),
                 "startup_seconds": _spread_of(run["startup_seconds"] for run in mine),
                 "mean_accuracy": mine[0]["mean_accuracy"],
             }
@@ -362,10 +388,18 @@ def compare_quality(
 def show(parts: Mapping[str, Any]) -> None:
     """Prints what was found, part by part."""
     if "throughput" in parts:
-        columns = ("candidates", "threads", "candidates/s", "times the loop", "start-up s", "accuracy")
+        columns = (
+            "candidates",
+            "threads",
+            "candidates/s",
+            "times the loop",
+            "by processor time",
+            "start-up s",
+            "accuracy",
+        )
         table = plain_table("throughput", *columns, right=columns)
         for row in parts["throughput"]["summary"]:
-            rates = [_range(row[name]) for name in ("per_second", "ratio_to_loop")]
+            rates = [_range(row[name]) for name in ("per_second", "ratio_to_loop", "processor_ratio_to_loop")]
             start, accuracy = f"{row['startup_seconds']['mean']:.1f}", f"{row['mean_accuracy']:.1%}"
             table.add_row(row["contender"], str(row["candidates"]), str(row["threads"]), *rates, start, accuracy)
         stdout().print(table, "")

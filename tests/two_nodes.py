@@ -1,4 +1,6 @@
-"""Holds a cluster of two Ray nodes on loopback until its input ends: ``two_nodes.py FOLDER HEAD_CORES``.
+"""Holds a cluster of two Ray nodes on loopback until its input ends: ``two_nodes.py FOLDER HEAD_CORES GPUS``.
+
+The second node has one core, or as many as it takes to share each of the GPUs that Ray is told it has by two.
 
 Each node has a folder of its own to work in, and says which it is by the variable TINY_NODE. Says the cluster's address
 and the second node's raylet on one line, as JSON. ``ray start`` does not bind to loopback where it is given two nodes.
@@ -23,11 +25,11 @@ def add_node(cluster: Cluster, folder: Path, **more: Any) -> Any:
     return cluster.add_node(**LOOPBACK, env_vars={"TINY_NODE": folder.name}, **more)
 
 
-def main(folder: Path, head_cores: int) -> None:
+def main(folder: Path, head_cores: int, gpus: int) -> None:
     cluster = Cluster()
     try:
         add_node(cluster, folder / "1", num_cpus=head_cores)
-        second = add_node(cluster, folder / "2", num_cpus=1)
+        second = add_node(cluster, folder / "2", num_cpus=max(1, 2 * gpus), num_gpus=gpus)
         (raylet,) = second.all_processes["raylet"]
         print(json.dumps({"address": cluster.address, "raylet": raylet.process.pid}), flush=True)
         sys.stdin.read()
@@ -36,4 +38,4 @@ def main(folder: Path, head_cores: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

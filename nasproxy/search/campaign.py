@@ -14,7 +14,7 @@ from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
 from nasproxy.search.budget import Budget
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.cost_model import CostModel
+from nasproxy.search.cost_model import Ahead, CostModel
 from nasproxy.search.costs import Cost, Queue, longest_first, next_bundle
 from nasproxy.search.halving import PRUNERS, Rung
 from nasproxy.search.proposals import Proposals
@@ -99,6 +99,7 @@ class Campaign:
         self._costs = costs
         self._study = study
         self._model = CostModel(costs, proxy_images=proxy_images, train_images=train_images)
+        self._whole_model = CostModel(costs, proxy_images=proxy_images, train_images=train_images, data=WHOLE)
         self._predicted = self._model.predict()
         self._proxy_recipe = proxy_recipe or settings.proxy_recipe()
         self._whole_recipe = settings.finalist_recipe(train_images)
@@ -130,6 +131,7 @@ class Campaign:
         """Whether the budget ended the ranking."""
         self._stages = self._run(proposals, finalists, rank)
         self._shown: Stage | None = None
+        self._ahead: Ahead | None = None
         self._advance()
 
     @property
@@ -185,8 +187,8 @@ class Campaign:
             self._learn(task)
             if self._model.learnt.bit_count() == 1:  # ever more rarely
                 self._reserve()
-            sampled = self._shown is not None and self._shown.total is not None
-            self._progress.advance(self._headline(outcome), 1.0 if sampled else self._predicted(task))
+            moved = 1.0 if self._ahead is None else self._ahead.advance(task, outcome.seconds)
+            self._progress.advance(self._headline(outcome), moved)
             if not self._queue and not self._by_itself and not self._alone and not self._outstanding:
                 self._advance()
             self._heed_budget()
@@ -281,12 +283,14 @@ class Campaign:
     def _show(self, stage: Stage, pending: Sequence[Task]) -> None:
         """Tells the user of a stage, unless it goes on with the one before."""
         shown, self._shown = self._shown, stage
+        # What is still to be proposed costs nobody knows how much.
+        model = self._whole_model if self._on_whole_data() else self._model
+        self._ahead = Ahead(pending, self._predicted, model) if stage.total is None else None
         if shown is not None and shown.name == stage.name and len(pending) == len(stage.tasks):
             return
         self._best = 0.0
         done = stage.before + len(stage.tasks) - len(pending)
         if stage.total is not None:
-            # What is still to be proposed costs nobody knows how much.
             self._progress.stage(stage.name, stage.total, done=done)
             return
         self._progress.stage(stage.name, len(stage.tasks), done=done, work=self._queue.work)
@@ -301,6 +305,7 @@ class Campaign:
         found = self._study.measurements[task.key]
         if found.failure is None and found.scores[-1].epoch == task.epochs and not found.scores[-1].diverged:
             self._model.learn(task, found.seconds)
+            self._whole_model.learn(task, found.seconds)
 
     def _run(self, proposals: Proposals | None, finalists: Sequence[Candidate] | None, rank: bool) -> Iterator[Stage]:
         complete: list[Candidate] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,17 +74,20 @@ class CostModel:
         costs: of each candidate, by id.
         proxy_images: number of images in the proxy.
         train_images: number of images in the whole training part.
+        data: ``proxy`` or ``whole``: which trainings it learns from. One on the whole data says nothing about the
+            proxy's steps.
     """
 
-    def __init__(self, costs: Mapping[str, Cost], *, proxy_images: int, train_images: int) -> None:
+    def __init__(self, costs: Mapping[str, Cost], *, proxy_images: int, train_images: int, data: str = PROXY) -> None:
         self._sizes = Sizes(costs, {PROXY: proxy_images, WHOLE: train_images})
+        self._data = data
         self._gram, self._moment = np.zeros((4, 4)), np.zeros(4)
         self.learnt = 0
         """Number of measurements."""
 
     def learn(self, task: Task, seconds: float) -> None:
-        """Takes in what a training on the proxy took; one on the whole data says nothing about the proxy's steps."""
-        if task.data == PROXY and seconds > 0:
+        """Takes in what a training took, if it is of the kind learnt from."""
+        if task.data == self._data and seconds > 0:
             row = np.array(self._sizes.of(task)) / seconds
             self._gram += np.outer(row, row)
             self._moment += row
@@ -101,3 +104,44 @@ class CostModel:
         target = np.linalg.solve(root, self._moment * guess / self.learnt + _TRUST)
         found, _ = nnls(root.T, target)
         return Prediction(self._sizes, tuple((found * guess).tolist()), in_seconds=True)
+
+
+class Ahead:
+    """How much of a stage is done: what its trainings have taken, beside what those left are predicted to take.
+
+    The longest go first, and what is small next to a long training is most of a short one: a share of the work that was
+    predicted at the beginning would promise too early an end. The prediction follows the measurements as they come.
+
+    Args:
+        tasks: of the stage, not done yet.
+        predicted: their times as they were known at the beginning.
+        model: that learns from them.
+    """
+
+    def __init__(self, tasks: Iterable[Task], predicted: Prediction, model: CostModel) -> None:
+        self._predicted, self._model = predicted, model
+        self._left = np.sum([predicted.sizes.of(task) for task in tasks], axis=0)
+        self._work = self._predicted_left()
+        self._spent = self._share = 0.0
+        self._refreshed = 0
+
+    def advance(self, task: Task, seconds: float) -> float:
+        """How far a bar of the predicted length moves with a training that is done; backwards where hope was too high.
+
+        At every moment, what the bar has left is to what it has come as the time that is left to the time spent.
+        """
+        self._left = self._left - self._predicted.sizes.of(task)
+        self._spent += seconds
+        if self._model.learnt > 1.1 * self._refreshed:  # ever more rarely
+            self._refreshed = self._model.learnt
+            self._predicted = self._model.predict()
+        left = max(0.0, self._predicted_left())
+        if self._predicted.in_seconds and self._spent > 0:
+            share = self._spent / (self._spent + left)
+        else:
+            share = 1 - left / self._work if self._work else 1.0
+        moved, self._share = share - self._share, share
+        return self._work * moved
+
+    def _predicted_left(self) -> float:
+        return float(np.dot(self._predicted.weights, self._left))

@@ -14,6 +14,7 @@ import os
 import re
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,7 @@ _REPORTS = 50.0  # but no more than so many reports in a second of all workers t
 _MOST = 100  # trainings in a report: a larger one would stay on its node, and be lost with it after it has arrived
 _PAUSE = 0.2  # seconds after which a worker that has nothing to do asks again
 _STARTS = 5  # workers in a row that die before they ask for anything
+_HANDINGS = 3  # of a bundle that does not arrive
 _PATIENCE = 60.0  # seconds without a node that could hold a worker
 _DIED = "The worker process died, probably for lack of memory."
 
@@ -67,8 +69,10 @@ class _Worker(tune.Trainable):
         self._portion: float = config["portion"]
         self._idle = 0  # steps in a row without work
 
-    def give(self, bundle: list[Task]) -> None:
-        """What to do next; called from the driver, between two steps."""
+    def give(self, bundle: list[Task], *, anew: bool = False) -> None:
+        """What to do next, or ``anew`` instead of all that is left; called from the driver, between two steps."""
+        if anew:
+            self._left.clear()
         self._left[:0] = bundle
 
     def step(self) -> dict[str, Any]:
@@ -86,7 +90,8 @@ class _Worker(tune.Trainable):
         # Tune keeps every result; weights go through the object store and are fetched as they arrive.
         weights = [[ray.put(outcome.weights)] if outcome.weights else [] for outcome in outcomes]
         plain = [replace(outcome, weights={}) for outcome in outcomes]
-        return {"outcomes": plain, "weights": weights, "worker": ray.get_runtime_context().current_actor}
+        worker = ray.get_runtime_context().current_actor
+        return {"outcomes": plain, "weights": weights, "worker": worker, "left": len(self._left)}
 
     def _wait(self) -> None:
         """Until it is time to ask for work again; the first time at once."""
@@ -158,6 +163,7 @@ class _Filing(_NotSaved, tune.Callback):
         self._workers = workers
         self._needs = threads, gpus_per_worker
         self._held: dict[str, list[Task]] = {}
+        self._unheard: Counter[str] = Counter()
         self._stillborn = 0
         self._dead_before = _dead_nodes()
         self._last_room = self._last_look = time.monotonic()
@@ -168,9 +174,11 @@ class _Filing(_NotSaved, tune.Callback):
         # Tune would keep all it is shown.
         outcomes, weights_of, worker = result.pop("outcomes"), result.pop("weights"), result.pop("worker")
         with self._kept():
-            for outcome, weights in zip(outcomes, weights_of, strict=True):
-                # From here on it is no matter of this trial any more, even if it is lost and goes to another.
+            # From here on they are no matter of this trial any more, even if one is lost and goes to another.
+            for outcome in outcomes:
                 held.remove(outcome.task)
+            missing = len(held) != result.pop("left")
+            for outcome, weights in zip(outcomes, weights_of, strict=True):
                 try:
                     fetched = ray.get(weights[0]) if weights else {}
                 except RayError:
@@ -179,13 +187,28 @@ class _Filing(_NotSaved, tune.Callback):
                     if self._campaign.record(replace(outcome, weights=fetched)):
                         held.append(outcome.task)
                         worker.give.remote([outcome.task])
+            if missing:
+                self._hand_out_again(trial.trial_id, worker)
+                return
+            self._unheard.pop(trial.trial_id, None)
             if not held and (bundle := self._campaign.next_bundle(self._workers)):
                 held.extend(bundle)
                 # It arrives before the next step, which Tune asks for when this callback is done.
                 worker.give.remote(bundle)
 
+    def _hand_out_again(self, trial_id: str, worker: Any) -> None:
+        """Of a worker that has not received what it was handed; one that never does is replaced by another."""
+        self._unheard[trial_id] += 1
+        if self._unheard[trial_id] > _HANDINGS:
+            ray.kill(worker)
+        else:
+            worker.give.remote(self._held[trial_id], anew=True)
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._held.pop(trial.trial_id, None)
+        """A worker ends with the campaign; should one end before, it leaves what it held to others."""
+        if held := self._held.pop(trial.trial_id, []):
+            with self._kept():
+                self._give_up(held)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         with self._kept():
@@ -226,6 +249,8 @@ class _Filing(_NotSaved, tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
         if (name := dead_process()) is not None:
+            with self._kept():
+                pass  # A signal that went to Ray's processes too, and was swallowed here: an interruption it is.
             with self._kept():
                 raise NasproxyError(
                     f"Ray stopped: its process {name} died.", "Go on with --resume; nothing that was finished is lost."

@@ -17,8 +17,12 @@ from nasproxy.training.augmentation import augment
 from nasproxy.training.on_demand import ImagesOnDemand
 from nasproxy.training.precision import autocast
 from nasproxy.training.recipe import TrainingRecipe
+from nasproxy.training.recorded import RecordedStep
+from nasproxy.training.step import PlainStep, Step
 
-_EVALUATION_BATCH = {"cpu": 100, "cuda": 5000}  # on a CPU, what keeps the activations in cache
+_EVALUATION_BATCH = {"cpu": 100, "mps": 500}  # on a CPU, what keeps the activations in cache
+_PIXELS = 5000 * 32 * 32  # of an evaluation batch on a GPU: the validation part of CIFAR-10 in one
+_RECORDED = 32  # steps from which recording them pays
 _STATISTICS_BATCH = 256
 
 OnBatch = Callable[[Int64[Tensor, " batch"], Float[Tensor, "batch classes"], Float[Tensor, ""]], None]
@@ -111,23 +115,21 @@ def training(
         epochs: stop after this many epochs of the recipe; all of them by default.
         evaluate_at: epochs, counted from 1, after which to score; the last one always is.
         on_batch: called after each step with the batch's positions in ``data``, its logits and its mean loss, both of
-            before the step.
+            before the step; the next step may overwrite them.
 
     Yields:
         The scores in the order of epochs. A training that diverges ends at the score that shows it. Before the
         recipe's last epoch, batch-norm statistics are estimated anew for the score, see ``settled_statistics``.
     """
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
     generator = torch.Generator().manual_seed(seed)
     turns = _Turns(len(data), generator)
     last = recipe.epochs if epochs is None else epochs
+    steps = last * -(-(recipe.images or len(data)) // recipe.batch_size)
+    step = _step_of(model, recipe, precision, data.images.device, steps)
     stops = {*evaluate_at, last}
     for epoch in range(last):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate_at(epoch)
-        _train_epoch(model, data, recipe, optimizer, turns, precision, on_batch)
+        step.set_rate(recipe.learning_rate_at(epoch))
+        _train_epoch(model, data, recipe, step, turns, on_batch)
         if validation is not None and epoch + 1 in stops:
             unsettled = epoch + 1 < recipe.epochs
             with (
@@ -169,13 +171,17 @@ def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterat
                 buffer.copy_(buffers[name])
 
 
+def _step_of(model: nn.Module, recipe: TrainingRecipe, precision: str, device: torch.device, steps: int) -> Step:
+    step = PlainStep(model, recipe, precision, device)
+    return RecordedStep(step) if device.type == "cuda" and steps >= _RECORDED else step
+
+
 def _train_epoch(
     model: nn.Module,
     data: Images,
     recipe: TrainingRecipe,
-    optimizer: torch.optim.Optimizer,
+    step: Step,
     turns: _Turns,
-    precision: str,
     on_batch: OnBatch | None,
 ) -> None:
     model.train()
@@ -186,14 +192,9 @@ def _train_epoch(
         else:
             on_device = picked.to(device)
             images, labels = data.images[on_device], data.labels[on_device]
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(precision, device):
-            logits = model(augment(images, recipe.augmentation, turns.generator))
-        loss = F.cross_entropy(logits.float(), labels)
-        loss.backward()
-        optimizer.step()
+        logits, loss = step(augment(images, recipe.augmentation, turns.generator), labels)
         if on_batch is not None:
-            on_batch(torch.arange(len(data)) if picked is None else picked, logits.detach(), loss.detach())
+            on_batch(torch.arange(len(data)) if picked is None else picked, logits, loss)
 
 
 def _spread(data: Images, count: int | None) -> Images:
@@ -242,13 +243,14 @@ def evaluate(model: nn.Module, data: Images, *, epoch: int, precision: str) -> S
     device = data.images.device
     right = torch.zeros((), device=device)
     loss = torch.zeros((), device=device)
-    size = _EVALUATION_BATCH.get(device.type, 500)
+    size = _EVALUATION_BATCH.get(device.type, max(1, _PIXELS // math.prod(data.images.shape[2:])))
     for images, labels in zip(data.images.split(size), data.labels.split(size), strict=True):
         with autocast(precision, device):
             logits = model(images).float()
         right += (logits.argmax(1) == labels).sum()
         loss += F.cross_entropy(logits, labels, reduction="sum")
-    cross_entropy = float(loss) / len(data)
+    found, total = torch.stack([right, loss]).tolist()  # only here does the host wait for the device
+    cross_entropy = total / len(data)
     if not math.isfinite(cross_entropy):
         return Score(epoch, 0.0, math.inf)
-    return Score(epoch, float(right) / len(data), cross_entropy)
+    return Score(epoch, found / len(data), cross_entropy)

@@ -100,14 +100,17 @@ def meeting_space(folder: Path, *, hold_at: int = 10**6) -> tuple[Path, Path]:
 
 
 class Cluster:
-    """A head and a second node, of one core each unless said otherwise, in processes of their own."""
+    """A head and a second node, of one core each unless said otherwise, in processes of their own.
 
-    def __init__(self, folder: Path, *, head_cores: int = 1) -> None:
+    Of ``gpus`` on the second node there need be none: Ray believes what it is told.
+    """
+
+    def __init__(self, folder: Path, *, head_cores: int = 1, gpus: int = 0) -> None:
         self._temporary = tempfile.mkdtemp(prefix="nr-")  # a socket's path must be short
         self._log = folder.with_suffix(".log")
         with self._log.open("wb") as log:
             self._keeper = subprocess.Popen(
-                [sys.executable, Path(two_nodes.__file__), folder, str(head_cores)],
+                [sys.executable, Path(two_nodes.__file__), folder, str(head_cores), str(gpus)],
                 env={**os.environ, **CLUSTER, "RAY_TMPDIR": self._temporary},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -282,6 +285,47 @@ def test_without_a_node_that_holds_a_worker_the_search_ends_and_can_go_on(mortal
     assert "No node of the cluster is left" in said.json["error"]["message"]
     assert invoke(*search_words(space, out, "--resume")).code == 0
     assert set(recorded_trainings(out).values()) == {1}
+
+
+SHARED = """
+import sys
+from nasproxy.cli.main import run
+from nasproxy.search import tune
+
+run_on_tune = tune.run_on_tune
+# As --device cuda would have it, but for the device.
+tune.run_on_tune = lambda campaign, payload, **more: run_on_tune(campaign, payload, **more | {"gpus_per_worker": 0.5})
+run(sys.argv[1:])
+"""
+
+WITNESS = """
+def note(folder=FOLDER):
+    if "TINY_NODE" in os.environ:
+        names = os.environ["TINY_NODE"], os.environ.get("CUDA_VISIBLE_DEVICES"), os.getpid()
+        open(os.path.join(folder, "-".join(map(str, names))), "w").close()
+        end = time.monotonic() + 300  # nobody goes on before both have come
+        while len(os.listdir(folder)) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+
+
+class Wait("""
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_gpu_where_there_is_one(tmp_path: Path, inline: Path):
+    (tmp_path / "marks").mkdir()
+    text = SPACE.replace("\nclass Wait(", WITNESS.replace("FOLDER", repr(str(tmp_path / "marks"))))
+    space = write_space(tmp_path, text.replace("        activation = {", "        note()\n        activation = {"))
+    uneven = Cluster(tmp_path / "cluster", head_cores=2, gpus=1)
+    try:
+        uneven.wait_until_up()
+        words = cluster_words(space, tmp_path / "run", uneven.address, "--workers", "2", "--device", "cpu")
+        done = subprocess.run([sys.executable, "-c", SHARED, *words], capture_output=True, text=True, check=False)
+    finally:
+        uneven.stop()
+    check_equals(Said(done.returncode, done.stdout, done.stderr), tmp_path / "run", inline)
+    marks = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "marks").iterdir())
+    assert marks == ["2-0", "2-0"]
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.cost_model import CostModel
+from nasproxy.search.cost_model import Ahead, CostModel
 from nasproxy.search.costs import Cost
 from nasproxy.search.task import PROXY, WHOLE, Task
 from nasproxy.training.recipe import TrainingRecipe
@@ -14,9 +14,9 @@ SIZES = [0, 10**4, 10**6, 3 * 10**6, 10**7, 4 * 10**7, 10**8, 5 * 10**8]
 CANDIDATES = [Candidate.of({"n": n}) for n in range(len(SIZES))]
 
 
-def made_model() -> CostModel:
+def made_model(data: str = PROXY) -> CostModel:
     costs = {candidate.id: Cost(1, size) for candidate, size in zip(CANDIDATES, SIZES, strict=True)}
-    return CostModel(costs, proxy_images=PROXY_IMAGES, train_images=TRAIN_IMAGES)
+    return CostModel(costs, proxy_images=PROXY_IMAGES, train_images=TRAIN_IMAGES, data=data)
 
 
 def make_task(number: int, epochs: int, data: str = PROXY, batch: int = 256) -> Task:
@@ -124,3 +124,28 @@ def test_candidates_that_are_all_alike_are_no_problem(size):
     for number in range(len(SIZES)):
         model.learn(make_task(number, 3), 2.0)
     assert model.predict()(make_task(0, 3)) == pytest.approx(2.0)
+
+
+@settings(deadline=None)
+@given(rates, st.sampled_from([PROXY, WHOLE]))
+def test_what_is_left_of_a_stage_is_what_its_trainings_will_take(rates, data):
+    tasks = [make_task(n, epochs, data) for epochs in (100, 25, 9, 4, 1) for n in reversed(range(len(SIZES)))]
+    before, model = made_model().predict(), made_model(data)
+    tasks.sort(key=before, reverse=True)
+    ahead, work, worked = Ahead(tasks, before, model), sum(map(before, tasks)), 0.0
+    times = [seconds_of(task, rates) for task in tasks]
+    for number, (task, seconds) in enumerate(zip(tasks, times, strict=True), start=1):
+        model.learn(task, seconds)
+        worked += ahead.advance(task, seconds)
+        if number > len(tasks) // 2:
+            left = sum(times[:number]) * (work / worked - 1)
+            assert left == pytest.approx(sum(times[number:]), rel=0.1, abs=1e-6 * sum(times))
+    assert worked == pytest.approx(work)
+
+
+@given(times)
+def test_before_anything_is_known_a_bar_moves_by_what_was_predicted(times):
+    predicted, model = made_model().predict(), made_model()
+    ahead = Ahead(TASKS, predicted, model)
+    for task, seconds in zip(TASKS, times, strict=True):
+        assert ahead.advance(task, seconds) == pytest.approx(predicted(task), abs=1e-9 * sum(map(predicted, TASKS)))

@@ -142,3 +142,41 @@ def test_workers_that_die_take_nobody_with_them(tmp_path: Path, die: str):
     assert {name for name, _ in shared} >= {"none2", "none4", "die4"}
     assert {key: found[key] for key in shared} == {key: expected[key] for key in shared}
     assert set(recorded_trainings(out).values()) == {1}
+
+
+HARD_OF_HEARING = """
+import os, sys
+from nasproxy.cli.main import run
+from nasproxy.search import tune
+
+class Worker(tune._Worker):
+    calls = 0
+
+    def setup(self, config, payload=None):
+        super().setup(config, payload)
+        try:
+            os.mkdir(FOLDER + "/deaf")
+            self.deaf = True
+        except FileExistsError:
+            self.deaf = False
+
+    def give(self, bundle, *, anew=False):
+        self.calls += 1
+        # The first worker hears nothing, every other one not its first bundle, and of its fourth only a part.
+        if not self.deaf and self.calls != 1:
+            super().give(bundle[1:] if self.calls == 4 else bundle, anew=anew)
+
+FOLDER, tune._Worker = sys.argv[1], Worker
+run(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+def test_bundles_that_do_not_arrive_are_handed_out_again(folder: Path, inline: Path, tmp_path: Path):
+    words = search_words(write_space(folder), tmp_path / "run", "--executor", "tune", "--workers", "2", "--json")
+    program = [sys.executable, "-c", HARD_OF_HEARING, str(tmp_path)]
+    said = subprocess.run([*program, *words], capture_output=True, text=True, timeout=600)
+    assert said.returncode == 0, said.stderr
+    assert (tmp_path / "deaf").exists()
+    assert_frame_equal(read_table(tmp_path / "run"), read_table(inline))
+    assert set(recorded_trainings(tmp_path / "run").values()) == {1}

@@ -33,16 +33,14 @@ class Met:
     process: subprocess.Popen[str]
     run: Path
 
-    def heeds_signals(self) -> bool:
-        """Whether it has come so far that it handles SIGTERM: at the very start Python knows of SIGINT only."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        caught = int(re.findall(r"SigCgt:\s*(\w+)", status)[0], 16)
-        return bool(caught >> (signal.SIGTERM - 1) & 1)
+    def has_begun(self) -> bool:
+        """Whether it has come so far that it says how to resume: before torch is loaded it has but read its options."""
+        return "libtorch" in Path(f"/proc/{self.process.pid}/maps").read_text()
 
     def end(self, *codes: int) -> Said:
         """Waits for the end of all of its processes."""
         said = finish(self.process)
-        assert said.code in codes, said
+        assert said.code in codes, said.err
         assert "Traceback" not in said.err, said.err
         wait_for_the_end_of_session(self.process.pid)
         return said
@@ -152,7 +150,7 @@ def disturb(words: list[str], run: Path, happenings: list[Callable[[Met], None]]
             if met is None or met.process.returncode is not None:
                 met = Met(start([*words, "--resume"], seconds=seconds, start_new_session=True), run)
             # What was resumed may be beyond a moment as soon as it begins.
-            wait_until(lambda moment=moment, met=met: lines_of(run) >= moment and met.heeds_signals(), met.process)
+            wait_until(lambda moment=moment, met=met: lines_of(run) >= moment and met.has_begun(), met.process)
             happening(met)
     except BaseException as error:
         error.add_note(f"seed {seed}: {[f.__name__ for f in happenings]} after lines {moments}")
