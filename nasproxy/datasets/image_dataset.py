@@ -64,7 +64,9 @@ class ImageDataset:
 
     Args:
         name: what the user called it.
-        train, validation, test: the three parts; the split depends on the data alone, never on a run's seed.
+        train: what is condensed, drawn from and trained on. The split depends on the data alone, never on a run's seed.
+        validation: what candidates are scored on.
+        test: what is only ever reported.
         class_names: one name a class, in label order.
         normalisation: of the training part.
         fingerprint: hash of all pixels, labels, class names and the split.
