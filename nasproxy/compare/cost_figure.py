@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from nasproxy.analysis.canvas import PALETTE, STYLE, new_canvas, say
 from nasproxy.analysis.text import shorten
-from nasproxy.compare.settings import WHOLE
+from nasproxy.compare.names import WHOLE
 
 _MARKERS = "osD^vPX<>*"
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0

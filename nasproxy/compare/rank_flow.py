@@ -17,7 +17,7 @@ from nasproxy.analysis.canvas import STYLE, new_canvas, say
 from nasproxy.analysis.text import shorten
 from nasproxy.compare.order import ordering
 from nasproxy.compare.scores import ComparisonScores
-from nasproxy.compare.settings import WHOLE
+from nasproxy.compare.names import WHOLE
 
 _BEST = 10
 _LINEAR = 20

@@ -41,7 +41,7 @@ def write_comparison(directory: Path, scores: ComparisonScores, document: Mappin
         WriteError: a file cannot be written.
     """
     write_tables(directory, document)
-    figures = draw_all(scores, document, load_images(run))
+    figures = draw_all(scores, document, load_images(run, scores.proxies))
     save_all(figures, directory)
     page = render_comparison(scores, document, figures)
     write_atomically(directory / "report.html", page.encode("utf-8", errors="replace"))

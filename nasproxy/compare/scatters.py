@@ -26,7 +26,7 @@ from nasproxy.analysis.canvas import (
 from nasproxy.analysis.text import count, shorten, signed
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.scores import ComparisonScores
-from nasproxy.compare.settings import WHOLE
+from nasproxy.compare.names import WHOLE
 
 _RHO = "\N{GREEK SMALL LETTER RHO}"
 _COLUMNS = 3  # of small multiples

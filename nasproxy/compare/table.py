@@ -16,7 +16,7 @@ from nasproxy.analysis.top_k import precision_at_k, top_agreement, winner
 from nasproxy.analysis.within import WithinValue, within_values
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.scores import ComparisonScores
-from nasproxy.compare.settings import WHOLE
+from nasproxy.compare.names import WHOLE
 from nasproxy.compare.words import sentences
 
 _RESAMPLES = 5000

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from nasproxy.analysis.canvas import STYLE, new_canvas, say
 from nasproxy.analysis.text import shorten, signed
-from nasproxy.compare.settings import WHOLE
+from nasproxy.compare.names import WHOLE
 
 _COLOURS = "PuOr"  # its ends are told apart in every kind of colour blindness
 _MISSING = "#E4E4E4"

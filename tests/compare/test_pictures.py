@@ -116,12 +116,12 @@ def test_images_stand_side_by_side_a_block_for_each_proxy(tmp_path):
         save_proxy(random_proxy(dataset, 3, seed=seed), tmp_path / "proxies" / name / "proxy.safetensors")
     (tmp_path / "proxies" / "spoilt").mkdir()
     (tmp_path / "proxies" / "spoilt" / "proxy.safetensors").write_bytes(b"nothing")
-    proxies = load_images(tmp_path)
-    assert list(proxies) == ["one", "other"]
+    proxies = load_images(tmp_path, ["other", "spoilt", "one", "absent", "../proxies/one"])
+    assert list(proxies) == ["other", "one"]
     panels = side_by_side(proxies).axes
-    assert [axes.get_title(loc="left") for axes in panels] == ["one", "other"]
+    assert [axes.get_title(loc="left") for axes in panels] == ["other", "one"]
     first = panels[0].images[0].get_array()
-    pixels = dataset.normalisation.invert(proxies["one"].images[:1])[0, 0]
+    pixels = dataset.normalisation.invert(proxies["other"].images[:1])[0, 0]
     corner = torch.from_numpy(np.array(first[:32:4, :32:4, 0]))
     assert torch.equal(corner, pixels)
 
