@@ -23,7 +23,6 @@ from nasproxy.search.costs import Costs
 from nasproxy.search.plan import Plan, make_plan, run_facts
 from nasproxy.search.sampling import stratified
 
-
 Ranker = ProxyMethod | Procedure | CandidateScore | ProxySet
 """How candidates are ranked: on images that a method makes, by training on real ones, without training, on a file's."""
 

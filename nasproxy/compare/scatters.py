@@ -24,9 +24,9 @@ from nasproxy.analysis.canvas import (
     say,
 )
 from nasproxy.analysis.text import count, shorten, signed
+from nasproxy.compare.names import WHOLE
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.scores import ComparisonScores
-from nasproxy.compare.names import WHOLE
 
 _RHO = "\N{GREEK SMALL LETTER RHO}"
 _COLUMNS = 3  # of small multiples

@@ -14,9 +14,9 @@ from nasproxy.analysis.correlation import RankAgreement, spearman
 from nasproxy.analysis.difference import rho_differences
 from nasproxy.analysis.top_k import precision_at_k, top_agreement, winner
 from nasproxy.analysis.within import WithinValue, within_values
+from nasproxy.compare.names import WHOLE
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.scores import ComparisonScores
-from nasproxy.compare.names import WHOLE
 from nasproxy.compare.words import sentences
 
 _RESAMPLES = 5000
