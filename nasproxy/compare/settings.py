@@ -42,6 +42,8 @@ class CompareSettings:
             raise InputError(f"--sample must be 3 or more, got {self.sample}.", "A correlation needs 3 candidates.")
         if self.search.scheduler == "halving" or self.search.sampler != "grid":
             raise InputError("A comparison trains every candidate in full.", "Use scheduler none and sampler grid.")
+        if self.search.calibrate is not None:
+            raise InputError("A comparison trains a random sample of its own.", "Use sample in place of calibrate.")
 
     @cached_property
     def named(self) -> ProxyNames:
