@@ -16,7 +16,7 @@ WHOLE = "whole"
 MIXED = "+"
 """What stands between the parts of a mixture's name."""
 _AGAIN = "#"
-_TAKEN = ("test",)  # what scores.csv calls other columns
+_TAKEN = ("test",)  # in scores.csv, test.0 is no proxy's score
 _STEM = re.compile(r"\w[\w. -]*")
 
 

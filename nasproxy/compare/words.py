@@ -33,6 +33,17 @@ def _how(document: Mapping[str, Any]) -> str:
         f"proxy's first lacks of that accuracy. Precision@{k} is the share of the proxy's {k} best of the random "
         f"sample that belong to its {k} best on the whole data, by chance {percent(k / document['sample'], 0)}. "
         "Minutes are those of one worker, those of making the images in brackets."
+        f"{_of_repeats(repeats)}"
+    )
+
+
+def _of_repeats(repeats: int) -> str:
+    if repeats == 1:
+        return ""
+    return (
+        f" Correlations are of the means of {repeats} repeats, which have less noise than single trainings and so "
+        "higher correlations; comparison.csv has the mean of the repeats' own (single). A deviation after "
+        "\N{PLUS-MINUS SIGN} is over repeats."
     )
 
 

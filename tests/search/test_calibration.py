@@ -43,7 +43,7 @@ def test_the_draw_depends_on_the_seed_alone_and_hardly_on_who_else_is_there():
 def test_random_candidates_are_trained_once_before_the_finalists_and_change_nothing_else():
     plain, trainer = campaign_of(InMemoryStorage()), Trainer()
     run_plainly(plain[0], trainer)
-    campaign, study = campaign_of(InMemoryStorage(), settings=CALIBRATED)
+    campaign, _ = campaign_of(InMemoryStorage(), settings=CALIBRATED)
     order: list[str] = []
     while not campaign.finished:
         for task in campaign.next_bundle(1):
@@ -149,9 +149,7 @@ def test_more_than_there_are_is_refused_before_anything_is_made(tmp_path: Path):
 
 def test_a_random_candidate_that_fails_on_the_whole_data_is_left_out_and_told(tmp_path: Path):
     # Only the whole training part has batches of 64.
-    refuse = (
-        "if self.training and len(images) > 20:\n            raise ValueError('too many')\n        if self.training:"
-    )
+    refuse = "if self.training and len(images) > 20:\n            raise ValueError('many')\n        if self.training:"
     text = SPACE.replace("if self.training:", refuse)
     said = invoke(*search_words(write_space(tmp_path, text), tmp_path / "run", "--calibrate", "5", "--json"))
     assert said.code == 1
