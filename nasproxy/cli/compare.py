@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -198,7 +199,8 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
         if row["reason"]:
             console.print(f"\n[bold]{escape(row['proxy'])}[/]  {escape(row['reason'])}")
     for paragraph in document["text"]:
-        console.print(f"\n{escape(paragraph)}")
+        # Not by rich, which would break lines at no-break spaces.
+        console.print(f"\n{escape(textwrap.fill(paragraph, console.width))}", soft_wrap=True)
     console.print(
         f"\n[bold]Files[/]  {escape(document['run'])}: report.html, figures/, comparison.*, scores.csv",
         soft_wrap=True,

@@ -19,7 +19,8 @@ from nasproxy.files import write_atomically
 _CAPTIONS = {
     "scatters": "Each proxy's scores against the validation accuracies after training on the whole data. The order of"
     " points from left to right is the proxy's, from bottom to top that of the whole data.",
-    "cost": "Rank correlation on the random sample against what it costs.",
+    "cost": "Rank correlation on the random sample against what it costs. Marks that would cover each other are moved"
+    " apart sideways.",
     "rank_flow": "The best candidates known, and where each proxy ranks them. Up to rank 20, distances are equal.",
     "within": "Where proxies fail. A good overall correlation can hide a family that is ranked at random; a bias above"
     " 0 is of candidates that are put higher than they belong. A proxy that errs at random has a bias too, which draws"
