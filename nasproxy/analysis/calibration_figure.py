@@ -29,7 +29,8 @@ def calibration_figure(sample: Sequence[Mapping[str, Any]], agreement: RankAgree
         if not points:
             return say(figure, axes, "no random candidate has been trained on the whole data")
         figure.suptitle(_title(agreement), x=0.02, ha="left", fontsize=10)
-        axes.scatter(*zip(*points, strict=True), s=24, color=BLUE, linewidth=0, zorder=3)
+        ranks, accuracies = zip(*points, strict=True)
+        axes.scatter(ranks, accuracies, s=24, color=BLUE, linewidth=0, zorder=3)
         axes.set_xlim(ranked + 0.03 * ranked, 1 - 0.03 * ranked)
         axes.margins(y=0.08)
         in_percent(axes, "y")
@@ -41,4 +42,4 @@ def _title(agreement: RankAgreement) -> str:
     if agreement.rho is None:
         return "No rank correlation of random candidates"
     span = f", {interval(*agreement.interval, agreement.level)}" if agreement.interval else ""
-    return f"Random candidates: \N{GREEK SMALL LETTER RHO} = {signed(agreement.rho)}{span} (n = {agreement.n})"
+    return f"\N{GREEK SMALL LETTER RHO} = {signed(agreement.rho)}{span} (n = {agreement.n})"

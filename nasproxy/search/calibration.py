@@ -77,8 +77,7 @@ def warning(found: Mapping[str, Any]) -> str | None:
     span = f", {interval(*agreement.interval, agreement.level)}" if agreement.interval else ""
     return (
         f"Warning: the proxy's overall correlation is estimated at {signed(agreement.rho)}{span}, below "
-        f"{signed(limit)}: its order of the candidates says little. Another proxy, or more finalists, may do better; "
-        "nasproxy compare tells which."
+        f"{signed(limit)}. Another proxy, or more finalists, may do better: nasproxy compare shows which proxy."
     )
 
 

@@ -12,6 +12,7 @@ from synthetic_scores import write_scores
 from nasproxy.analysis.correlation import spearman
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.table import compare_scores
+from nasproxy.compare.words import sentences
 from nasproxy.compare.write import table_cells, write_tables
 
 
@@ -107,6 +108,21 @@ def test_the_difference_that_is_no_noise_is_spelt_out(document):
     assert "0.45 on 6 candidates, 0.23 on 20" in document["text"][-2]
     assert "mean of 2 trainings; not the draw" in document["text"][-2]
     assert "corrected for 1 pair by Holm's" in document["text"][-1]
+
+
+def test_of_many_differences_it_is_said_who_is_above_whom(document):
+    (one,) = [d for d in document["differences"] if {d["first"], d["second"]} == {"good", "noisy"}]
+    pairs = [("a", "b", 0.5), ("b", "c", 0.4), ("a", "c", 0.9), ("d", "a", -0.3), ("d", "b", 0.1), ("d", "c", 0.6)]
+    differences = [{**one, "first": f, "second": s, "difference": d} for f, s, d in pairs]
+    rhos = {"c": -0.4, "e": None, "d": 0.1, "a": 0.5, "b": 0.0}
+    rows = [{**document["rows"][0], "proxy": name, "overall_correlation": rho} for name, rho in rhos.items()]
+    few = sentences({**document, "rows": rows, "differences": differences})[-1]
+    assert "a above c by 0.90" in few
+    assert "a above d by 0.30" in few
+    many = sentences({**document, "rows": rows, "differences": [*differences, {**one, "first": "a", "second": "f"}]})[
+        -1
+    ]
+    assert "7 pairs differ by more than noise: a above b, c, d, f; d above b, c; b above c. By how much" in many
 
 
 def test_the_document_is_json_and_the_same_every_time(scores, document):
