@@ -99,9 +99,32 @@ def keep(result: CompareResult, folder: Path, protocol: str, seconds: float) -> 
     }
     columns = [f"| `{name}` | {about_column['meaning']} |" for name, about_column in facts["columns"].items()]
     lines = [f"# {folder.name}", "", *(f"- {name}: {value}." for name, value in about.items()), ""]
-    lines += [(folder / "comparison.md").read_text(encoding="utf-8"), "## Columns of scores.csv", ""]
-    lines += ["| column | meaning |", "| --- | --- |", *columns]
+    lines += [(folder / "comparison.md").read_text(encoding="utf-8"), *_how_to_query(folder, result)]
+    lines += [
+        "## Columns of scores.csv",
+        "",
+        "Accuracies are fractions; a cell is empty where there is no score.",
+    ]
+    lines += ["", "| column | meaning |", "| --- | --- |", *columns]
     write_atomically(folder / "README.md", ("\n".join(lines) + "\n").encode())
+
+
+def _how_to_query(folder: Path, result: CompareResult) -> list[str]:
+    """Paragraphs on the table as a small benchmark."""
+    scores = result.scores
+    config = {choice: scores.choice(choice)[0] for choice in scores.facts["choices"]}
+    proxy = next((name for name, about in scores.proxies.items() if about["reason"] is None), "whole")
+    return [
+        "## A small benchmark", "",
+        "Every figure above comes from `scores.csv`; `scores.json` says what it is of. Looking up takes no training:",
+        "", "```python", "from pathlib import Path", "", "from nasproxy import load_scores", "",
+        f'scores = load_scores(Path("benchmarks/results/{folder.name}"))',
+        f"config = {config}",
+        "print(scores.query(config))  # mean validation accuracy after training on the whole data; NaN without",
+        f'print(scores.query(config, proxy="{proxy}", repeat=0))',
+        'print(scores.table.groupby("sampled").mean(numeric_only=True))  # a pandas row for each candidate',
+        "```", "",
+    ]  # fmt: skip
 
 
 def _settings(arguments: argparse.Namespace) -> tuple[str, CompareSettings]:

@@ -12,9 +12,10 @@ from PIL import Image
 from scipy import stats
 
 from nasproxy.analysis import figures
+from nasproxy.analysis.calibration_figure import calibration_figure
 from nasproxy.analysis.correlation import RankAgreement, spearman
 from nasproxy.analysis.effects import best_count, choice_effects
-from nasproxy.analysis.explain import explain
+from nasproxy.analysis.explain import against_winner, agreement_of, explain, explain_calibration
 from nasproxy.analysis.page import data_address, figure_address, render_page
 from nasproxy.analysis.proxy_images import class_tiles
 from nasproxy.analysis.report_tables import (
@@ -76,6 +77,7 @@ def _page(results: RunResults) -> dict[str, Any]:
         "finalists": finalists(table, winner.get("id")),
         "verdict": _verdict(winner, summary),
         "agreement": explain(agreement),
+        "calibration": _calibration(summary),
         "scatter": figure_address(figures.proxy_against_whole(table, agreement)),
         "ranking": figure_address(figures.ranking(table)),
         "marginals": figure_address(figures.marginal_effects(table)),
@@ -99,16 +101,19 @@ def _agreement(results: RunResults) -> RankAgreement:
     if not results.finished:
         finished = results.table.dropna(subset=["proxy_accuracy", "whole_accuracy"])
         return spearman(finished["proxy_accuracy"], finished["whole_accuracy"])
-    said = results.summary["agreement"]
-    span = said.get("interval")
-    return RankAgreement(
-        rho=said.get("rho"),
-        interval=(float(span[0]), float(span[-1])) if span else None,
-        kendall=said.get("kendall"),
-        n=said.get("n", 0),
-        reason=said.get("reason"),
-        level=said.get("level", 0.95),
-    )
+    return agreement_of(results.summary["agreement"])
+
+
+def _calibration(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What random candidates on the whole data said, if there were any."""
+    found = summary.get("calibration")
+    if not found:
+        return None
+    agreement, ranked = agreement_of(found), found.get("ranked") or 0
+    return {
+        "sentences": [*explain_calibration(agreement, ranked), *against_winner(found, summary.get("winner"))],
+        "figure": figure_address(calibration_figure(found["sample"], agreement, ranked)),
+    }
 
 
 def _sizes(results: RunResults) -> list[str]:

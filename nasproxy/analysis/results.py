@@ -53,6 +53,18 @@ _SUMMARY: Shape = {
     "budget_spent": (bool, NoneType),
     "top": [_CANDIDATE],
     "agreement": {"rho": NUMBER, "interval": Maybe([(int, float)]), "kendall": NUMBER, "n": (int,), "reason": TEXT},
+    "calibration": Maybe(
+        {
+            "rho": NUMBER,
+            "interval": Maybe([(int, float)]),
+            "kendall": NUMBER,
+            "n": (int,),
+            "reason": TEXT,
+            "ranked": NUMBER,
+            "best_whole_accuracy": NUMBER,
+            "sample": [{"rank": (int,), "whole_accuracy": NUMBER}],
+        }
+    ),
     "rungs": Maybe([{"epochs": NUMBER, "candidates": NUMBER, "seconds": NUMBER}]),
     "seconds": {EVERY: NUMBER},
     "winner": Maybe(_CANDIDATE),

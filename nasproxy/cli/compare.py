@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ from nasproxy.cli.options import (
 from nasproxy.cli.output import plain_table, print_json, stdout
 from nasproxy.cli.screen import open_screen
 from nasproxy.cli.search import say_how_to_resume
-from nasproxy.compare.settings import DEFAULT_PROXIES, CompareSettings
+from nasproxy.compare.settings import DEFAULT_PROXIES, CompareSettings, asked_before
 from nasproxy.errors import InputError
 from nasproxy.search.settings import SearchSettings
 
@@ -55,13 +56,15 @@ def compare(
         ),
     ] = _D.space,
     proxies: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Names with commas between them: methods that make images, early-stopping, scores without training,"
-            " whole; a+b is the mixture of two.",
+            help="With commas between them: methods that make images, proxy files, early-stopping, scores without"
+            " training, whole; a+b is the mixture of two, a+a of two independent trainings. With --resume others may be"
+            " named than before: what is scored is kept.",
+            show_default=f"{','.join(DEFAULT_PROXIES)}; of a resumed comparison its own",
             rich_help_panel=PROXIES,
         ),
-    ] = ",".join(DEFAULT_PROXIES),
+    ] = None,
     preset: Annotated[
         str,
         typer.Option(
@@ -136,7 +139,8 @@ def compare(
         if resume:
             raise InputError("--from trains nothing, so there is nothing to resume.", "Leave out --resume.")
         return _redraw(from_, out, as_json=as_json)
-    settings = _settings(given, _names(proxies))
+    before = asked_before(out) if resume and out is not None else None
+    settings = _settings(given, _names(proxies) if proxies is not None else before or DEFAULT_PROXIES)
     directory = settings.search.out
     try:
         from nasproxy.compare.run import run_compare
@@ -195,7 +199,8 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
         if row["reason"]:
             console.print(f"\n[bold]{escape(row['proxy'])}[/]  {escape(row['reason'])}")
     for paragraph in document["text"]:
-        console.print(f"\n{escape(paragraph)}")
+        # Not by rich, which would break lines at no-break spaces.
+        console.print(f"\n{escape(textwrap.fill(paragraph, console.width))}", soft_wrap=True)
     console.print(
         f"\n[bold]Files[/]  {escape(document['run'])}: report.html, figures/, comparison.*, scores.csv",
         soft_wrap=True,

@@ -113,6 +113,23 @@ def search(
         ),
     ] = None,
     top_k: Annotated[int, typer.Option(help="Finalists.", rich_help_panel=WHOLE)] = _D.top_k,
+    calibrate: Annotated[
+        int | None,
+        typer.Option(
+            help="Before the finalists, train N random candidates on the whole data: how far can the proxy be trusted"
+            " over all of them? A finished run can be calibrated with --resume.",
+            show_default="none",
+            rich_help_panel=WHOLE,
+        ),
+    ] = None,
+    min_correlation: Annotated[
+        float | None,
+        typer.Option(
+            help="Exit with 1 if that estimate of Spearman's rho is below.",
+            show_default="warn below 0.5",
+            rich_help_panel=WHOLE,
+        ),
+    ] = None,
     finalist_epochs: FinalistEpochs = None,
     finalist_learning_rate: FinalistLearningRate = _D.finalist_learning_rate,
     finalist_batch_size: FinalistBatchSize = None,
@@ -183,7 +200,12 @@ def search(
     else:
         _print(result)
     nothing = result.summary["budget_spent"] and not result.summary["evaluated"]
-    return 1 if result.summary["failed"] or nothing else 0
+    too_low = _too_low(result.summary["calibration"])
+    return 1 if result.summary["failed"] or nothing or too_low else 0
+
+
+def _too_low(calibration: dict[str, Any] | None) -> bool:
+    return bool(calibration and calibration["min_correlation"] is not None and calibration["below"])
 
 
 def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
@@ -199,6 +221,8 @@ def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
     for rung in found["rungs"]:
         done = f", {rung['done']} done" if rung["done"] else ""
         console.print(f"  {rung['candidates']} × {rung['epochs']} epochs{done}")
+    if "calibration" in found:
+        console.print(f"  {found['calibration']['candidates']} random candidates on the whole data")
     finalists = found["finalists"]
     done = f", {finalists['done']} done" if finalists["done"] else ""
     console.print(f"  {finalists['candidates']} finalists on the whole data{done}")
@@ -234,12 +258,13 @@ def _print(result: SearchResult) -> None:
         console.print(f"\n[bold]Winner[/] {winner['id']}  {escape(_describe(winner['config']))}")
         console.print(f"  test accuracy {percent(winner['test_accuracy'])}, {count(winner['parameters'])} parameters")
     console.print(f"\n[bold]Trust[/]  {escape(_agreement(agreement))}")
+    if summary["calibration"] is not None:
+        console.print(f"\n[bold]Calibration[/]  {escape(_calibration(summary))}")
     console.print(f"\n[bold]Effort[/] {_effort(summary)}")
     if summary["failed"]:
-        failed = result.table[result.table["reason"].notna()]
-        console.print(
-            f"\n[bold red]{summary['failed']} candidates failed[/], the first: {escape(str(failed['reason'].iloc[0]))}"
-        )
+        calibrated = [entry["reason"] for entry in (summary["calibration"] or {"sample": []})["sample"]]
+        reasons = [*result.table["reason"].dropna(), *filter(None, calibrated)]
+        console.print(f"\n[bold red]{summary['failed']} candidates failed[/], the first: {escape(str(reasons[0]))}")
     console.print(
         f"\n[bold]Files[/]  {escape(summary['run'])}: report.html, results.csv, winner/, study.log", soft_wrap=True
     )
@@ -270,13 +295,18 @@ def _describe(config: dict[str, Any]) -> str:
 
 
 def _agreement(agreement: dict[str, Any]) -> str:
-    from nasproxy.analysis.correlation import RankAgreement
-    from nasproxy.analysis.explain import explain
+    from nasproxy.analysis.explain import agreement_of, explain
 
-    interval = agreement["interval"]
-    found = RankAgreement(**{**agreement, "interval": tuple(interval) if interval else None})
     # The rest of the explanation is in the report.
-    return " ".join(explain(found)[:2])
+    return " ".join(explain(agreement_of(agreement))[:2])
+
+
+def _calibration(summary: dict[str, Any]) -> str:
+    from nasproxy.analysis.explain import against_winner, agreement_of, explain_calibration
+
+    found = summary["calibration"]
+    sentences = explain_calibration(agreement_of(found), found["ranked"])
+    return " ".join([*sentences, *against_winner(found, summary["winner"])])
 
 
 def _effort(summary: dict[str, Any]) -> str:

@@ -7,18 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nasproxy.compare.settings import DEFAULT_SAMPLE, QUICK_LIMIT, CompareSettings, parts_of
+from nasproxy.compare.names import first_of, seed_of
+from nasproxy.compare.settings import DEFAULT_SAMPLE, QUICK_LIMIT, CompareSettings
 from nasproxy.errors import InputError
 from nasproxy.progress import Progress
 from nasproxy.proxies.candidate_score import CandidateScore
+from nasproxy.proxies.make import load_matching_proxy
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.procedure import Procedure
+from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.registry import find_proxy
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.constraints import measure_candidates
 from nasproxy.search.costs import Costs
 from nasproxy.search.plan import Plan, make_plan, run_facts
 from nasproxy.search.sampling import stratified
+
+Ranker = ProxyMethod | Procedure | CandidateScore | ProxySet
+"""How candidates are ranked: on images that a method makes, by training on real ones, without training, on a file's."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class ComparePlan:
         candidates: those that every proxy scores.
         costs: of each, by id.
         sample: those trained on the whole data whatever a proxy says of them.
-        proxies: how each makes images, trains on real ones, or scores without training, by name; mixtures apart.
+        proxies: how each ranks, by name; mixtures apart, but with what they hold again.
         notes: what the user should know of how candidates were chosen.
     """
 
@@ -40,15 +46,18 @@ class ComparePlan:
     candidates: list[Candidate]
     costs: Costs
     sample: list[Candidate]
-    proxies: dict[str, ProxyMethod | Procedure | CandidateScore]
+    proxies: dict[str, Ranker]
     notes: list[str]
 
     def of_proxy(self, name: str) -> Plan:
         """The plan of a run that ranks the candidates by one proxy."""
-        method, settings = self.proxies[name], replace(self.common.settings, proxy=name)
+        method, common = self.proxies[name], self.common.settings
+        settings = replace(common, proxy=first_of(name), seed=seed_of(name, common.seed))
         one = replace(self.common, settings=settings, directory=self.common.directory / "proxies" / name)
         if isinstance(method, CandidateScore):
             return replace(one.by(None), settings=replace(settings, epochs=1))
+        if isinstance(method, ProxySet):
+            return replace(one, given_proxy=method).by(None)
         return one.by(method)
 
     def of_whole(self) -> Plan:
@@ -59,7 +68,8 @@ class ComparePlan:
     def facts(self) -> dict[str, Any]:
         """The content of ``run.json``."""
         facts = run_facts(self.common)
-        return {**facts, "identity": {**facts["identity"], **self.settings.identity()}}
+        identity = {**facts["identity"], **self.settings.identity()}
+        return {**facts, "identity": identity, "proxies": list(self.settings.proxies)}
 
 
 def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progress) -> ComparePlan:
@@ -69,9 +79,12 @@ def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progre
         InputError: what is wrong with it.
     """
     settings = settings.resolved()
-    proxies = {name: _proxy(settings, name) for name in settings.rows if parts_of(name) == (name,)}
+    named = settings.named
+    proxies = {name: _proxy(settings, first_of(name)) for name in named.members if first_of(name) not in named.files}
     # The images of a proxy are made later; any name with images stands for all.
     common = make_plan(replace(settings.search, proxy="random"), resume=resume)
+    given = {name: load_matching_proxy(path, common.dataset) for name, path in named.files.items()}
+    rankers = {name: given[first_of(name)] if name not in proxies else proxies[name] for name in named.members}
     notes = list(common.dataset.notes)
     candidates = _candidates(settings, common, notes)
     common = replace(common, candidates=candidates)
@@ -79,11 +92,11 @@ def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progre
     if left_out := len(common.candidates) - len(candidates):
         notes.append(f"{left_out} of them are larger than asked for and left out.")
     sample = _sample(settings, candidates)
-    if added := [name for name in settings.rows if name not in settings.proxies]:
+    if added := [name for name in named.rows if name not in named.names]:
         notes.append(f"The mixtures' parts are compared too: {', '.join(added)}.")
     if len(sample) < len(candidates):
         notes.append(f"The overall figures are of {len(sample)} candidates drawn at random from these.")
-    return ComparePlan(settings, common, candidates, costs, sample, proxies, notes)
+    return ComparePlan(settings, common, candidates, costs, sample, rankers, notes)
 
 
 def _proxy(settings: CompareSettings, name: str) -> ProxyMethod | Procedure | CandidateScore:

@@ -15,9 +15,9 @@ from scipy import stats
 from nasproxy.analysis.bootstrap import mean_of_repeats
 from nasproxy.analysis.canvas import STYLE, new_canvas, say
 from nasproxy.analysis.text import shorten
+from nasproxy.compare.names import WHOLE
 from nasproxy.compare.order import ordering
 from nasproxy.compare.scores import ComparisonScores
-from nasproxy.compare.settings import WHOLE
 
 _BEST = 10
 _LINEAR = 20
@@ -45,7 +45,7 @@ def rank_flow(scores: ComparisonScores, document: Mapping[str, Any]) -> Figure:
         _draw(
             axes, _heights(np.stack(columns, axis=1), len(scores)), [_describe(scores, position) for position in best]
         )
-        titles = ["whole data", *(shorten(name) for name in names)]
+        titles = ["whole data", *(shorten(name, 30) for name in names)]
         axes.set_xticks(
             range(len(titles)), labels=titles, rotation=35, ha="right", rotation_mode="anchor", parse_math=False
         )

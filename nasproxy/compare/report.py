@@ -19,7 +19,8 @@ from nasproxy.files import write_atomically
 _CAPTIONS = {
     "scatters": "Each proxy's scores against the validation accuracies after training on the whole data. The order of"
     " points from left to right is the proxy's, from bottom to top that of the whole data.",
-    "cost": "Rank correlation on the random sample against what it costs.",
+    "cost": "Rank correlation on the random sample against what it costs. Marks that would cover each other are moved"
+    " apart sideways.",
     "rank_flow": "The best candidates known, and where each proxy ranks them. Up to rank 20, distances are equal.",
     "within": "Where proxies fail. A good overall correlation can hide a family that is ranked at random; a bias above"
     " 0 is of candidates that are put higher than they belong. A proxy that errs at random has a bias too, which draws"
@@ -41,7 +42,7 @@ def write_comparison(directory: Path, scores: ComparisonScores, document: Mappin
         WriteError: a file cannot be written.
     """
     write_tables(directory, document)
-    figures = draw_all(scores, document, load_images(run))
+    figures = draw_all(scores, document, load_images(run, scores.proxies))
     save_all(figures, directory)
     page = render_comparison(scores, document, figures)
     write_atomically(directory / "report.html", page.encode("utf-8", errors="replace"))
@@ -71,7 +72,29 @@ def _tops(document: Mapping[str, Any]) -> dict[str, Any]:
     rows = [row for row in document["rows"] if row["tops"]]
     ks = [part["k"] for part in rows[0]["tops"]] if rows else []
     cells = [[row["proxy"], *(with_interval(p["correlation"], p["interval"]) for p in row["tops"])] for row in rows]
-    return {"head": ["Proxy", *(f"\N{GREEK SMALL LETTER RHO} top {k}" for k in ks)], "rows": cells}
+    head = ["Proxy", *(f"\N{GREEK SMALL LETTER RHO} top {k}" for k in ks)]
+    if document["repeats"] > 1:
+        head += [f"single \N{GREEK SMALL LETTER RHO} top {document['k']}", "single \N{GREEK SMALL LETTER RHO} overall"]
+        for line, row in zip(cells, rows, strict=True):
+            line += [
+                _with_deviation(row["single_correlation"], row["single_deviation"]),
+                _with_deviation(row["overall_single"], row["overall_single_deviation"]),
+            ]
+    return {"head": head, "rows": cells, "text": _why_missing(rows)}
+
+
+def _with_deviation(mean: float | None, deviation: float | None) -> str:
+    if mean is None or deviation is None:
+        return "\N{EN DASH}"
+    return f"{signed(mean)} \N{PLUS-MINUS SIGN} {signed(deviation)}"
+
+
+def _why_missing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each k without a figure of any proxy, why."""
+    found: dict[int, set[str]] = {}
+    for part in (part for row in rows for part in row["tops"] if part["correlation"] is None):
+        found.setdefault(part["k"], set()).add(part["reason"])
+    return [f"Top {k}: {'; '.join(sorted(reasons))}." for k, reasons in sorted(found.items())]
 
 
 def _within(document: Mapping[str, Any]) -> dict[str, Any]:

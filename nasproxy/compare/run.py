@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from nasproxy.compare.mixture import mixed_run
+from nasproxy.compare.names import WHOLE, members_of, parts_of
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.plan import ComparePlan, plan_comparison
 from nasproxy.compare.report import write_comparison
 from nasproxy.compare.runs import ProxyRun, run_proxy, run_whole
 from nasproxy.compare.scores import ComparisonScores, save_scores
-from nasproxy.compare.settings import WHOLE, CompareSettings, parts_of
+from nasproxy.compare.settings import CompareSettings
 from nasproxy.compare.table import compare_scores
 from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.run_directory import open_run
+from nasproxy.search.run_directory import open_run, write_json
 from nasproxy.search.space import ABSENT
 from nasproxy.search.study import Measurement
 from nasproxy.training.process import prepare_process
@@ -53,7 +55,8 @@ def run_compare(settings: CompareSettings, *, resume: bool = False, progress: Pr
 
     Args:
         settings: what to do.
-        resume: finish the comparison in ``settings.search.out``, or start it where there is none.
+        resume: finish the comparison in ``settings.search.out``, or start it where there is none. It may be of other
+            proxies than before: what is scored or trained already is kept.
         progress: told what goes on.
 
     Raises:
@@ -64,25 +67,34 @@ def run_compare(settings: CompareSettings, *, resume: bool = False, progress: Pr
     directory = plan.common.directory
     prepare_process(usable_cores())
     with open_run(directory, plan.facts(), resume=resume):
+        _keep_names(plan)
         for note in plan.notes:
             progress.note(note)
-        runs = _rank(plan, progress)
-        whole = run_whole(plan, _chosen(plan, runs), progress)
+        every = _rank(plan, progress)
+        whole = run_whole(plan, _chosen(plan, every), progress)
         if WHOLE in plan.proxies:
-            runs[WHOLE] = ProxyRun(whole, 0.0, len(plan.common.dataset.train))
-        runs = {name: runs[name] for name in plan.settings.rows}
+            every[WHOLE] = ProxyRun(whole, 0.0, len(plan.common.dataset.train))
+        runs = {name: every[name] for name in plan.settings.named.rows}
         scores = save_scores(directory, _facts(plan, runs), list(_columns(plan, runs, whole)))
         document = {**compare_scores(scores), "run": str(directory)}
         write_comparison(directory, scores, document, directory)
-    return CompareResult(document, scores, directory, _failed(plan, runs, whole))
+    return CompareResult(document, scores, directory, _failed(plan, every, whole))
+
+
+def _keep_names(plan: ComparePlan) -> None:
+    """Notes in ``run.json`` which proxies are asked for now."""
+    file, proxies = plan.common.directory / "run.json", list(plan.settings.proxies)
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    if facts.get("proxies") != proxies:
+        write_json(file, {**facts, "proxies": proxies})
 
 
 def _rank(plan: ComparePlan, progress: Progress) -> dict[str, ProxyRun]:
     """What each proxy makes of the candidates, but for the ground truth, which is trained for all at the end."""
     runs = {name: run_proxy(plan, name, progress) for name in plan.proxies if name != WHOLE}
-    mixtures = [name for name in plan.settings.rows if name not in plan.proxies]
+    mixtures = [name for name in plan.settings.named.rows if name not in plan.proxies]
     for name in mixtures:
-        runs[name] = mixed_run({part: runs[part] for part in parts_of(name)}, plan.candidates)
+        runs[name] = mixed_run({member: runs[member] for member in members_of(name)}, plan.candidates)
     return runs
 
 
@@ -173,7 +185,8 @@ def _columns(
 
 def _meaning(plan: ComparePlan, name: str) -> str:
     if name not in plan.proxies:
-        return f"mean of the standardised scores by {' and '.join(parts_of(name))}"
+        twice = ", each made and trained by itself" if len({*parts_of(name)}) < len(parts_of(name)) else ""
+        return f"mean of the standardised scores by {' and '.join(parts_of(name))}{twice}"
     score = isinstance(plan.proxies[name], CandidateScore)
     return f"score by {name}, without training" if score else f"validation accuracy after training by {name}"
 
@@ -197,7 +210,10 @@ def _whole_columns(plan: ComparePlan, whole: Mapping[str, Sequence[Measurement]]
 
 
 def _failed(plan: ComparePlan, runs: Mapping[str, ProxyRun], whole: Mapping[str, Sequence[Measurement]]) -> int:
-    """A score that is not defined for a network is no failure; a training without a score is, and a proxy not made."""
+    """A score that is not defined for a network is no failure; a training without a score is, and a proxy not made.
+
+    Of ``runs``, those of mixtures count nothing that their parts do not.
+    """
     apart = {name for name, proxy in plan.proxies.items() if name == WHOLE or isinstance(proxy, CandidateScore)}
     trained = [runs[name].measurements for name in plan.proxies if name not in apart]
     failures = sum(m.failure is not None for found in (*trained, whole) for row in found.values() for m in row)

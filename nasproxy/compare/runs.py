@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from nasproxy.compare.names import first_of
 from nasproxy.compare.plan import ComparePlan
 from nasproxy.datasets.image_dataset import ImageDataset, Split
 from nasproxy.errors import WriteError
 from nasproxy.progress import Progress
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.procedure import Procedure
+from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.bench import Payload
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
@@ -69,6 +71,8 @@ def run_proxy(plan: ComparePlan, name: str, progress: Progress) -> ProxyRun:
             except Exception as error:  # a stranger's method may raise anything
                 return ProxyRun({}, 0.0, 0, f"{type(error).__name__}: {error}")
             payload, making, images = payload_of(one, proxy), proxy.seconds, len(proxy)
+            if isinstance(method, ProxySet) and name != first_of(name):
+                making, images = 0.0, 0  # the images of a file are there, however often they are trained on
         study = _run(one, plan, payload, progress, finalists=(), rank=True, title=name)
         return ProxyRun(_measured(study, plan.candidates, PROXY, one.settings.epochs, one), making, images)
 

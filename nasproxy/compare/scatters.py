@@ -24,12 +24,12 @@ from nasproxy.analysis.canvas import (
     say,
 )
 from nasproxy.analysis.text import count, shorten, signed
+from nasproxy.compare.names import WHOLE
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.scores import ComparisonScores
-from nasproxy.compare.settings import WHOLE
 
 _RHO = "\N{GREEK SMALL LETTER RHO}"
-_COLUMNS = 3  # of small multiples
+_COLUMNS, _MANY = 3, 9  # of small multiples; one more where there are more panels than that
 _LARGE = 1000.0
 """Scores beyond this are drawn on a logarithmic axis, where none is below 1."""
 _HUGE = 1e14
@@ -49,7 +49,7 @@ def scatters(scores: ComparisonScores, document: Document) -> Figure:
     with mpl.rc_context(STYLE):
         if not rows or document["best"] is None:
             return say(*new_canvas(4.8, 2.4), "nothing has been trained on the whole data")
-        columns = min(_COLUMNS, len(rows))
+        columns = min(_COLUMNS + (len(rows) > _MANY), len(rows))
         lines = -(-len(rows) // columns)
         figure = Figure(figsize=(0.5 + 2.2 * columns, 0.75 + 2.2 * lines), dpi=200, layout="constrained")
         panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
@@ -59,7 +59,7 @@ def scatters(scores: ComparisonScores, document: Document) -> Figure:
             _scatter(axes, scores, row, document["k"])
         figure.supylabel("validation accuracy after training on the whole data (%)", fontsize=9)
         figure.legend(
-            handles=_groups(document["k"]), loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1
+            handles=_groups(scores, document["k"]), loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1
         )
     return figure
 
@@ -69,13 +69,15 @@ def _is_scored(scores: ComparisonScores, row: Mapping[str, Any]) -> bool:
     return scores.proxies[name]["reason"] is None and not np.isnan(scores.repeats(name)).any(axis=1).all()
 
 
-def _groups(k: int) -> list[Line2D]:
+def _groups(scores: ComparisonScores, k: int) -> list[Line2D]:
     style: Any = {"linestyle": "", "markeredgewidth": 0}
-    return [
+    groups = [
         Line2D([], [], marker="o", markersize=4, color=BLUE, label="random sample", **style),
         Line2D([], [], marker="D", markersize=5, color=ORANGE, label=f"among the proxy's top {k}", **style),
         Line2D([], [], marker="o", markersize=3.5, color=FAINT, label="another proxy's top", **style),
     ]
+    trained = ~np.isnan(scores.repeats(WHOLE)).any(axis=1)
+    return groups if (trained & ~scores.sampled).any() else groups[:2]
 
 
 def _scatter(axes: Axes, scores: ComparisonScores, row: Mapping[str, Any], k: int) -> None:

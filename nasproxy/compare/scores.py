@@ -12,16 +12,22 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from nasproxy.analysis.bootstrap import mean_of_repeats
 from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, SCALAR, TEXT, Maybe, Shape, parse_object
+from nasproxy.compare.names import WHOLE
 from nasproxy.errors import InputError, RunError, nearest
 from nasproxy.files import write_atomically
 from nasproxy.search.space import Scalar
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FACTS: Shape = {
     "dataset": TEXT,
@@ -78,27 +84,68 @@ class ComparisonScores:
         values = {spell(value): value for value in self.facts["choices"][name]}
         return [values[text] for text in self.columns[f"params_{name}"]]
 
-    def query(self, proxy: str, config: Mapping[str, Any]) -> list[float]:
-        """The scores that a proxy (or ``whole``, or ``test``) gave the candidate of this configuration.
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """``scores.csv`` with a row for each candidate, indexed by its id.
+
+        ``params_<choice>`` hold the values of the choices, ``sampled`` is a bool, all other columns are numbers (NaN
+        where there is none) but for ``whole_reason``, a text. ``facts["columns"]`` says what each column means.
+        """
+        import pandas as pd
+
+        index = pd.Index(self.columns["id"], name="id")
+        return pd.DataFrame({name: self._typed(name) for name in self.columns if name != "id"}, index=index)
+
+    def query(self, config: Mapping[str, Any], *, proxy: str = WHOLE, repeat: int | None = None) -> float:
+        """What a candidate scored: by a proxy, or its accuracy after training on the whole data.
 
         Args:
-            proxy: a name.
             config: one value for each choice.
+            proxy: whose score; ``whole`` is validation accuracy on the whole data, ``test`` test accuracy of the same.
+            repeat: which training, from 0; None takes the mean of all.
 
         Returns:
-            A score for each repeat; NaN where there is none.
+            NaN where there is none: the training failed, or the candidate was not trained on the whole data.
 
         Raises:
-            InputError: no such proxy or candidate.
+            InputError: no such candidate, proxy or repeat.
+
+        Example:
+            >>> scores = load_scores(Path("benchmarks/results/NAME"))  # doctest: +SKIP
+            >>> scores.query({"width": 128, "depth": 3, "norm": "batch"}, proxy="random")  # doctest: +SKIP
         """
-        names = [*self.proxies, "whole", "test"]
+        repeats = self.repeats(self._known(proxy))[self._row(config)]
+        if repeat is None:
+            return float(mean_of_repeats(repeats[None])[0])
+        if not 0 <= repeat < len(repeats):
+            raise InputError(f"There is no repeat {repeat} of {len(repeats)}.", "They are counted from 0.")
+        return float(repeats[repeat])
+
+    def _known(self, proxy: str) -> str:
+        names = [*self.proxies, WHOLE, "test"]
         if proxy not in names:
             raise InputError(f"No scores of {proxy!r} are there.", nearest(proxy, names))
-        wanted = tuple(spell(config.get(choice)) for choice in self.facts["choices"])
-        rows = list(zip(*(self.columns[f"params_{choice}"] for choice in self.facts["choices"]), strict=True))
+        if proxy in self.proxies and (reason := self.proxies[proxy]["reason"]) is not None:
+            raise InputError(f"{proxy} has no scores: {reason}.")
+        return proxy
+
+    def _row(self, config: Mapping[str, Any]) -> int:
+        choices = self.facts["choices"]
+        if wrong := sorted({*config} ^ {*choices}):
+            raise InputError(f"A configuration has the choices {', '.join(choices)}; wrong here: {', '.join(wrong)}.")
+        wanted = tuple(spell(config[choice]) for choice in choices)
+        rows = list(zip(*(self.columns[f"params_{choice}"] for choice in choices), strict=True))
         if wanted not in rows:
-            raise InputError(f"No candidate with {dict(config)} took part.", f"{len(rows)} candidates did.")
-        return [float(value) for value in self.repeats(proxy)[rows.index(wanted)]]
+            raise InputError(f"No candidate with {dict(config)} took part.", f"{len(rows)} candidates did: see table.")
+        return rows.index(wanted)
+
+    def _typed(self, column: str) -> Any:
+        """A column's values as what they are."""
+        if column.startswith("params_"):
+            return self.choice(column.removeprefix("params_"))
+        if column == "sampled":
+            return self.sampled
+        return self.columns[column] if column == "whole_reason" else self.numbers(column)
 
 
 def spell(value: Any) -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from nasproxy.errors import InputError, nearest
+from nasproxy.compare.names import ProxyNames, read_names
+from nasproxy.errors import InputError
 from nasproxy.proxies.registry import proxy_names
 from nasproxy.search.settings import SearchSettings
 
 QUICK_LIMIT = 30
 """Candidates of the quick preset: what two cores rank by five sets of images in about a quarter of an hour."""
 DEFAULT_SAMPLE = 40
-WHOLE = "whole"
-"""The name of the ground truth."""
-MIXED = "+"
-"""What stands between the parts of a mixture's name."""
 DEFAULT_PROXIES = ("condensed", "random", "parameters", "multiply-adds", "synflow", "naswot")
 
 
@@ -26,8 +25,9 @@ class CompareSettings:
 
     Args:
         search: what all proxies have in common; its ``proxy`` is not looked at, and every candidate trains in full.
-        proxies: names of methods, procedures, and scores without training, each once; several joined by ``+`` are a
-            mixture, whose parts are compared too.
+        proxies: names of methods, procedures and scores without training, and proxy files, each once; several joined
+            by ``+`` are a mixture, whose parts are compared too. What a mixture names twice is made and trained twice,
+            independently.
         sample: random candidates that are trained on the whole data, for the figures free of selection; None takes 40,
             or all where there are fewer.
     """
@@ -37,49 +37,32 @@ class CompareSettings:
     sample: int | None = None
 
     def __post_init__(self) -> None:
-        known = proxy_names()
-        if not self.proxies:
-            raise InputError("There is no proxy to compare.", "Example: --proxies condensed,random,parameters")
-        for name in self.proxies:
-            _check_name(name, known)
-        twice = sorted({name for name in self.proxies if self.proxies.count(name) > 1})
-        if twice:
-            raise InputError(f"--proxies names {', '.join(twice)} more than once.", "Name each proxy once.")
+        _ = self.named  # raises what is wrong with the names
         if self.sample is not None and self.sample < 3:
             raise InputError(f"--sample must be 3 or more, got {self.sample}.", "A correlation needs 3 candidates.")
         if self.search.scheduler == "halving" or self.search.sampler != "grid":
             raise InputError("A comparison trains every candidate in full.", "Use scheduler none and sampler grid.")
+        if self.search.calibrate is not None:
+            raise InputError("A comparison trains a random sample of its own.", "Use sample in place of calibrate.")
 
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """All that are compared, the parts of a mixture before it where they were not named themselves."""
-        spelt = (part for name in self.proxies for part in (*_unnamed(name, self.proxies), name))
-        return tuple(dict.fromkeys(spelt))
+    @cached_property
+    def named(self) -> ProxyNames:
+        """What ``proxies`` stand for."""
+        return read_names(self.proxies, proxy_names())
 
     def resolved(self) -> CompareSettings:
         """The same with what the preset says in place of None."""
         return replace(self, search=replace(self.search, scheduler="none").resolved())
 
     def identity(self) -> dict[str, Any]:
-        """What a resumed comparison must share with the one it resumes, besides its search's."""
-        return {"proxies": list(self.proxies), "sample": self.sample}
+        """What a resumed comparison must share with the one it resumes, besides its search's; proxies may differ."""
+        return {"sample": self.sample}
 
 
-def parts_of(name: str) -> tuple[str, ...]:
-    """The names that a mixture consists of; of another proxy its own."""
-    return tuple(name.split(MIXED))
-
-
-def _unnamed(name: str, named: Sequence[str]) -> Iterator[str]:
-    return (part for part in parts_of(name) if part not in named)
-
-
-def _check_name(name: str, known: Sequence[str]) -> None:
-    parts = parts_of(name)
-    for part in parts:
-        if part not in known:
-            raise InputError(f"No proxy is called {part!r}.", nearest(part, known))
-    if len(parts) > len(set(parts)):
-        raise InputError(f"The mixture {name} holds a proxy more than once.", "Use --repeats to train more than once.")
-    if len(parts) > 1 and WHOLE in parts:
-        raise InputError(f"{WHOLE} is what proxies are compared with, and no part of a mixture.", "Leave it out.")
+def asked_before(directory: Path) -> tuple[str, ...] | None:
+    """The proxies that the comparison in ``directory`` was last asked for; None where it holds none."""
+    try:
+        facts = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+        return tuple(map(str, facts.get("proxies") or facts["identity"]["proxies"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import matplotlib as mpl
@@ -21,14 +22,12 @@ _CLASSES = 20
 _ZOOM = 4  # pixels of the picture for each of an image, so that the gaps between images are narrow
 
 
-def load_images(directory: Path) -> dict[str, ProxySet]:
-    """The images of a comparison's proxies, by name, where the run directory still holds them."""
+def load_images(directory: Path, names: Iterable[str]) -> dict[str, ProxySet]:
+    """The images of the named proxies of a comparison, where the run directory still holds them."""
     found = {}
-    for file in sorted(directory.glob("proxies/*/proxy.safetensors")):
-        try:
-            found[file.parent.name] = load_proxy(file)
-        except ProxyError:
-            continue  # a picture is all that is lost
+    for name in (name for name in names if Path(name).name == name):  # scores.json may be anyone's
+        with contextlib.suppress(ProxyError):  # a picture is all that is lost
+            found[name] = load_proxy(directory / "proxies" / name / "proxy.safetensors")
     return found
 
 

@@ -14,23 +14,28 @@ from nasproxy.analysis.correlation import RankAgreement, spearman
 from nasproxy.analysis.difference import rho_differences
 from nasproxy.analysis.top_k import precision_at_k, top_agreement, winner
 from nasproxy.analysis.within import WithinValue, within_values
+from nasproxy.compare.names import WHOLE
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.scores import ComparisonScores
-from nasproxy.compare.settings import WHOLE
 from nasproxy.compare.words import sentences
 
 _RESAMPLES = 5000
 _PAPERS_K = 10
 _FIGURES = (
     "performance",
+    "performance_deviation",
     "correlation",
     "correlation_interval",
     "correlation_n",
     "kendall",
+    "single_correlation",
+    "single_deviation",
     "overall_correlation",
     "overall_interval",
     "overall_kendall",
     "overall_n",
+    "overall_single",
+    "overall_single_deviation",
     "precision",
     "regret",
     "test_regret",
@@ -50,8 +55,10 @@ def compare_scores(scores: ComparisonScores) -> dict[str, Any]:
     puts first; ``regret`` what the best candidate known has more in validation accuracy on the whole data,
     ``test_regret`` in test accuracy. ``correlation`` and ``kendall`` are of the proxy's top k, ``overall_…`` and
     ``precision`` of the random sample, ``tops`` of every k, ``within`` of the candidates of the sample with one value
-    of a choice. ``minutes`` are those that all scores took on one worker, without ``making_minutes`` of the images. A
-    figure that does not exist is None, and ``reason`` says why.
+    of a choice. Of several repeats, all of these are figures of means; ``performance_deviation`` is the standard
+    deviation over repeats, ``single_…`` are mean and deviation of the rhos that each repeat has by itself, and None
+    with a single repeat. ``minutes`` are those that all scores took on one worker, without ``making_minutes`` of the
+    images. A figure that does not exist is None, and ``reason`` says why.
     """
     facts, names = scores.facts, list(scores.proxies)
     scored = [name for name in names if scores.proxies[name]["reason"] is None]
@@ -89,31 +96,39 @@ def _row(scores: ComparisonScores, name: str) -> dict[str, Any]:
         return {"proxy": name, **nothing, "reason": about["reason"]}
     proxy, whole, sampled = scores.repeats(name), scores.repeats("whole"), scores.sampled
     order = ordering(proxy, scores.numbers(f"{name}.ties"))
-    best = _top(scores, proxy, whole, order, _headline_k(scores))
+    k, facts = _headline_k(scores), scores.facts
+    best = _top(scores, proxy, whole, order, k)
     overall = spearman(proxy[sampled], whole[sampled], resamples=_RESAMPLES)
     first = winner(order, _means(whole), _means(scores.repeats("test")))
+    among = finalists(order, facts["top_k"], facts["seed"])[:k]
+    of_best, of_all = _single_rhos(proxy[among], whole[among]), _single_rhos(proxy[sampled], whole[sampled])
     precision = precision_at_k(order[sampled], _means(whole)[sampled], _precision_k(scores))
     return {
         "proxy": name,
-        "performance": first and first.test,
+        "performance": first and _number(first.test),
+        "performance_deviation": first and _deviation(scores.repeats("test")[list(first.positions)]),
         "correlation": best.rho,
         "correlation_interval": _pair(best.interval),
         "correlation_n": best.n,
         "kendall": best.kendall,
+        "single_correlation": of_best[0],
+        "single_deviation": of_best[1],
         "overall_correlation": overall.rho,
         "overall_interval": _pair(overall.interval),
         "overall_kendall": overall.kendall,
         "overall_n": overall.n,
+        "overall_single": of_all[0],
+        "overall_single_deviation": of_all[1],
         "precision": precision,
         "regret": first and first.regret,
-        "test_regret": first and first.test_regret,
+        "test_regret": first and _number(first.test_regret),
         "winners": first and [scores.columns["id"][position] for position in first.positions],
         "minutes": about["seconds"] / 60,
         "making_minutes": about["making_seconds"] / 60,
         "storage_images": about["images"],
-        "tops": [_short(k, _top(scores, proxy, whole, order, k)) for k in _all_ks(scores)],
+        "tops": [_of_top(scores, proxy, whole, order, k) for k in _all_ks(scores)],
         "within": _within(scores, proxy[sampled], whole[sampled]),
-        "reason": _reason(scores, name, best, overall, first is None),
+        "reason": _reason(scores, name, best, overall, precision, first is None),
     }
 
 
@@ -142,13 +157,45 @@ def _headline_k(scores: ComparisonScores) -> int:
 
 
 def _all_ks(scores: ComparisonScores) -> list[int]:
-    """5, 10, a twentieth of the candidates, and all finalists, each once, where as many finalists were trained."""
+    """5, 10, a twentieth of the candidates, and all finalists, each once."""
+    return sorted({5, _PAPERS_K, max(1, round(0.05 * len(scores))), int(scores.facts["top_k"])})
+
+
+def _of_top(
+    scores: ComparisonScores,
+    proxy: Float64[np.ndarray, "candidates repeats"],
+    whole: Float64[np.ndarray, "candidates repeats"],
+    order: Float64[np.ndarray, " candidates"],
+    k: int,
+) -> dict[str, Any]:
+    """The figures of a proxy's best k; none where fewer were trained on the whole data for it."""
     top_k = int(scores.facts["top_k"])
-    return sorted(k for k in {5, _PAPERS_K, round(0.05 * len(scores)), top_k} if 3 <= k <= top_k)
+    if k > top_k:
+        why = f"of each proxy only the top {top_k} were trained on the whole data"
+        return {"k": k, "n": 0, "correlation": None, "interval": None, "kendall": None, "reason": why}
+    found = _top(scores, proxy, whole, order, k)
+    figures = {"correlation": found.rho, "interval": _pair(found.interval), "kendall": found.kendall}
+    return {"k": k, "n": found.n, **figures, "reason": found.reason}
 
 
-def _short(k: int, found: RankAgreement) -> dict[str, Any]:
-    return {"k": k, "n": found.n, "correlation": found.rho, "interval": _pair(found.interval), "kendall": found.kendall}
+def _single_rhos(
+    proxy: Float64[np.ndarray, "n repeats"], whole: Float64[np.ndarray, "n repeats"]
+) -> tuple[float | None, float | None]:
+    """Mean and standard deviation of the rhos of each repeat by itself: another figure than the rho of the means."""
+    rhos = [spearman(proxy[:, repeat], whole[:, repeat], resamples=1).rho for repeat in range(proxy.shape[1])]
+    known = np.array([rho for rho in rhos if rho is not None])
+    if len(known) < 2 or len(known) < len(rhos):
+        return None, None
+    return float(known.mean()), float(known.std(ddof=1))
+
+
+def _deviation(repeats: Float64[np.ndarray, "n repeats"]) -> float | None:
+    """The standard deviation over repeats of the mean of rows."""
+    return _number(float(repeats.mean(0).std(ddof=1))) if repeats.shape[1] > 1 else None
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _within(
@@ -179,7 +226,12 @@ def _declared(scores: ComparisonScores) -> Callable[[WithinValue], tuple[int, in
 
 
 def _reason(
-    scores: ComparisonScores, name: str, best: RankAgreement, overall: RankAgreement, no_winner: bool
+    scores: ComparisonScores,
+    name: str,
+    best: RankAgreement,
+    overall: RankAgreement,
+    precision: float | None,
+    no_winner: bool,
 ) -> str | None:
     """Why figures are missing, and what to know of those that are there."""
     found = []
@@ -195,6 +247,8 @@ def _reason(
         found.append(f"top {_headline_k(scores)}: {best.reason}")
     if overall.reason:
         found.append(f"random sample: {overall.reason}")
+    if overall.rho is not None and precision is None:
+        found.append(f"precision@{_precision_k(scores)}: the sample has too few candidates with both scores")
     if no_winner:
         found.append("no candidate that it puts first was trained on the whole data")
     return "; ".join(found) or None

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from nasproxy.analysis.canvas import STYLE, new_canvas, say
 from nasproxy.analysis.text import shorten, signed
-from nasproxy.compare.settings import WHOLE
+from nasproxy.compare.names import WHOLE
 
 _COLOURS = "PuOr"  # its ends are told apart in every kind of colour blindness
 _MISSING = "#E4E4E4"
+_SIDE_BY_SIDE = 8  # proxies; of more, one map stands below the other
 
 
 def within_figure(document: Mapping[str, Any]) -> Figure:
@@ -32,13 +33,16 @@ def within_figure(document: Mapping[str, Any]) -> Figure:
     with mpl.rc_context(STYLE):
         if not rows:
             return say(*new_canvas(4.8, 2.4), "no proxy has scores")
-        names, parts = [shorten(row["proxy"]) for row in rows], _values(rows)
-        figure = Figure(figsize=(2.4 + 0.8 * len(names), 1.5 + 0.21 * len(parts)), dpi=200, layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
+        names, parts = [shorten(row["proxy"], 30) for row in rows], _values(rows)
+        across = 2 if len(names) <= _SIDE_BY_SIDE else 1
+        size = (2.4 + 0.4 * across * len(names), (1.5 + 0.21 * len(parts)) * 2 / across)
+        figure = Figure(figsize=size, dpi=200, layout="constrained")
+        left, right = figure.subplots(2 // across, across, sharey=True).flat
         _map(left, _figures(rows, "correlation"), names, "Correlation within the value", limit=1.0)
         bias = _figures(rows, "bias")
         _map(right, bias, names, "Bias of the value", limit=max(0.1, float(np.nanmax(np.abs(bias), initial=0.0))))
-        left.set_yticks(range(len(parts)), labels=[_name(part) for part in parts], fontsize=8, parse_math=False)
+        for axes in (left, right)[: 3 - across]:
+            axes.set_yticks(range(len(parts)), labels=[_name(part) for part in parts], fontsize=8, parse_math=False)
         for line in _borders(parts):
             left.axhline(line, color="white", linewidth=4)
             right.axhline(line, color="white", linewidth=4)

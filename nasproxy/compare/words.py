@@ -10,7 +10,7 @@ from nasproxy.analysis.text import percent, signed
 
 _RHO = "\N{GREEK SMALL LETTER RHO}"
 _FEW = 30
-_MOST = 12  # differences that are spelt out; the others are in comparison.json
+_MOST = 6  # differences that are spelt out; of more, it is said who is above whom
 
 
 def sentences(document: Mapping[str, Any]) -> list[str]:
@@ -33,6 +33,17 @@ def _how(document: Mapping[str, Any]) -> str:
         f"proxy's first lacks of that accuracy. Precision@{k} is the share of the proxy's {k} best of the random "
         f"sample that belong to its {k} best on the whole data, by chance {percent(k / document['sample'], 0)}. "
         "Minutes are those of one worker, those of making the images in brackets."
+        f"{_of_repeats(repeats)}"
+    )
+
+
+def _of_repeats(repeats: int) -> str:
+    if repeats == 1:
+        return ""
+    return (
+        f" Correlations are of the means of {repeats} repeats, which have less noise than single trainings and so "
+        "higher correlations; comparison.csv has the mean of the repeats' own (single). A deviation after "
+        "\N{PLUS-MINUS SIGN} is over repeats."
     )
 
 
@@ -81,15 +92,28 @@ def _differences(document: Mapping[str, Any]) -> str:
     )
     if not apart:
         return f"{opening}no two proxies differ by more than noise."
-    spelt = "; ".join(_spelt(d) for d in sorted(apart, key=lambda d: -abs(d["difference"]))[:_MOST])
-    more = f"; and {len(apart) - _MOST} more, see comparison.json" if len(apart) > _MOST else ""
     many = "1 pair differs" if len(apart) == 1 else f"{len(apart)} pairs differ"
-    return f"{opening}{many} by more than noise: {spelt}{more}. Intervals are each pair's own."
+    if len(apart) <= _MOST:
+        spelt = "; ".join(map(_spelt, sorted(apart, key=lambda d: -abs(d["difference"]))))
+        return f"{opening}{many} by more than noise: {spelt}. Intervals are each pair's own."
+    known = [row for row in document["rows"] if row["overall_correlation"] is not None]
+    best_first = sorted(known, key=lambda row: -row["overall_correlation"])
+    above: dict[str, list[str]] = {row["proxy"]: [] for row in best_first}
+    for better, worse in map(_ordered, apart):
+        above[better].append(worse)
+    spelt = "; ".join(f"{better} above {', '.join(worse)}" for better, worse in above.items() if worse)
+    return f"{opening}{many} by more than noise: {spelt}. By how much is in comparison.json."
+
+
+def _ordered(difference: Mapping[str, Any]) -> Sequence[str]:
+    """The better one first."""
+    names = (difference["first"], difference["second"])
+    return names if difference["difference"] > 0 else names[::-1]
 
 
 def _spelt(difference: Mapping[str, Any]) -> str:
-    names: Sequence[str] = (difference["first"], difference["second"])
+    better, worse = _ordered(difference)
     value, (low, high) = difference["difference"], difference["interval"]
     if value < 0:
-        names, value, low, high = names[::-1], -value, -high, -low
-    return f"{names[0]} above {names[1]} by {signed(value)} ({signed(low)} to {signed(high)})"
+        value, low, high = -value, -high, -low
+    return f"{better} above {worse} by {signed(value)} ({signed(low)} to {signed(high)})"

@@ -21,6 +21,7 @@ _LATEX |= {
     "\N{NO-BREAK SPACE}": "~",
     "\N{EN DASH}": "--",
     "\N{MULTIPLICATION SIGN}": r"$\times$",
+    "\N{PLUS-MINUS SIGN}": r"$\pm$",
 }
 
 
@@ -60,7 +61,7 @@ def write_tables(directory: Path, document: Mapping[str, Any]) -> None:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
         row["proxy"],
-        percent(row["performance"]),
+        _spread(row["performance"], row["performance_deviation"]),
         with_interval(row["correlation"], row["correlation_interval"]),
         _DASH if row["kendall"] is None else signed(row["kendall"]),
         with_interval(row["overall_correlation"], row["overall_interval"]),
@@ -69,6 +70,13 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         _minutes(row),
         _DASH if row["storage_images"] is None else f"{row['storage_images']}",
     ]
+
+
+def _spread(value: float | None, deviation: float | None) -> str:
+    """Percent, with the standard deviation over repeats where there is one."""
+    if value is None or deviation is None:
+        return percent(value)
+    return f"{100 * value:.1f} \N{PLUS-MINUS SIGN} {percent(deviation)}"
 
 
 def with_interval(value: float | None, interval: Sequence[float] | None) -> str:

@@ -13,6 +13,7 @@ from nasproxy.analysis.pareto import front_numbers
 from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
 from nasproxy.search.budget import Budget
+from nasproxy.search.calibration import drawn
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.cost_model import Ahead, CostModel
 from nasproxy.search.costs import Cost, Queue, longest_first, next_bundle
@@ -123,6 +124,8 @@ class Campaign:
         """How many take part if nothing ends the ranking early."""
         self.rungs: list[Rung] = []
         self.ranking: list[Candidate] = []
+        self.calibration: list[Candidate] = []
+        """Those drawn at random from the ranking, to be trained on the whole data."""
         self.finalists: list[Candidate] = []
         self.finished = False
         self._title = title
@@ -273,8 +276,9 @@ class Campaign:
         if self._shown is None or not self._budget.limited or not predicted.in_seconds:
             return
         candidates = list({task.candidate.id: task.candidate for task in self._shown.tasks}.values())
-        finals = self._tasks(candidates, WHOLE, self._whole_recipe, self._whole_recipe.epochs)
-        rounds = -(-min(self._settings.top_k * (self._settings.repeats or 1), len(finals)) // self._workers)
+        finals = self._whole_tasks(candidates)
+        each = self._settings.top_k + (self._settings.calibrate or 0)
+        rounds = -(-min(each * (self._settings.repeats or 1), len(finals)) // self._workers)
         self._budget.reserve(rounds * sum(map(predicted, finals)) / len(finals))
 
     def _on_whole_data(self) -> bool:
@@ -313,11 +317,15 @@ class Campaign:
             self._stopwatch.begin("search")
             complete, eliminated = yield from self._rank(proposals)
             self.ranking = complete + eliminated
+            if self._settings.calibrate is not None:
+                self._stopwatch.begin("calibration")
+                self.calibration = drawn(self.ranking, self._settings.calibrate, self._settings.seed)
+                yield Stage("Calibration, whole data", self._whole_tasks(self.calibration))
         self.finalists = complete[: self._settings.top_k] if finalists is None else self._buildable(finalists)
         self._stopwatch.begin("finalists")
         yield Stage(
             (None if rank else self._title) or "Finalists, whole data",
-            self._tasks(self.finalists, WHOLE, self._whole_recipe, self._whole_recipe.epochs),
+            self._whole_tasks(self.finalists),
         )
         self._stopwatch.begin()
 
@@ -472,6 +480,9 @@ class Campaign:
             for candidate in candidates
             for repeat in range(self._settings.repeats or 1)
         )
+
+    def _whole_tasks(self, candidates: Sequence[Candidate]) -> tuple[Task, ...]:
+        return self._tasks(candidates, WHOLE, self._whole_recipe, self._whole_recipe.epochs)
 
     def score(self, candidate: Candidate, data: str, epochs: int) -> Score | None:
         """The mean score of a candidate after ``epochs`` on ``data``; None where a repeat failed or is missing."""

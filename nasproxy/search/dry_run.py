@@ -78,10 +78,13 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
     condense_seconds = _condense_seconds(plan, progress)  # on all cores, before the worker's threads are set
     speed, memory = _measure(plan, buildable, costs, progress)
     mean = float(np.mean([costs[candidate.id].multiply_adds for candidate in buildable]))
+    calibrated, finalists = _left_on_whole(plan, done)
+    each = _whole_seconds(plan, speed, mean)
     seconds = {
         "condense": condense_seconds,
         "search": _search_seconds(plan, rungs, done, speed, mean),
-        "finalists": _finalist_seconds(plan, done, speed, mean),
+        **({"calibration": calibrated * each} if plan.settings.calibrate else {}),
+        "finalists": finalists * each,
     }
     workers = plan.workers if plan.settings.executor == "tune" else 1
     return {
@@ -95,7 +98,8 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
             {"epochs": rung.epochs, "candidates": rung.candidates, "done": done.get((PROXY, rung.epochs), 0)}
             for rung in rungs
         ],
-        "finalists": {"candidates": plan.settings.top_k, "done": sum(n for (d, _), n in done.items() if d == WHOLE)},
+        **({"calibration": {"candidates": plan.settings.calibrate}} if plan.settings.calibrate else {}),
+        "finalists": {"candidates": plan.settings.top_k, "done": _finalists_done(plan, done)},
         "workers": workers,
         "time_budget": plan.settings.time_budget,
         "budget_suffices": _suffices(plan, seconds),
@@ -199,16 +203,29 @@ def _search_seconds(
     return total / _parallel(plan)
 
 
-def _finalist_seconds(plan: Plan, done: dict[tuple[str, int], int], speed: Speed, mean: float) -> float:
-    settings, images = plan.settings, len(plan.dataset.train)
-    recipe = settings.finalist_recipe(images)
-    left = settings.top_k * (settings.repeats or 1) - sum(n for (data, _), n in done.items() if data == WHOLE)
+def _left_on_whole(plan: Plan, done: dict[tuple[str, int], int]) -> tuple[int, int]:
+    """Trainings on the whole data of the calibration, which comes first, and of the finalists."""
+    repeats, trained = plan.settings.repeats or 1, sum(n for (data, _), n in done.items() if data == WHOLE)
+    calibrated = (plan.settings.calibrate or 0) * repeats
+    return max(0, calibrated - trained), max(0, plan.settings.top_k * repeats - max(0, trained - calibrated))
+
+
+def _finalists_done(plan: Plan, done: dict[tuple[str, int], int]) -> int:
+    """How many at the most; what else was trained on the whole data is a calibration's."""
+    trained = sum(n for (data, _), n in done.items() if data == WHOLE)
+    return min(trained, plan.settings.top_k * (plan.settings.repeats or 1))
+
+
+def _whole_seconds(plan: Plan, speed: Speed, mean: float) -> float:
+    """Of one of them, spread over the workers."""
+    images = len(plan.dataset.train)
+    recipe = plan.settings.finalist_recipe(images)
     # An epoch's constant part is its steps'; its other part grows with the images.
     proxy = plan.proxy_recipe
     shown = proxy.images or len(_stand_in(plan).labels)
     steps, share = -(-images // recipe.batch_size) / -(-shown // proxy.batch_size), images / shown
     epoch = speed.epoch[0] * steps + speed.epoch[1] * mean * share
-    return max(0, left) * (recipe.epochs * epoch + speed.seconds(mean, 0)) / _parallel(plan)
+    return (recipe.epochs * epoch + speed.seconds(mean, 0)) / _parallel(plan)
 
 
 def _parallel(plan: Plan) -> int:

@@ -125,6 +125,11 @@ def _check_counts(settings: SearchSettings, candidates: int) -> None:
         raise InputError(
             f"--top-k {settings.top_k} is more than the {ranked} candidates.", f"Use --top-k {ranked} or less."
         )
+    if settings.calibrate is not None and settings.calibrate > ranked:
+        raise InputError(
+            f"--calibrate {settings.calibrate} is more than the {ranked} candidates.",
+            f"Use --calibrate {ranked} or less.",
+        )
 
 
 def _method(settings: SearchSettings) -> ProxyMethod | Procedure | None:

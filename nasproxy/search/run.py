@@ -28,6 +28,7 @@ from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.bench import Payload
 from nasproxy.search.budget import Budget
+from nasproxy.search.calibration import calibration, warning
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.constraints import measure_candidates
@@ -113,6 +114,8 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
             if not done:
                 stopwatch.keep()
         summary = _summary(plan, campaign, table, study, directory)
+        if summary["calibration"] and (warned := warning(summary["calibration"])):
+            progress.note(warned)
         if done and before and _holds(directory, before, summary):
             return SearchResult(before, table, directory)
         summary["winner_directory"] = _hand_over(plan, summary, directory, progress)
@@ -267,15 +270,23 @@ def _summary(
     study: Study,
     directory: Path,
 ) -> dict[str, Any]:
-    return {
+    settings = plan.settings
+    summary = {
         "schema": 1,
         "space": plan.space.name,
         "dataset": plan.dataset.name,
-        "proxy": plan.settings.proxy,
+        "proxy": settings.proxy,
         **summarise(campaign, table, study),
+        "calibration": None,
         "seconds": campaign.stage_seconds,
         "run": str(directory),
     }
+    if settings.calibrate is not None:
+        found = calibration(campaign.calibration, table, study.measurements, settings)
+        finalists = {candidate.id for candidate in campaign.finalists}
+        summary["failed"] += sum(e["reason"] is not None and e["id"] not in finalists for e in found["sample"])
+        summary["calibration"] = found
+    return summary
 
 
 def _hand_over(plan: Plan, summary: Mapping[str, Any], directory: Path, progress: Progress) -> str | None:

@@ -46,6 +46,9 @@ class SearchSettings:
         finalist_learning_rate: of that training.
         finalist_batch_size: of that training; None takes an image count's sixteenth, between 16 and 256.
         finalist_augmentation: ``none``, ``crop`` or ``crop-flip``.
+        calibrate: ranked candidates drawn at random that are trained on the whole training part too, so that the
+            proxy's correlation over all of them can be estimated; None trains none.
+        min_correlation: an estimate below is a failure.
         limit: rank a seeded, stratified sample of this many candidates.
         max_parameters: leave out larger candidates.
         max_multiply_adds: leave out candidates whose forward pass of one image takes more.
@@ -88,6 +91,8 @@ class SearchSettings:
     finalist_learning_rate: float = 0.01
     finalist_batch_size: int | None = None
     finalist_augmentation: str = "none"
+    calibrate: int | None = None
+    min_correlation: float | None = None
     limit: int | None = None
     max_parameters: int | None = None
     max_multiply_adds: int | None = None
@@ -127,6 +132,7 @@ class SearchSettings:
         if any(not 1 <= epoch <= self.epochs for epoch in self.evaluate_at):
             raise InputError(f"Scores can be taken after epochs 1 to {self.epochs}, got {self.evaluate_at}.")
         self.finalist_recipe(1000)
+        self._check_calibration()
         self._check_strategy()
 
     def _check_placement(self) -> None:
@@ -139,6 +145,21 @@ class SearchSettings:
         check_address(self.address)
         if self.executor != "tune":
             raise InputError(f"--executor {self.executor} joins no cluster.", "Leave out --address, or --executor.")
+
+    def _check_calibration(self) -> None:
+        if self.calibrate is not None and self.calibrate < 3:
+            raise InputError(
+                f"--calibrate must be 3 or more, got {self.calibrate}.", "A correlation needs 3 candidates."
+            )
+        if self.min_correlation is None:
+            return
+        if self.calibrate is None:
+            raise InputError(
+                "--min-correlation judges the estimate that --calibrate makes, and there is none.",
+                "Add --calibrate N: the number of random candidates to train on the whole data, 30 or so.",
+            )
+        if not -1 <= self.min_correlation <= 1:
+            raise InputError(f"--min-correlation must be between -1 and 1, got {self.min_correlation}.")
 
     def _check_strategy(self) -> None:
         for objective in self.objectives:
@@ -211,6 +232,7 @@ class SearchSettings:
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share with the run it resumes: all that scores depend on, as JSON values."""
         apart = {"time_budget", "out", "workers", "executor", "address", "data_dir", "storage"}
+        apart |= {"calibrate", "min_correlation"}  # no score depends on them, and a finished run may be calibrated
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 

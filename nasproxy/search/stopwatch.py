@@ -12,6 +12,7 @@ from nasproxy.errors import WriteError
 from nasproxy.files import write_atomically
 
 STAGES = ("condense", "search", "finalists")
+_ALL = ("condense", "search", "calibration", "finalists", "total")  # a calibration is not in every run
 _EVERY = 5.0  # seconds between two writes: as much is lost of an invocation that is killed
 
 
@@ -33,7 +34,7 @@ class Stopwatch:
     def seconds(self) -> dict[str, float]:
         """Of each stage, and ``total``."""
         self._pass()
-        return dict(self._seconds)
+        return {name: self._seconds[name] for name in _ALL if name in self._seconds}
 
     def begin(self, stage: str = "") -> None:
         """Ends the stage that runs, and begins another, or none."""
@@ -55,7 +56,7 @@ class Stopwatch:
     def _pass(self) -> None:
         now = time.perf_counter()
         for name in {self._stage, "total"} - {""}:
-            self._seconds[name] += now - self._since
+            self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
         self._since = now
 
 
@@ -63,7 +64,7 @@ def _read(file: Path) -> dict[str, float]:
     """What an earlier invocation kept; nothing where the file is missing or damaged, as no result depends on it."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        kept = {name: float(found[name]) for name in (*STAGES, "total")}
+        kept = {name: float(found[name]) for name in _ALL if name in found or name != "calibration"}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return kept if all(0 <= value < math.inf for value in kept.values()) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,6 +31,10 @@ def test_what_is_kept_draws_the_table(tmp_path, monkeypatch, capsys):
     for fragment in ("small, which is not the paper's", "9 of the 12 of tiny", "`early-stopping.0`", "1 epochs"):
         assert fragment in text
     assert str(tmp_path) not in text
+    example = text.partition("```python\n")[2].partition("```")[0]
+    assert 'proxy="random"' in example
+    example = example.replace(f"benchmarks/results/{folder.name}", str(folder))
+    assert subprocess.run([sys.executable, "-c", example], capture_output=True).returncode == 0
     drawn = invoke("compare", "--from", str(folder))
     assert drawn.code == 0, drawn.err
     assert (folder / "comparison.md").read_text().split("\n\n")[0] in said

@@ -47,6 +47,13 @@ def test_json_is_the_promised_document(said: Said, home: Path):
     assert document == json.loads((home / "run" / "comparison.json").read_text())
 
 
+def test_resumed_without_names_it_is_of_the_proxies_that_it_was_of(said: Said, home: Path):
+    where = ["--space", str(home / "my_space.py"), "--out", str(home / "run"), "--executor", "inline", "--resume"]
+    again = invoke("compare", *where, *QUICK[2:], "--top-k", "5", "--sample", "12")
+    assert again.code == 0, again.err
+    assert again.out.split("Proxy")[1].split("Files")[0] == said.out.split("Proxy")[1].split("Files")[0]
+
+
 def test_the_table_is_drawn_anew_without_training(said: Said, home: Path, tmp_path: Path):
     again = invoke("compare", "--from", str(home / "run" / "scores.csv"), "--out", str(tmp_path / "drawn"))
     assert again.code == 0

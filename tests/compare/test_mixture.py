@@ -91,12 +91,12 @@ def test_without_a_part_there_is_no_mixture():
     ],
 )
 def test_parts_are_compared_beside_their_mixture(proxies, rows):
-    assert CompareSettings(SearchSettings(), proxies).rows == rows
+    assert CompareSettings(SearchSettings(), proxies).named.rows == rows
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("random+synflo", "Did you mean synflow"), ("snip+snip", "--repeats"), ("whole+snip", "no part"), ("snip+", "''")],
+    [("random+synflo", "Did you mean synflow"), ("whole+snip", "no part"), ("snip+", "''")],
 )
 def test_mixtures_that_are_none(name, message):
     with pytest.raises(InputError, match=message):

@@ -9,7 +9,7 @@ from matplotlib.collections import PathCollection
 from synthetic_scores import write_scores
 from tiny import tiny_dataset
 
-from nasproxy.compare.cost_figure import correlation_against_cost
+from nasproxy.compare.cost_figure import _apart, correlation_against_cost
 from nasproxy.compare.pictures import draw_all, save_all
 from nasproxy.compare.rank_flow import rank_flow
 from nasproxy.compare.report import render_comparison
@@ -56,7 +56,9 @@ def test_cost_and_correlation_of_each_proxy_with_its_interval(document):
     assert set(drawn) == {"good", "noisy"}
     row = document["rows"][0]
     mark, _, (bar,) = drawn["good"]
-    assert (mark.get_xdata()[0], mark.get_ydata()[0]) == pytest.approx((120, row["overall_correlation"]))
+    # Two proxies of the same cost stand beside each other.
+    assert mark.get_xdata()[0] == pytest.approx(120, rel=0.01)
+    assert mark.get_ydata()[0] == pytest.approx(row["overall_correlation"])
     np.testing.assert_allclose(bar.get_segments()[0][:, 1], row["overall_interval"])
 
 
@@ -109,6 +111,27 @@ def test_files_are_pixels_and_vectors_and_the_same_every_time(scores, document, 
         assert file.read_bytes() == (tmp_path / "other" / "figures" / file.name).read_bytes()
 
 
+def test_marks_keep_their_distance_and_their_order():
+    seconds = np.array([300.0, 0.2, 301.0, 300.0, 5.0])
+    places = _apart(seconds)
+    assert places[[1, 4]] == pytest.approx(seconds[[1, 4]])
+    gaps = np.diff(np.log(np.sort(places)))
+    assert gaps.min() == pytest.approx(0.012 * np.log(301 / 0.2))
+    assert places[0] < places[3] < places[2]
+    assert np.log(places[[0, 2, 3]]).mean() == pytest.approx(np.log(seconds[[0, 2, 3]]).mean())
+    assert _apart(np.array([7.0])) == pytest.approx([7.0])
+
+
+def test_of_many_proxies_one_map_stands_below_the_other_with_the_same_names(document):
+    one = next(row for row in document["rows"] if row["proxy"] == "noisy")
+    rows = [{**one, "proxy": f"proxy {number}"} for number in range(9)]
+    upper, lower = within_figure({**document, "rows": rows}).axes
+    assert upper.get_position().y0 > lower.get_position().y1
+    assert [text.get_text() for text in lower.get_yticklabels()] == [t.get_text() for t in upper.get_yticklabels()]
+    beside, other = within_figure({**document, "rows": rows[:8]}).axes
+    assert beside.get_position().x1 < other.get_position().x0
+
+
 def test_images_stand_side_by_side_a_block_for_each_proxy(tmp_path):
     dataset = tiny_dataset((9, 8, 7))
     for seed, name in enumerate(("one", "other")):
@@ -116,12 +139,12 @@ def test_images_stand_side_by_side_a_block_for_each_proxy(tmp_path):
         save_proxy(random_proxy(dataset, 3, seed=seed), tmp_path / "proxies" / name / "proxy.safetensors")
     (tmp_path / "proxies" / "spoilt").mkdir()
     (tmp_path / "proxies" / "spoilt" / "proxy.safetensors").write_bytes(b"nothing")
-    proxies = load_images(tmp_path)
-    assert list(proxies) == ["one", "other"]
+    proxies = load_images(tmp_path, ["other", "spoilt", "one", "absent", "../proxies/one"])
+    assert list(proxies) == ["other", "one"]
     panels = side_by_side(proxies).axes
-    assert [axes.get_title(loc="left") for axes in panels] == ["one", "other"]
+    assert [axes.get_title(loc="left") for axes in panels] == ["other", "one"]
     first = panels[0].images[0].get_array()
-    pixels = dataset.normalisation.invert(proxies["one"].images[:1])[0, 0]
+    pixels = dataset.normalisation.invert(proxies["other"].images[:1])[0, 0]
     corner = torch.from_numpy(np.array(first[:32:4, :32:4, 0]))
     assert torch.equal(corner, pixels)
 

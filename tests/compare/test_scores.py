@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_scores import write_scores
 
-from nasproxy.compare.scores import load_scores, spell
+from nasproxy.compare.scores import ComparisonScores, load_scores, spell
 from nasproxy.errors import InputError, RunError
 
 
@@ -53,12 +53,42 @@ def test_a_candidate_is_looked_up_by_its_configuration(scores):
     first = scores.choice("norm").index("batch")
     config = {"norm": "batch", "depth": scores.choice("depth")[first]}
     assert type(config["depth"]) is int
-    assert scores.query("good", config) == list(scores.repeats("good")[first])
-    assert scores.query("whole", config) == list(scores.repeats("whole")[first])
-    with pytest.raises(InputError, match="No candidate"):
-        scores.query("good", {"norm": "layer", "depth": 1})
-    with pytest.raises(InputError, match="Did you mean good"):
-        scores.query("goood", config)
+    for name in ("good", "whole", "test"):
+        repeats = scores.repeats(name)[first]
+        assert [scores.query(config, proxy=name, repeat=repeat) for repeat in (0, 1)] == list(repeats)
+        assert scores.query(config, proxy=name) == pytest.approx(np.mean(repeats))
+    assert scores.query(config) == scores.query(config, proxy="whole")
+    missing = ComparisonScores(scores.facts, {**scores.columns, "whole.1": [""] * 30})
+    assert math.isnan(missing.query(config))
+    assert missing.query(config, repeat=0) == scores.query(config, repeat=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        ({"norm": "layer", "depth": 1}, {}, "No candidate"),
+        ({"norm": "batch"}, {}, "norm, depth; wrong here: depth"),
+        ({"norm": "batch", "depth": 2, "width": 3}, {}, "wrong here: width"),
+        ({"norm": "batch", "depth": 2}, {"proxy": "goood"}, "Did you mean good"),
+        ({"norm": "batch", "depth": 2}, {"proxy": "broken"}, "broken has no scores: DatasetError: no images"),
+        ({"norm": "batch", "depth": 2}, {"repeat": 2}, "no repeat 2 of 2"),
+        ({"norm": "batch", "depth": 2}, {"repeat": -1}, "no repeat -1"),
+    ],
+)
+def test_what_cannot_be_looked_up_is_said(scores, config, options, message):
+    with pytest.raises(InputError, match=message):
+        scores.query(config, **options)
+
+
+def test_the_table_holds_values_of_their_own_types(scores):
+    table = scores.table
+    assert len(table) == 30
+    assert list(table.columns) == [name for name in scores.columns if name != "id"]
+    assert table.index.tolist() == scores.columns["id"]
+    assert table["params_depth"].tolist() == scores.choice("depth")
+    assert table["sampled"].dtype == bool
+    np.testing.assert_array_equal(table[["good.0", "good.1"]].to_numpy(), scores.repeats("good"))
+    assert table["whole.0"].isna().sum() == np.isnan(scores.repeats("whole")[:, 0]).sum()
 
 
 def test_a_missing_column_is_named(scores, tmp_path):

@@ -12,6 +12,7 @@ from synthetic_scores import write_scores
 from nasproxy.analysis.correlation import spearman
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.table import compare_scores
+from nasproxy.compare.words import sentences
 from nasproxy.compare.write import table_cells, write_tables
 
 
@@ -54,8 +55,23 @@ def test_a_row_is_scipys_of_the_means_of_repeats(scores, document, name):
     assert (row["minutes"], row["making_minutes"], row["storage_images"]) == (1.5, 0.5, 100)
     assert row["reason"] is None
     five = np.argsort(-proxy)[:5]
-    assert row["tops"][0]["k"] == 5
-    assert row["tops"][0]["correlation"] == pytest.approx(stats.spearmanr(proxy[five], whole[five]).statistic)
+    assert [part["k"] for part in row["tops"]] == [2, 5, 6, 10]
+    assert row["tops"][1]["correlation"] == pytest.approx(stats.spearmanr(proxy[five], whole[five]).statistic)
+
+
+def test_repeats_have_deviations_and_correlations_of_their_own(scores, document):
+    proxy, whole, test = (scores.repeats(part) for part in ("noisy", "whole", "test"))
+    row, best = row_of(document, "noisy"), np.argsort(-proxy.mean(1))[:6]
+    assert row["performance_deviation"] == pytest.approx(np.std(test[best[0]], ddof=1))
+    for rows, names in (
+        (best, ("single_correlation", "single_deviation")),
+        (np.arange(20), ("overall_single", "overall_single_deviation")),
+    ):
+        rhos = [stats.spearmanr(proxy[rows, repeat], whole[rows, repeat]).statistic for repeat in (0, 1)]
+        assert [row[name] for name in names] == pytest.approx([np.mean(rhos), np.std(rhos, ddof=1)])
+    assert row_of(document, "flat")["overall_single"] is None
+    cell = table_cells(document)[1][1][1]
+    assert cell == f"{100 * row['performance']:.1f} ± {100 * row['performance_deviation']:.1f}\xa0%"
 
 
 def test_each_value_of_each_choice_is_looked_at(scores, document):
@@ -94,6 +110,21 @@ def test_the_difference_that_is_no_noise_is_spelt_out(document):
     assert "corrected for 1 pair by Holm's" in document["text"][-1]
 
 
+def test_of_many_differences_it_is_said_who_is_above_whom(document):
+    (one,) = [d for d in document["differences"] if {d["first"], d["second"]} == {"good", "noisy"}]
+    pairs = [("a", "b", 0.5), ("b", "c", 0.4), ("a", "c", 0.9), ("d", "a", -0.3), ("d", "b", 0.1), ("d", "c", 0.6)]
+    differences = [{**one, "first": f, "second": s, "difference": d} for f, s, d in pairs]
+    rhos = {"c": -0.4, "e": None, "d": 0.1, "a": 0.5, "b": 0.0}
+    rows = [{**document["rows"][0], "proxy": name, "overall_correlation": rho} for name, rho in rhos.items()]
+    few = sentences({**document, "rows": rows, "differences": differences})[-1]
+    assert "a above c by 0.90" in few
+    assert "a above d by 0.30" in few
+    many = sentences({**document, "rows": rows, "differences": [*differences, {**one, "first": "a", "second": "f"}]})[
+        -1
+    ]
+    assert "7 pairs differ by more than noise: a above b, c, d, f; d above b, c; b above c. By how much" in many
+
+
 def test_the_document_is_json_and_the_same_every_time(scores, document):
     text = json.dumps(document, allow_nan=False)
     assert {**compare_scores(scores), "run": "here"} == json.loads(text)
@@ -114,7 +145,16 @@ def test_files_hold_the_same_figures(document, tmp_path):
     assert "%" not in latex.replace(r"\%", "").partition("\n")[2]
     assert "\N{GREEK SMALL LETTER RHO}" not in latex
     tops = records(tmp_path / "tops.csv")
-    assert [(row["proxy"], row["k"]) for row in tops[:3]] == [("good", "5"), ("good", "6"), ("noisy", "5")]
+    assert [(row["proxy"], row["k"]) for row in tops[:4]] == [
+        ("good", "2"),
+        ("good", "5"),
+        ("good", "6"),
+        ("good", "10"),
+    ]
+    assert (tops[3]["correlation"], tops[3]["reason"]) == (
+        "",
+        "of each proxy only the top 6 were trained on the whole data",
+    )
     within = records(tmp_path / "within.csv")
     assert len(within) == 3 * 5
 
@@ -128,6 +168,9 @@ def test_cells_of_what_is_missing_are_dashes(document):
 def test_one_repeat_and_nothing_else_to_say(tmp_path):
     found = compare_scores(write_scores(tmp_path, repeats=1))
     assert "noise of each score's one training" in found["text"][-2]
+    assert "single" not in " ".join(found["text"])
+    row = row_of(found, "good")
+    assert [row[name] for name in row if "single" in name or "deviation" in name] == [None] * 5
 
 
 def test_order_is_by_the_mean_then_by_what_breaks_ties():
@@ -150,7 +193,10 @@ def test_of_the_tied_no_more_are_trained_than_make_two_k():
 def test_figures_are_of_the_top_5_and_10_and_a_twentieth_where_as_many_were_trained(tmp_path, count, top_k, ks):
     found = compare_scores(write_scores(tmp_path, count=count, repeats=1, top_k=top_k))
     row = row_of(found, "good")
-    assert [part["k"] for part in row["tops"]] == ks
+    assert [part["k"] for part in row["tops"] if part["correlation"] is not None] == ks
+    assert {5, 10, count // 20} <= {part["k"] for part in row["tops"]}
+    for part in row["tops"]:
+        assert (part["interval"] is None) == (part["reason"] is not None)
     headline = next(part for part in row["tops"] if part["k"] == min(10, top_k))
     assert (row["correlation"], row["correlation_interval"]) == (headline["correlation"], headline["interval"])
     assert row["correlation_n"] == min(10, top_k)

@@ -39,6 +39,8 @@ CHANGED = {
     "finalist_learning_rate": 0.5,
     "finalist_batch_size": 17,
     "finalist_augmentation": "crop",
+    "calibrate": 32,
+    "min_correlation": 0.5,
     "limit": 33,
     "max_parameters": 34,
     "max_multiply_adds": 35,
@@ -71,6 +73,7 @@ TOGETHER = CHANGED | {"executor": "tune"}
 """As many of them as go together: a cluster is not for the inline executor."""
 
 APART = {"time_budget", "out", "workers", "executor", "address", "data_dir", "storage"}
+APART |= {"calibrate", "min_correlation"}
 """Scores do not depend on these."""
 
 
@@ -160,8 +163,8 @@ def test_the_table_of_this_file_is_complete():
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_the_identity_differs_exactly_where_scores_can(name):
-    sampled = {"sampler": "random"} if name == "trials" else {}
-    ours, other = SearchSettings(**sampled), SearchSettings(**sampled, **{name: CHANGED[name]})
+    needed = {"trials": {"sampler": "random"}, "min_correlation": {"calibrate": 9}}.get(name, {})
+    ours, other = SearchSettings(**needed), SearchSettings(**needed, **{name: CHANGED[name]})
     assert (ours.identity() != other.identity()) == (name not in APART)
     assert name in other.as_json()
 

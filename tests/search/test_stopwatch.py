@@ -26,6 +26,19 @@ def test_each_stage_has_its_time_and_the_total_has_all(clock: list[float]):
     assert watch.seconds == {"condense": 2.0, "search": 8.0, "finalists": 9.0, "total": 21.0}
 
 
+def test_a_stage_that_not_every_run_has_is_kept_where_there_is_one(clock: list[float], tmp_path: Path):
+    file = tmp_path / "seconds.json"
+    watch = Stopwatch(file)
+    watch.begin("finalists")
+    clock[0] += 2.0
+    watch.begin("calibration")
+    clock[0] += 3.0
+    watch.keep()
+    expected = {"condense": 0.0, "search": 0.0, "calibration": 3.0, "finalists": 2.0, "total": 5.0}
+    assert Stopwatch(file).seconds == expected
+    assert list(Stopwatch(file).seconds) == list(expected)
+
+
 def test_what_was_kept_before_a_kill_is_added_to(clock: list[float], tmp_path: Path):
     file = tmp_path / "seconds.json"
     watch = Stopwatch(file)
