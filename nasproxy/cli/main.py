@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from nasproxy import __version__
-from nasproxy.cli import compare, condense, datasets, proxy, report, search, spaces
+from nasproxy.cli import compare, condense, datasets, export, predict, proxy, report, search, spaces
 from nasproxy.cli.output import print_json
 from nasproxy.errors import NasproxyError
 from nasproxy.interruption import heeding_signals, received
@@ -35,6 +35,8 @@ app.command()(search.search)
 app.command()(compare.compare)
 app.command()(condense.condense)
 app.command()(report.report)
+app.command()(export.export)
+app.command()(predict.predict)
 app.add_typer(proxy.app, name="proxy")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(datasets.app, name="datasets")
