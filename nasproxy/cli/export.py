@@ -30,11 +30,11 @@ def export(
 ) -> None:
     """Write the winner, or another finalist, as files that need no nasproxy, with a model card."""
     from nasproxy.finalists.export import check_export, export_finalist
-    from nasproxy.finalists.load import load_finalist
+    from nasproxy.finalists.open import open_finalist
 
     check_export(out_format, out)
     with open_screen() as screen:
-        finalist = load_finalist(run, rank, space)
+        finalist = open_finalist(run, rank, space)
         screen.stage(f"Exporting {finalist.description.id} as {out_format}", 1)
         found = export_finalist(finalist, out_format, out)
         screen.advance()

@@ -48,7 +48,7 @@ Workers = Annotated[
 ]
 ThreadsPerWorker = Annotated[int, typer.Option(help="PyTorch threads of each.", rich_help_panel=RUN)]
 GpusPerWorker = Annotated[float, typer.Option(help="Share of a GPU each takes.", rich_help_panel=RUN)]
-Run = Annotated[Path, typer.Argument(help="The directory of a finished search.")]
+Run = Annotated[Path, typer.Argument(help="The directory of a finished search, or of a `nasproxy train`.")]
 Rank = Annotated[
     int | None, typer.Option(help="Another finalist, by its rank in the search's table.", show_default="the winner")
 ]

@@ -21,11 +21,11 @@ def predict(
     as_json: Json = False,
 ) -> int:
     """Say which class the winner, or another finalist, takes each image for."""
-    from nasproxy.finalists.load import load_finalist
+    from nasproxy.finalists.open import open_finalist
     from nasproxy.finalists.predict import image_files, predict
 
     files = image_files(images)
-    finalist = load_finalist(run, rank, space)
+    finalist = open_finalist(run, rank, space)
     found = list(predict(finalist, files))
     failed = [prediction for prediction in found if prediction.failure is not None]
     rows = [prediction for prediction in found if prediction.failure is None]

@@ -49,7 +49,7 @@ class Origin:
         run: ``run.json``.
         summary: ``summary.json``.
         entry: of the network in ``summary["top"]``.
-        further: how it was trained after the search, in a sentence; empty where it was not.
+        further: how it was trained after the search, and by what its weights were chosen; empty where it was not.
     """
 
     run: Mapping[str, Any]
@@ -91,7 +91,7 @@ def model_card(
         "classes": names[:_MOST_CLASSES],
         "more_classes": f" and {len(names) - _MOST_CLASSES} more" if len(names) > _MOST_CLASSES else "",
         "scores": _scores(description.scores, dataset),
-        "repeats": settings.get("repeats") or 1,
+        "repeats": 1 if origin.further else settings.get("repeats") or 1,
         "choice": _choice(origin),
         "parameters": count(origin.entry["parameters"] or 0),
         "multiply_adds": count(origin.entry["multiply_adds"] or 0),
@@ -181,7 +181,7 @@ def _scores(scores: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[dict[
 def _choice(origin: Origin) -> str:
     finalists = len(origin.summary["top"])
     if origin.further:
-        return "The weights are those of the epoch with the best validation accuracy, so that figure flatters."
+        return origin.further
     if origin.won:
         return f"It was chosen among {finalists} finalists by its validation accuracy, so that figure flatters."
     return f"It is one of {finalists} finalists, which the accuracy after training on the proxy has chosen."
@@ -208,8 +208,10 @@ def _trained(origin: Origin) -> str:
         "seed": "seed",
     }
     said = [f"{title} {plain(settings[name])}" for name, title in names.items() if settings.get(name) is not None]
-    search = f"Training in the search: SGD with momentum 0.9, a tenth of the learning rate in the second half; {', '.join(said)}."
-    return f"{search} {origin.further}".strip()
+    return (
+        "Training in the search: SGD with momentum 0.9, a tenth of the learning rate in the second half; "
+        f"{', '.join(said)}."
+    )
 
 
 def _limits(origin: Origin) -> str:

@@ -33,7 +33,8 @@ def as_input(path, about):
 """
 
 _BATCH = {
-    False: "It takes float32 batches of any size, (n, {channels}, {height}, {width}), and gives logits, (n, {classes}).",
+    False: "It takes float32 batches of any size, (n, {channels}, {height}, {width}), and gives logits,"
+    " (n, {classes}).",
     True: "It takes one float32 image at a time, (1, {channels}, {height}, {width}), and gives logits, (1, {classes}):"
     " the network's own code depends on the size of a batch.",
 }

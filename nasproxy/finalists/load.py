@@ -37,7 +37,7 @@ class Finalist:
         space: that builds it.
         weights: trained; of several repeats, the first's.
         repeat: number of that.
-        further: how it was trained after the search, in a sentence; empty where it was not.
+        further: how it was trained after the search, and by what its weights were chosen; empty where it was not.
     """
 
     run: RunResults
@@ -53,13 +53,16 @@ class Finalist:
         """Where it comes from, for its card."""
         return Origin(self.run.run, self.run.summary, self.entry, self.further)
 
-    def fresh(self) -> nn.Module:
-        """The network as the search began with it, on the CPU, in training mode.
+    def fresh(self, seed: int | None = None) -> nn.Module:
+        """The untrained network, on the CPU, in training mode.
+
+        Args:
+            seed: of its weights; None is that of the search, which began with this network.
 
         Raises:
             SpaceError: the space does not build it.
         """
-        about = self.description
+        about, of_search = self.description, int(self.run.run["settings"]["seed"] or 0)
         candidate = Candidate(dict(self.entry["config"]), str(self.entry["id"]))
         return rebuild(
             self.space,
@@ -67,7 +70,7 @@ class Finalist:
             channels=about.channels,
             image_size=about.image_size,
             num_classes=len(about.class_names),
-            seed=candidate.seed(int(self.run.run["settings"]["seed"] or 0), self.repeat, WHOLE),
+            seed=candidate.seed(of_search, self.repeat, WHOLE) if seed is None else seed,
         )
 
     def model(self) -> nn.Module:

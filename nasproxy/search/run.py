@@ -35,11 +35,11 @@ from nasproxy.search.candidate import Candidate
 from nasproxy.search.constraints import measure_candidates
 from nasproxy.search.costs import Costs
 from nasproxy.search.inline import run_inline
+from nasproxy.search.known_spaces import remember_space
 from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.rebuild import rebuild
 from nasproxy.search.results import results_table, summarise
-from nasproxy.search.known_spaces import remember_space
 from nasproxy.search.run_directory import open_run, weights_file, write_json
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.stopwatch import Stopwatch
