@@ -54,7 +54,12 @@ def _print_version(asked: bool) -> bool:
 def _options(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the versions that belong into a bug report.", is_eager=True, callback=_print_version),
+        typer.Option(
+            "--version",
+            help="Print the versions that belong into a bug report.",
+            is_eager=True,
+            callback=_print_version,
+        ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
 ) -> None:

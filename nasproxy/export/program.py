@@ -119,6 +119,6 @@ def _run_onnx(content: bytes) -> tuple[Callable[[Tensor], Tensor], str]:
         return lambda batch: torch.from_numpy(session.run(None, {"images": batch.numpy()})[0]), name
     from onnx.reference import ReferenceEvaluator
 
-    evaluator = ReferenceEvaluator(onnx.load_from_string(content))
+    evaluator: Any = ReferenceEvaluator(onnx.load_from_string(content))
     name = f"the reference of onnx {onnx.__version__}"
     return lambda batch: torch.from_numpy(evaluator.run(None, {"images": batch.numpy()})[0]), name

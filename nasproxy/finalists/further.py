@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nasproxy.analysis.canvas import save_figure
 from nasproxy.datasets.image_dataset import ImageDataset, Split
 from nasproxy.datasets.load import load_dataset
-from nasproxy.errors import DatasetError, DivergedError, ExportError
+from nasproxy.errors import DatasetError, DivergedError, ExportError, InputError
 from nasproxy.export.card import Origin, model_card
 from nasproxy.export.description import Description
 from nasproxy.export.loading import STANDALONE
@@ -70,6 +70,8 @@ class FurtherSettings:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"--threads must be 1 or more, got {self.threads}.")
         self.recipe(1000)
 
     def recipe(self, images: int) -> TrainingRecipe:
