@@ -61,7 +61,7 @@ def check_export(form: str, out: Path) -> None:
     """
     if form not in FORMATS:
         raise InputError(f"No format is called {form!r}.", nearest(form, FORMATS))
-    check_packages(form) if form != "torch" else None
+    check_packages(form)
     files = _files(form, out)
     there = next((path for path in files if path.exists()), None)
     if form == "torch" and out.is_dir() and not any(out.iterdir()):
