@@ -86,6 +86,18 @@ class BudgetError(NasproxyError):
     kind = "budget"
 
 
+class ExportError(NasproxyError):
+    """A trained network cannot be written in the form that was asked for."""
+
+    kind = "export"
+
+
+class MissingPackageError(InputError):
+    """What was asked for takes an optional package that is not installed."""
+
+    kind = "package"
+
+
 class WriteError(NasproxyError):
     """A file could not be written: a full disk, a missing permission."""
 

@@ -34,8 +34,14 @@ _NUMBERS = (
 _OPTIONAL = ("latency_ms",)
 _COLUMNS = ("id", "state", "diverged", "reason", *_INTEGERS, *_NUMBERS)
 _RUN: Shape = {
-    "settings": {"proxy": TEXT},
-    "dataset": {"name": TEXT, "class_names": [TEXT], "notes": Maybe([TEXT])},
+    "settings": {"proxy": TEXT, "dataset": TEXT, "space": TEXT, "data_dir": TEXT, "seed": NUMBER, "repeats": NUMBER},
+    "identity": Maybe(ANY_OBJECT),
+    "dataset": {
+        **dict.fromkeys(("name", "fingerprint"), TEXT),
+        **dict.fromkeys(("train", "validation", "test"), NUMBER),
+        "class_names": [TEXT],
+        "notes": Maybe([TEXT]),
+    },
     "space": {"name": TEXT, "choices": {EVERY: [SCALAR]}},
     "versions": ANY_OBJECT,
     "machine": ANY_OBJECT,

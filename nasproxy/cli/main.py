@@ -10,11 +10,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from nasproxy import __version__
-from nasproxy.cli import compare, condense, datasets, proxy, report, search, spaces
+from nasproxy.cli import compare, condense, datasets, export, predict, proxy, report, search, spaces, train
 from nasproxy.cli.output import print_json
 from nasproxy.errors import NasproxyError
 from nasproxy.interruption import heeding_signals, received
+from nasproxy.versions import version_report
 
 # Typer shows its own copy of click's exceptions only through this one.
 _UsageError: Any = typer.BadParameter.__base__
@@ -35,6 +35,9 @@ app.command()(search.search)
 app.command()(compare.compare)
 app.command()(condense.condense)
 app.command()(report.report)
+app.command()(export.export)
+app.command()(train.train)
+app.command()(predict.predict)
 app.add_typer(proxy.app, name="proxy")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(datasets.app, name="datasets")
@@ -42,7 +45,7 @@ app.add_typer(datasets.app, name="datasets")
 
 def _print_version(asked: bool) -> bool:
     if asked:
-        typer.echo(f"nasproxy {__version__}")
+        typer.echo(version_report())
         raise typer.Exit
     return asked
 
@@ -51,7 +54,12 @@ def _print_version(asked: bool) -> bool:
 def _options(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+        typer.Option(
+            "--version",
+            help="Print the versions that belong into a bug report.",
+            is_eager=True,
+            callback=_print_version,
+        ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
 ) -> None:

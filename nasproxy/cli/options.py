@@ -48,6 +48,18 @@ Workers = Annotated[
 ]
 ThreadsPerWorker = Annotated[int, typer.Option(help="PyTorch threads of each.", rich_help_panel=RUN)]
 GpusPerWorker = Annotated[float, typer.Option(help="Share of a GPU each takes.", rich_help_panel=RUN)]
+Run = Annotated[Path, typer.Argument(help="The directory of a finished search, or of a `nasproxy train`.")]
+Rank = Annotated[
+    int | None, typer.Option(help="Another finalist, by its rank in the search's table.", show_default="the winner")
+]
+RunSpace = Annotated[
+    str | None,
+    typer.Option(
+        "--space",
+        help="Where the code of the search's space is now; this runs it.",
+        show_default="where the search found it",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

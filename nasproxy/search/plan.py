@@ -22,6 +22,7 @@ from nasproxy.proxies.registry import proxy_names
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.cluster import find_nodes
 from nasproxy.search.devices import check_workers, cluster_workers, default_workers, resolve_device
+from nasproxy.search.known_spaces import text_digest
 from nasproxy.search.run_directory import default_directory
 from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings
@@ -179,7 +180,7 @@ def run_facts(plan: Plan) -> dict[str, Any]:
             **plan.settings.identity(),
             "fingerprint": dataset.fingerprint,
             "choices": choices,
-            "space_text": hashlib.sha256(plan.source.text.encode()).hexdigest()[:16],
+            "space_text": text_digest(plan.source),
             **proxy,
         },
         "settings": plan.settings.as_json(),

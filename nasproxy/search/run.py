@@ -13,14 +13,17 @@ from typing import Any
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save
-from torch import nn
 
 from nasproxy.analysis.report import write_report
 from nasproxy.condensation.course import Course
 from nasproxy.datasets.image_dataset import Split
-from nasproxy.errors import BudgetError, NasproxyError
+from nasproxy.errors import BudgetError, ExportError, NasproxyError
+from nasproxy.export.card import Origin, model_card
+from nasproxy.export.description import Description
+from nasproxy.export.loading import STANDALONE
+from nasproxy.export.standalone import write_standalone
+from nasproxy.export.trace import MOST_CHECKED
 from nasproxy.files import make_folder, write_atomically
-from nasproxy.networks.materialise import materialise
 from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.make import make_proxy, open_checkpoints
@@ -33,17 +36,17 @@ from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.constraints import measure_candidates
 from nasproxy.search.costs import Costs
-from nasproxy.search.graph_source import WinnerError
 from nasproxy.search.inline import run_inline
+from nasproxy.search.known_spaces import remember_space
 from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
 from nasproxy.search.proposals import Proposals
+from nasproxy.search.rebuild import rebuild
 from nasproxy.search.results import results_table, summarise
-from nasproxy.search.run_directory import open_run, write_json
+from nasproxy.search.run_directory import open_run, weights_file, write_json
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Study, open_storage
-from nasproxy.search.task import Outcome
-from nasproxy.search.winner import write_winner
+from nasproxy.search.task import WHOLE, Outcome
 from nasproxy.training.process import prepare_process
 from nasproxy.versions import library_versions, usable_cores
 
@@ -87,6 +90,8 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     candidates, costs = measure_candidates(plan, progress)
     directory = plan.directory
     with open_run(directory, run_facts(plan), resume=resume):
+        with contextlib.suppress(NasproxyError):  # a cache that cannot be written stops nobody
+            remember_space(plan.settings.space, plan.source)
         budget = Budget(plan.settings.time_budget, began)
         stopwatch = Stopwatch(directory / "seconds.json", began)
         before = (directory / "proxy.safetensors").exists() and _read_summary(directory)
@@ -210,7 +215,7 @@ def _campaign(
         make_folder(directory / "finalists")
         # Tied tensors share memory, which safetensors refuses: each is written by itself.
         tensors = {name: value.clone().contiguous() for name, value in outcome.weights.items()}
-        write_atomically(_weights_file(directory, outcome.task.candidate.id, outcome.task.repeat), save(tensors))
+        write_atomically(weights_file(directory, outcome.task.candidate.id, outcome.task.repeat), save(tensors))
 
     settings = plan.settings
     return Campaign(
@@ -232,7 +237,7 @@ def _campaign(
             plan.space.suggest,
         ),
         keep_weights=keep_weights,
-        has_weights=lambda task: _weights_file(directory, task.candidate.id, task.repeat).exists(),
+        has_weights=lambda task: weights_file(directory, task.candidate.id, task.repeat).exists(),
         progress=progress,
         stopwatch=stopwatch,
         budget=budget,
@@ -291,40 +296,35 @@ def _summary(
 
 def _hand_over(plan: Plan, summary: Mapping[str, Any], directory: Path, progress: Progress) -> str | None:
     """Writes ``winner/``; returns its path, or None where no finalist could be trained."""
-    winner = summary["winner"]
+    winner, dataset = summary["winner"], plan.dataset
     if winner is None:
         return None
     # Of several repeats, the first that succeeded.
-    files = (_weights_file(directory, winner["id"], repeat) for repeat in range(plan.settings.repeats or 1))
-    weights = load_file(next(file for file in files if file.exists()))
-    model = _rebuilt(plan, winner["config"])
-    model.load_state_dict(weights)
+    repeats = range(plan.settings.repeats or 1)
+    repeat = next(number for number in repeats if weights_file(directory, winner["id"], number).exists())
+    candidate = Candidate(winner["config"], winner["id"])
+    description = Description.of(
+        dataset,
+        candidate_id=winner["id"],
+        space=plan.space.name,
+        config=winner["config"],
+        scores={name: winner[name] for name in ("proxy_accuracy", "whole_accuracy", "test_accuracy")},
+        versions=library_versions(),
+    )
+    model = rebuild(
+        plan.space,
+        candidate,
+        channels=dataset.channels,
+        image_size=dataset.image_size,
+        num_classes=dataset.num_classes,
+        seed=candidate.seed(plan.settings.seed, repeat, WHOLE),
+    )
+    model.load_state_dict(load_file(weights_file(directory, winner["id"], repeat)))
+    validation = dataset.validation.images.cpu()
+    images = dataset.normalisation.apply(validation[torch.arange(MOST_CHECKED) % len(validation)])
+    card = model_card(description, Origin(run_facts(plan), summary, winner), library="pytorch", loading=STANDALONE)
     try:
-        write_winner(
-            directory / "winner",
-            model=model,
-            config=winner["config"],
-            candidate_id=winner["id"],
-            space=plan.space.name,
-            dataset=plan.dataset,
-            scores={name: winner[name] for name in ("proxy_accuracy", "whole_accuracy", "test_accuracy")},
-            versions=library_versions(),
-        )
-    except WinnerError as error:
+        write_standalone(directory / "winner", model=model, description=description, images=images, card=card)
+    except ExportError as error:
         progress.note(str(error))
     return str(directory / "winner")
-
-
-def _rebuilt(plan: Plan, config: Mapping[str, Any]) -> nn.Module:
-    dataset = plan.dataset
-    model = plan.space.build(
-        dict(config),
-        in_channels=dataset.channels,
-        num_classes=dataset.num_classes,
-        image_size=dataset.image_size,
-    )
-    return materialise(model, torch.zeros(2, dataset.channels, *dataset.image_size), dataset.num_classes)
-
-
-def _weights_file(directory: Path, candidate_id: str, repeat: int) -> Path:
-    return directory / "finalists" / f"{candidate_id}-{repeat}.safetensors"

@@ -55,6 +55,11 @@ def open_run(directory: Path, facts: Mapping[str, Any], *, resume: bool) -> Iter
         yield directory
 
 
+def weights_file(directory: Path, candidate_id: str, repeat: int) -> Path:
+    """Where a run keeps what a finalist learnt on the whole data."""
+    return directory / "finalists" / f"{candidate_id}-{repeat}.safetensors"
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> Path:
     """Writes one JSON document, atomically."""
     return write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

@@ -1,7 +1,9 @@
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from tiny_search import invoke, write_space
@@ -36,6 +38,9 @@ def loaded_by(*words: str) -> dict:
         ["search", "--help"],
         ["compare", "--help"],
         ["condense", "--help"],
+        ["export", "--help"],
+        ["train", "--help"],
+        ["predict", "--help"],
         ["datasets", "list"],
     ],
 )
@@ -77,15 +82,59 @@ def test_the_inline_executor_does_not_load_ray(folder):
     assert "ray" not in found["modules"]
 
 
-def test_version():
+def test_version_is_what_a_bug_report_needs():
+    import torch
+
     said = invoke("--version")
-    assert (said.code, said.out, said.err) == (0, f"nasproxy {version('nasproxy')}\n", "")
+    first, *lines = said.out.splitlines()
+    assert (said.code, said.err, first) == (0, "", f"nasproxy {version('nasproxy')}")
+    found = dict(line.split(" ", 1) for line in lines)
+    assert list(found) == ["python", "torch", "torchvision", "ray", "optuna", "numpy", "platform"]
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
+    assert found["torch"] == f"{version('torch')} ({built})"
+    assert {name: found[name] for name in ("ray", "optuna")} == {name: version(name) for name in ("ray", "optuna")}
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("nasproxy exp", ["export"]),
+        ("nasproxy train run --ba", ["--batch-size"]),
+        ("nasproxy spaces sh", ["show"]),
+        ("nasproxy nosuch", []),
+    ],
+)
+def test_the_shell_completes_commands_and_options(typed, completed):
+    asked = {"_NASPROXY_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    program = str(Path(sys.executable).with_name("nasproxy"))
+    done = subprocess.run([program], capture_output=True, text=True, env={**os.environ, **asked})
+    assert (done.stdout.split(), done.stderr) == (completed, "")
+
+
+def test_the_script_that_completes_is_shown(monkeypatch):
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    said = invoke("--show-completion", "bash")
+    assert said.code == 0
+    assert "complete -o default -F _nasproxy_completion nasproxy" in said.out
 
 
 def test_help_names_every_command_and_the_exit_codes():
     said = invoke("--help")
     assert said.code == 0
-    for word in ("search", "compare", "condense", "report", "proxy", "spaces", "datasets", "--version", "130"):
+    for word in (
+        "search",
+        "compare",
+        "condense",
+        "report",
+        "export",
+        "train",
+        "predict",
+        "proxy",
+        "spaces",
+        "datasets",
+        "--version",
+        "130",
+    ):
         assert word in said.out
     assert said.err == ""
 

@@ -14,24 +14,10 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import GraphModule, Node
 
-from nasproxy.errors import NasproxyError
+from nasproxy.export.refusal import refusal
 
 GUARDS = ("_assert", "sym_constrain_range")
 RESERVED = {*keyword.kwlist, *dir(builtins), "aten", "math", "operator", "torch", "weights", "x"}
-
-
-class WinnerError(NasproxyError):
-    """The winner's network cannot be written as plain Python; its weights and its description are there."""
-
-    kind = "winner"
-
-
-def refusal(reason: str) -> WinnerError:
-    """The error that says why."""
-    return WinnerError(
-        f"The winner's network cannot be written as plain Python: {reason.rstrip('.')}.",
-        "Its configuration and its weights are kept beside; its search space can build it anew and load them.",
-    )
 
 
 class NetworkSource:

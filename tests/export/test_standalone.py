@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nasproxy.datasets.image_dataset import ImageDataset, Normalisation, Split
-from nasproxy.errors import WriteError
+from nasproxy.errors import ExportError, WriteError
+from nasproxy.export.description import Description
+from nasproxy.export.standalone import write_standalone
 from nasproxy.networks.convnet import ConvNet
-from nasproxy.search.graph_source import WinnerError
-from nasproxy.search.winner import write_winner
 
 HOSTILE = ('"""\nraise SystemExit("ran")\n"""', "'; import os #", "naïve\x1b[31m", "{{network}}\\", "a\tb\nc")
 SIZES = {1: (16, 16), 3: (12, 20)}
@@ -200,16 +200,18 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 
 
 def _write(directory: Path, model: nn.Module, channels: int = 1) -> Path:
-    return write_winner(
-        directory,
-        model=model,
-        config={"width": 8, "note": HOSTILE[0]},
+    dataset = _dataset(channels)
+    description = Description.of(
+        dataset,
         candidate_id="abc123",
         space=HOSTILE[1],
-        dataset=_dataset(channels),
+        config={"width": 8, "note": HOSTILE[0]},
         scores={"proxy_accuracy": 0.5, "test_accuracy": None, "loss": float("nan"), "rank": 1},
         versions={"torch": "2"},
     )
+    images = dataset.normalisation.apply(dataset.validation.images[:7])
+    assert write_standalone(directory, model=model, description=description, images=images) < 1e-3
+    return directory
 
 
 def _save_images(folder: Path, channels: int) -> None:
@@ -430,7 +432,7 @@ class Foreign(nn.Module):
 def test_network_that_cannot_be_written_leaves_weights_and_reason(tmp_path, capfd, network, reason: str) -> None:
     model = network()
     model.register_buffer("kept", torch.tensor([1.0, 2.0]))
-    with pytest.raises(WinnerError, match=reason):
+    with pytest.raises(ExportError, match=reason):
         _write(tmp_path / "winner", model)
     assert sorted(path.name for path in (tmp_path / "winner").iterdir()) == ["config.json", "weights.safetensors"]
     assert load_file(tmp_path / "winner" / "weights.safetensors")["kept"].tolist() == [1.0, 2.0]

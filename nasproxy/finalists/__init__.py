@@ -1,0 +1,1 @@
+"""What becomes of a run's finalists afterwards: exported, trained further, asked about images."""

@@ -1,0 +1,98 @@
+"""The course of a training for the eye: CSV, a figure, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Sequence
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from nasproxy.analysis.canvas import BLUE, STYLE, VERMILLION, in_percent
+from nasproxy.export.trace import silent
+from nasproxy.finalists.checkpoint import Epoch
+from nasproxy.optional import require
+
+
+def curves_csv(history: Sequence[Epoch]) -> bytes:
+    """A row for each epoch; what it has no figure for is empty."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in fields(Epoch)])
+    writer.writerows([["" if value is None else value for value in astuple(epoch)] for epoch in history])
+    return text.getvalue().encode()
+
+
+def curves_figure(history: Sequence[Epoch], best: int | None) -> Figure:
+    """Cross-entropy and accuracy against the epoch, of the training and the validation images.
+
+    Args:
+        history: the epochs.
+        best: number of the one whose weights are kept; None for none.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 3.4), dpi=200, layout="constrained")
+        for axes, kind, label in zip(
+            figure.subplots(1, 2), ("loss", "accuracy"), ("cross-entropy (nats)", "accuracy (%)"), strict=True
+        ):
+            for part, title, color in (("train", "training images", BLUE), ("validation", "validation", VERMILLION)):
+                points = [
+                    (epoch.epoch, value) for epoch in history if (value := getattr(epoch, f"{part}_{kind}")) is not None
+                ]
+                axes.plot(*zip(*points, strict=True), color=color, marker=".", label=title) if points else None
+            if best is not None:
+                axes.axvline(best, color="#666666", linewidth=0.8, linestyle=":", label="weights kept as best")
+            axes.set_xlabel("epoch")
+            axes.set_ylabel(label)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(visible=True)
+        in_percent(axes, "y")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def check_tensorboard() -> None:
+    """Makes sure that TensorBoard's event files can be written.
+
+    Raises:
+        MissingPackageError: the package is missing.
+    """
+    require("--tensorboard", "tensorboard")
+
+
+class EventFile:
+    """TensorBoard's view of a training, written anew from its beginning: a resumed one has no gap and no double.
+
+    Args:
+        folder: to write; what an earlier invocation left there is replaced.
+        history: the epochs so far.
+    """
+
+    def __init__(self, folder: Path, history: Sequence[Epoch]) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        with silent():
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer: Any = SummaryWriter(str(folder))
+        for epoch in history:
+            self.add(epoch)
+
+    def add(self, epoch: Epoch) -> None:
+        """Adds the figures of an epoch."""
+        for kind in ("loss", "accuracy"):
+            for part in ("train", "validation"):
+                value = getattr(epoch, f"{part}_{kind}")
+                if value is not None:
+                    self._writer.add_scalar(f"{kind}/{part}", value, epoch.epoch)
+        self._writer.add_scalar("learning rate", epoch.learning_rate, epoch.epoch)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._writer.close()

@@ -1,0 +1,170 @@
+"""A finalist of a finished run, read back: what it is, the code that builds it, its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nasproxy.analysis.results import RunResults, load_run
+from nasproxy.errors import InputError, RunError
+from nasproxy.export.card import Origin
+from nasproxy.export.description import Description, parse_description
+from nasproxy.export.trace import MOST_CHECKED
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.known_spaces import space_of_run
+from nasproxy.search.rebuild import rebuild
+from nasproxy.search.run_directory import weights_file
+from nasproxy.search.space import SearchSpace
+from nasproxy.search.task import WHOLE
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A network that a search has trained on the whole data.
+
+    Args:
+        run: the search.
+        entry: of the network in ``summary["top"]``.
+        description: of it, and of its data.
+        space: that builds it.
+        weights: trained; of several repeats, the first's.
+        repeat: number of that.
+        further: how it was trained after the search, and by what its weights were chosen; empty where it was not.
+    """
+
+    run: RunResults
+    entry: Mapping[str, Any]
+    description: Description
+    space: SearchSpace
+    weights: Mapping[str, Tensor]
+    repeat: int
+    further: str = ""
+
+    @property
+    def origin(self) -> Origin:
+        """Where it comes from, for its card."""
+        return Origin(self.run.run, self.run.summary, self.entry, self.further)
+
+    def fresh(self, seed: int | None = None) -> nn.Module:
+        """The untrained network, on the CPU, in training mode.
+
+        Args:
+            seed: of its weights; None is that of the search, which began with this network.
+
+        Raises:
+            SpaceError: the space does not build it.
+        """
+        about, of_search = self.description, int(self.run.run["settings"]["seed"] or 0)
+        candidate = Candidate(dict(self.entry["config"]), str(self.entry["id"]))
+        return rebuild(
+            self.space,
+            candidate,
+            channels=about.channels,
+            image_size=about.image_size,
+            num_classes=len(about.class_names),
+            seed=candidate.seed(of_search, self.repeat, WHOLE) if seed is None else seed,
+        )
+
+    def model(self) -> nn.Module:
+        """The trained network, on the CPU, in evaluation mode.
+
+        Raises:
+            SpaceError: the space does not build it.
+            RunError: the weights are not those of the network that the space builds.
+        """
+        model = self.fresh()
+        try:
+            model.load_state_dict(dict(self.weights))
+        except RuntimeError as error:
+            raise RunError(
+                f"The weights of {self.entry['id']} do not fit the network that the space builds:"
+                f" {str(error).splitlines()[-1].strip()}",
+                "The run was made with other code; search again.",
+            ) from error
+        return model.eval()
+
+    def images(self) -> Float[Tensor, "n c h w"]:
+        """Normalised images to try the network on: the proxy's where the run kept them, else noise."""
+        about, proxy = self.description, self.run.proxy
+        shape = (about.channels, *about.image_size)
+        if proxy is None or tuple(proxy.images.shape[1:]) != shape:
+            return torch.randn(MOST_CHECKED, *shape, generator=torch.Generator().manual_seed(0))
+        return proxy.images[torch.arange(MOST_CHECKED) % len(proxy)]
+
+
+def load_finalist(directory: Path, rank: int | None = None, space: str | None = None) -> Finalist:
+    """Reads a finalist of the run in ``directory``.
+
+    Args:
+        directory: of a finished search.
+        rank: as the search's table shows it, from 1 in the order of the proxy; None is the winner.
+        space: where the code that builds its networks is; None is where it was.
+
+    Raises:
+        InputError: there is no such rank.
+        RunError: the directory is not a finished search's, or a file in it is missing, broken or foreign.
+        SpaceError: the space cannot be loaded.
+    """
+    run = load_run(directory)
+    if not run.finished:
+        raise RunError(f"The search in {directory} has not come to its end.", f"Finish it with: {_resume(directory)}")
+    entry = _entry(run, rank)
+    source = space_of_run(run.run, directory, space)
+    repeat, weights = _weights(directory, entry, run.run["settings"].get("repeats") or 1)
+    return Finalist(run, entry, _description(directory, entry), source.load(), weights, repeat)
+
+
+def _entry(run: RunResults, rank: int | None) -> Mapping[str, Any]:
+    top, winner = run.summary["top"], run.summary["winner"]
+    if rank is None and winner is not None:
+        entry: Mapping[str, Any] = winner
+        return entry
+    if rank is None:
+        raise RunError(f"The search in {run.directory} has no winner: no finalist could be trained.", "")
+    found: Mapping[str, Any] | None = next((entry for entry in top if entry["rank"] == rank), None)
+    if found is None:
+        raise InputError(
+            f"--rank {rank} is no finalist of {run.directory}, which has ranks 1 to {len(top)}.",
+            "Ranks are those of the search's table; without --rank the winner is taken.",
+        )
+    return found
+
+
+def _weights(directory: Path, entry: Mapping[str, Any], repeats: int) -> tuple[int, Mapping[str, Tensor]]:
+    if entry["whole_accuracy"] is None:
+        raise RunError(
+            f"Finalist {entry['rank']} ({entry['id']}) of {directory} could not be trained on the whole data.",
+            "results.csv says why; choose another --rank.",
+        )
+    files = [(repeat, weights_file(directory, entry["id"], repeat)) for repeat in range(repeats)]
+    found = next(((repeat, file) for repeat, file in files if file.exists()), None)
+    if found is None:
+        raise RunError(f"{files[0][1]} is missing.", f"Train it again with: {_resume(directory)}")
+    try:
+        return found[0], load_file(found[1])
+    except (SafetensorError, OSError) as error:
+        raise RunError(
+            f"{found[1]} cannot be read: {error}.", f"Delete it, and train it again with: {_resume(directory)}"
+        ) from error
+
+
+def _description(directory: Path, entry: Mapping[str, Any]) -> Description:
+    """The winner's, whose images and classes are all finalists', with the finalist's own configuration and scores."""
+    file = directory / "winner" / "config.json"
+    try:
+        about = parse_description(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read: {error}.", f"Write it again with: {_resume(directory)}") from error
+    return about.of_entry(entry)
+
+
+def _resume(directory: Path) -> str:
+    return f"nasproxy search --out {directory} --resume, and the options it was started with"

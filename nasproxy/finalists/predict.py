@@ -1,0 +1,90 @@
+"""What a finalist takes images for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from nasproxy.datasets.decoding import EXTENSIONS, decode_image, strict_pillow
+from nasproxy.errors import InputError
+from nasproxy.finalists.load import Finalist
+
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable class of an image.
+
+    Args:
+        file: the image.
+        label: position of the class.
+        class_name: its name; empty for a file that cannot be read.
+        probability: by the softmax of the logits.
+        failure: why the file cannot be read, or None.
+    """
+
+    file: Path
+    label: int = -1
+    class_name: str = ""
+    probability: float = 0.0
+    failure: str | None = None
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """The images that ``paths`` mean: files as they are, of folders all images at any depth, by name.
+
+    Raises:
+        InputError: a folder holds none. That a file is missing shows when it is read.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+        if not inside:
+            raise InputError(f"The folder {path} holds no images.", f"Images end in {', '.join(sorted(EXTENSIONS))}.")
+        found += inside
+    return found
+
+
+def predict(finalist: Finalist, files: Sequence[Path]) -> Iterator[Prediction]:
+    """The class of each file in turn; images are read, resized and normalised as those of the training were.
+
+    Raises:
+        RunError: the network cannot be built.
+    """
+    model, about = finalist.model(), finalist.description
+    for start in range(0, len(files), _AT_ONCE):
+        portion = files[start : start + _AT_ONCE]
+        read = [_read(file, about.image_size, about.channels) for file in portion]
+        images = [image for image in read if not isinstance(image, str)]
+        rows: Iterator[tuple[float, int]] = iter(())
+        if images:
+            with torch.inference_mode():
+                pixels = about.normalisation.apply(torch.from_numpy(np.stack(images)))
+                shares, labels = model(pixels).float().softmax(1).max(1)
+            rows = iter(list(zip(shares.tolist(), labels.tolist(), strict=True)))
+        for file, image in zip(portion, read, strict=True):
+            if isinstance(image, str):
+                yield Prediction(file, failure=image)
+            else:
+                share, label = next(rows)
+                yield Prediction(file, label, about.class_names[label], share)
+
+
+def _read(file: Path, size: tuple[int, int], channels: int) -> UInt8[np.ndarray, "c h w"] | str:
+    """The pixels, or why there are none."""
+    try:
+        with strict_pillow():
+            return np.ascontiguousarray(decode_image(file, size, channels))
+    except FileNotFoundError:
+        return "there is no such file"
+    except Exception as error:  # Pillow raises nearly anything for a broken file
+        return next(iter(str(error).splitlines()), type(error).__name__)

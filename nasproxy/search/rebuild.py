@@ -1,0 +1,52 @@
+"""A candidate's network as a training began with it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nasproxy.errors import SpaceError
+from nasproxy.networks.materialise import materialise
+from nasproxy.search.candidate import Candidate
+from nasproxy.search.space import SearchSpace
+from nasproxy.search.space_source import space_location
+
+
+def rebuild(
+    space: SearchSpace,
+    candidate: Candidate,
+    *,
+    channels: int,
+    image_size: tuple[int, int],
+    num_classes: int,
+    seed: int,
+) -> nn.Module:
+    """The freshly initialised network, on the CPU, in training mode.
+
+    Args:
+        space: that the candidate comes from.
+        candidate: which network.
+        channels: of the images.
+        image_size: (height, width) in pixels.
+        num_classes: of the labels.
+        seed: of the training, so that what a network draws when it is built, and keeps out of its state, is the same.
+
+    Raises:
+        SpaceError: the space raises, or builds something else.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = space.build(
+                dict(candidate.config), in_channels=channels, num_classes=num_classes, image_size=image_size
+            )
+            return materialise(model, torch.zeros(2, channels, *image_size), num_classes)
+        except SpaceError:
+            raise
+        except Exception as error:
+            where = space_location(error, space)
+            raise SpaceError(
+                f"{space.name} cannot build {candidate.id}: {type(error).__name__}: {error}"
+                + (f" ({where})" if where else ""),
+                "With --debug the whole traceback is shown.",
+            ) from error

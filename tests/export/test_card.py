@@ -1,0 +1,110 @@
+import json
+import math
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nasproxy.datasets.image_dataset import Normalisation
+from nasproxy.export.card import Latency, Origin, model_card, plain, wilson
+from nasproxy.export.description import Description, parse_description
+
+HOSTILE = (
+    '"""\n---\nlicense: mit',
+    "a|b",
+    "# title",
+    "<script>",
+    "[x](javascript:y)",
+    "`code`",
+    "naïve\x1b[31m",
+    "- x",
+)
+
+
+def _description() -> Description:
+    scores = {"proxy_accuracy": 0.5, "whole_accuracy": 0.9, "test_accuracy": 0.875}
+    return Description(
+        "abc123", HOSTILE[0], {"width": 8, HOSTILE[1]: HOSTILE[3]}, scores, HOSTILE[4], "f" * 32, (8, 12), 1, HOSTILE,
+        Normalisation((0.5,), (0.25,)), {"torch": "2"},
+    )  # fmt: skip
+
+
+def _origin(**more: Any) -> Origin:
+    entry = {"rank": 2, "id": "abc123", "config": {"width": 8}, "parameters": 1200, "multiply_adds": 3400}
+    agreement = {"rho": 0.5, "interval": [-0.2, 0.9], "kendall": 0.4, "n": 9, "reason": None, "level": 0.95}
+    summary = {
+        "candidates": 720, "evaluated": 700, "top": [entry] * 9, "winner": entry, "agreement": agreement,
+        "rungs": [{"epochs": 4, "candidates": 720, "seconds": 1.0}],
+    }  # fmt: skip
+    run = {
+        "settings": {"proxy": "condensed", "repeats": 1, "finalist_epochs": 8, "seed": 0},
+        "dataset": {"train": 1000, "validation": 400, "test": 320},
+    }
+    return Origin(run, summary, entry, **more)
+
+
+def _card(**more: Any) -> str:
+    latency = Latency(1.25, "on a <machine>")
+    return model_card(_description(), _origin(**more), library="pytorch", loading="Load it.", latency=latency)
+
+
+def test_names_stay_in_their_place():
+    _, front, body = _card().split("\n---\n")[0], _card()[4:].split("\n---\n")[0], _card().split("\n---\n", 1)[1]
+    facts = yaml.safe_load(front)
+    assert set(facts) == {"library_name", "pipeline_tag", "tags", "model-index"}
+    assert facts["model-index"][0]["results"][0]["dataset"]["name"] == HOSTILE[4]
+    headings = [line for line in body.splitlines() if line.startswith("#")]
+    assert len(headings) == 9
+    assert "<script>" not in body
+    assert "](javascript" not in body
+    assert "\x1b" not in body
+    assert all(line.count("|") - line.count("\\|") in (0, 3, 5) for line in body.splitlines() if line.startswith("|"))
+
+
+def test_it_says_how_good_and_how_sure():
+    text = _card()
+    low, high = (100 * bound for bound in wilson(0.875, 320))
+    assert f"| test | 87.5\N{NO-BREAK SPACE}% | {low:.1f} to {high:.1f}\N{NO-BREAK SPACE}% | 320 |" in text
+    for fragment in (
+        "1.20 k",
+        "3.40 k",
+        "1.25 ms",
+        "includes 0",
+        "711 of the candidates were never trained",
+        "flatters",
+    ):
+        assert fragment in text
+    assert "After the search" in _card(further="After the search it was trained.")
+
+
+@given(st.text(max_size=30))
+def test_plain_is_one_line_without_markup(text: str):
+    found = plain(text)
+    assert "\n" not in found
+    assert found.isprintable()
+    # Every character that Markdown or HTML could take for its own has a backslash before it.
+    bare = found.replace("\\\\", "")
+    assert all(bare[i - 1 : i] == "\\" for i, c in enumerate(bare) if c in "`*_{}[]()<>#|~&")
+
+
+@pytest.mark.parametrize(("fraction", "n"), [(0.0, 5), (1.0, 5), (0.3, 10), (0.875, 320)])
+def test_the_interval_is_wilsons(fraction: float, n: int):
+    z = 1.959963984540054
+    centre = (fraction + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n))
+    assert wilson(fraction, n) == pytest.approx((max(0.0, centre - half), min(1.0, centre + half)), abs=1e-9)
+
+
+def test_a_description_is_read_back_as_it_was():
+    about = _description()
+    assert parse_description(about.text(1200)) == about
+
+
+@pytest.mark.parametrize(
+    "change", [{"channels": 2}, {"image_size": [8]}, {"class_names": []}, {"schema": 2}, {"id": 3}]
+)
+def test_another_description_is_refused(change: dict):
+    with pytest.raises(ValueError, match=r"expected|belong"):
+        parse_description(json.dumps({**_description().as_json(1), **change}))

@@ -1,0 +1,212 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from searched import CLASSES, Searched
+from tiny_search import Said, finish, invoke, start
+
+from nasproxy.finalists import further
+from nasproxy.finalists.checkpoint import read_checkpoint
+
+QUICK = ["--epochs", "4", "--batch-size", "8", "--augmentation", "crop-flip", "--threads", "1"]
+
+
+def _train(searched: Searched, out: Path, *more: str) -> Said:
+    return invoke("train", str(searched.run), *QUICK, "--out", str(out), *more)
+
+
+def _kept(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "checkpoint.safetensors")
+
+
+def _check_equal(ours: Path, theirs: Path) -> None:
+    kept, reference = _kept(ours), _kept(theirs)
+    assert kept.keys() == reference.keys()
+    assert all(torch.equal(kept[name], value) for name, value in reference.items())
+    curves = [pd.read_csv(folder / "curves.csv").drop(columns="seconds") for folder in (ours, theirs)]
+    pd.testing.assert_frame_equal(*curves, check_exact=True)
+    for name in ("best", "last"):
+        files = [folder / name / "weights.safetensors" for folder in (ours, theirs)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.fixture(scope="module")
+def trained(searched: Searched, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
+    out = tmp_path_factory.mktemp("trained") / "out"
+    return out, _train(searched, out, "--json")
+
+
+def test_best_is_by_validation_and_both_weights_are_handed_over(searched: Searched, trained: tuple[Path, Said]):
+    out, said = trained
+    document = said.json
+    curves = pd.read_csv(out / "curves.csv")
+    assert said.code == 0, said.err
+    assert curves["epoch"].tolist() == [0, 1, 2, 3, 4]
+    assert curves["learning_rate"].tolist() == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.001])
+    order = curves.sort_values(["validation_accuracy", "validation_loss", "epoch"], ascending=[False, True, True])
+    assert document["best"]["epoch"] == order["epoch"].iloc[0]
+    assert document["best"]["validation_accuracy"] == curves["validation_accuracy"].max()
+    assert document["last"]["epoch"] == 4
+    # What it began with is what the search has left.
+    winner = json.loads((searched.run / "summary.json").read_text())["winner"]
+    assert curves["validation_accuracy"][0] == pytest.approx(winner["whole_accuracy"])
+    with Image.open(out / "curves.png") as figure:
+        assert figure.size == (1680, 680)
+    for name, part in (("best", "best"), ("last", "model")):
+        kept = {key.removeprefix(f"{part}:"): value for key, value in _kept(out).items() if key.startswith(f"{part}:")}
+        weights = load_file(out / name / "weights.safetensors")
+        assert all(torch.equal(weights[key], value) for key, value in kept.items())
+        assert (out / name / "classify.py").exists()
+        assert "After the search it was trained further" in (out / name / "README.md").read_text()
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
+    searched: Searched, trained: tuple[Path, Said], tmp_path: Path, monkeypatch
+):
+    real = further.Checkpoint.write
+
+    def stopping(checkpoint: further.Checkpoint, file: Path) -> None:
+        real(checkpoint, file)
+        if checkpoint.history[-1].epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(further.Checkpoint, "write", stopping)
+        said = _train(searched, tmp_path / "out")
+    assert said.code == 130
+    assert "--resume" in said.err
+    assert len(read_checkpoint(tmp_path / "out" / "checkpoint.safetensors").history) == 3
+    assert _train(searched, tmp_path / "out").code == 2  # not without --resume
+    said = _train(searched, tmp_path / "out", "--resume")
+    assert said.code == 0, said.err
+    _check_equal(tmp_path / "out", trained[0])
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_as_if_nothing_had_been(
+    searched: Searched, trained: tuple[Path, Said], tmp_path: Path
+):
+    out = tmp_path / "out"
+    words = ["train", str(searched.run), *QUICK, "--out", str(out), "--resume"]
+    kills = 0
+    for epochs in (1, 3):
+        process = start(words, seconds=0.3)
+        while process.poll() is None:
+            if (out / "checkpoint.safetensors").exists() and len(
+                read_checkpoint(out / "checkpoint.safetensors").history
+            ) > epochs:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.02)
+        finish(process)
+    assert kills == 2
+    said = finish(start(words))
+    assert said.code == 0, said.err
+    _check_equal(out, trained[0])
+
+
+def test_other_settings_are_another_training(searched: Searched, trained: tuple[Path, Said]):
+    said = _train(searched, trained[0], "--resume", "--learning-rate", "0.1")
+    assert said.code == 2
+    assert "learning_rate was 0.01, now 0.1" in said.err
+
+
+def test_a_changed_dataset_is_refused(searched: Searched, tmp_path: Path):
+    spoilt = searched.copy(tmp_path)
+    whole = _train(spoilt, tmp_path / "out", "--dataset", str(spoilt.photos), "--epochs", "1")
+    assert whole.code == 0, whole.err
+    (spoilt.photos / CLASSES[0] / "03.png").unlink()
+    said = _train(spoilt, tmp_path / "other", "--dataset", str(spoilt.photos), "--json")
+    assert (said.code, said.json["error"]["kind"]) == (2, "dataset")
+    assert "fingerprint" in said.json["error"]["message"]
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_dataset_that_is_gone_can_be_named(searched: Searched, tmp_path: Path):
+    facts = json.loads((searched.run / "run.json").read_text())
+    moved = searched.copy(tmp_path)
+    facts["settings"]["dataset"] = str(tmp_path / "gone")
+    (moved.run / "run.json").write_text(json.dumps(facts))
+    said = _train(moved, tmp_path / "out")
+    assert said.code == 2
+    assert "--dataset FOLDER" in said.err
+
+
+def test_anew_begins_with_fresh_weights_that_the_seed_decides(searched: Searched, tmp_path: Path):
+    firsts = []
+    for name, seed in (("one", "1"), ("same", "1"), ("other", "2")):
+        said = _train(searched, tmp_path / name, "--anew", "--seed", seed, "--epochs", "1", "--json")
+        assert said.code == 0, said.err
+        firsts.append(_kept(tmp_path / name))
+    weights = next(name for name in firsts[0] if name.startswith("model:") and name.endswith("weight"))
+    assert torch.equal(firsts[0][weights], firsts[1][weights])
+    assert not torch.equal(firsts[0][weights], firsts[2][weights])
+
+
+def test_a_training_that_diverges_keeps_what_was_best(searched: Searched, tmp_path: Path):
+    said = _train(searched, tmp_path / "out", "--learning-rate", "1e30", "--json")
+    document = said.json
+    assert (said.code, document["diverged"], document["best"]["epoch"]) == (1, True, 0)
+    assert "finite numbers" in said.err
+
+
+def test_what_was_trained_further_can_be_asked_and_exported(
+    searched: Searched, trained: tuple[Path, Said], tmp_path: Path
+):
+    out, said = trained
+    image = str(searched.photos / CLASSES[0] / "05.png")
+    rows = invoke("predict", str(out), image, "--json").json["images"]
+    done = subprocess.run(
+        [sys.executable, str(out / "best" / "classify.py"), "--json", image], capture_output=True, text=True, check=True
+    )
+    theirs = json.loads(done.stdout)["images"]
+    assert (rows[0]["class"], rows[0]["probability"]) == (
+        theirs[0]["class"], pytest.approx(theirs[0]["probability"], abs=1e-5),
+    )  # fmt: skip
+    assert invoke("export", str(out), "--out", str(tmp_path / "net"), "--json").code == 0
+    scores = json.loads((tmp_path / "net" / "config.json").read_text())["scores"]
+    assert scores["test_accuracy"] == said.json["best"]["test_accuracy"]
+    assert invoke("predict", str(out), image, "--rank", "1").code == 2
+
+
+def test_tensorboard_shows_each_epoch_once_also_after_a_resume(searched: Searched, tmp_path: Path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for _ in range(2):
+        assert _train(searched, tmp_path / "out", "--tensorboard", "--resume").code == 0
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
+    curves = pd.read_csv(tmp_path / "out" / "curves.csv")
+    scalars = events.Scalars("accuracy/validation")
+    assert [scalar.step for scalar in scalars] == curves["epoch"].tolist()
+    assert [scalar.value for scalar in scalars] == pytest.approx(curves["validation_accuracy"].tolist())
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        (["--epochs", "0"], "1 epoch or more"),
+        (["--learning-rate", "0"], "learning rate"),
+        (["--augmentation", "flop"], "'flop'"),
+        (["--rank", "7"], "--rank 7"),
+        (["--device", "tpu"], "'tpu'"),
+        (["--threads", "0"], "--threads"),
+    ],
+)
+def test_wrong_input_is_said_before_anything_is_written(
+    searched: Searched, tmp_path: Path, words: list[str], fragment: str
+):
+    said = _train(searched, tmp_path / "out", *words)
+    assert (said.code, said.out) == (2, "")
+    assert fragment in said.err
+    assert not (tmp_path / "out").exists()
