@@ -31,7 +31,11 @@ def has_written_gradients(network: nn.Module, images: Float[Tensor, "n c h w"]) 
         return False
     layers = list(network.features)
     depth = len(layers) // len(_BLOCK)
-    if [type(layer) for layer in layers] != [*_BLOCK] * depth or len(list(network.parameters())) != 4 * depth + 2:
+    if (
+        not layers
+        or [type(layer) for layer in layers] != [*_BLOCK] * depth
+        or len(list(network.parameters())) != 4 * depth + 2
+    ):
         return False
     convolution = layers[0]
     assert isinstance(convolution, nn.Conv2d)

@@ -135,11 +135,13 @@ def distribution_loss(
 def _mean_features(
     network: nn.Module, images: Float[Tensor, "n c h w"], precision: str, chunk: int
 ) -> Float[Tensor, " f"]:
-    written = has_written_gradients(network, images)
-    embed = ConvNetGradients(network, precision).embed if written else partial(features, network)
     parts = images.split(len(images) if network.training else chunk_size(chunk, images))
-    with autocast("float32" if written else precision, images.device):
-        sums = [embed(part).float().sum(dim=0) for part in parts]
+    if has_written_gradients(network, images):
+        written = ConvNetGradients(network, precision)
+        sums = [written.embed(part).sum(dim=0) for part in parts]
+    else:
+        with autocast(precision, images.device):
+            sums = [features(network, part).float().sum(dim=0) for part in parts]
     return torch.stack(sums).sum(dim=0) / len(images)
 
 
