@@ -96,9 +96,9 @@ class ConvNetGradients:
 
 
 class _Convolution(Protocol):
-    def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h w o"]: ...
+    def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h2 w2 o"]: ...
 
-    def backward(self, slope: Float[Tensor, "n h w o"]) -> Float[Tensor, "n h w i"]: ...
+    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> Float[Tensor, "n h w i"]: ...
 
     def gradient(self) -> Float[Tensor, "o i 3 3"]: ...
 
@@ -112,12 +112,12 @@ class _PlainConvolution:
         self._seen = self._weight
         self._slope = torch.zeros_like(convolution.weight)
 
-    def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h w o"]:
+    def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h2 w2 o"]:
         self._seen = images.to(self._weight.dtype).permute(0, 3, 1, 2)
         results = F.conv2d(self._seen, self._weight, padding=self._padding)
         return results.permute(0, 2, 3, 1).to(self._slope.dtype).contiguous()
 
-    def backward(self, slope: Float[Tensor, "n h w o"]) -> Float[Tensor, "n h w i"]:
+    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> Float[Tensor, "n h w i"]:
         results = slope.to(self._weight.dtype).permute(0, 3, 1, 2)
         back, on_weight, _ = torch.ops.aten.convolution_backward(
             results,

@@ -46,7 +46,7 @@ class WinogradConvolution:
         )
         self._filter = torch.kron(filters, filters)
         flat = weight.permute(2, 3, 1, 0).reshape(9, -1)
-        self._weight = (self._filter @ flat).view(_POINTS, inputs, outputs)
+        self._weight = (self._filter @ flat).reshape(_POINTS, inputs, outputs)
         self._slope = torch.zeros_like(self._weight)
         self._seen = weight.new_empty(0)
 
@@ -60,9 +60,9 @@ class WinogradConvolution:
         tiles = padded.as_strided(
             (_IN, _IN, number, down, across, channels), (row, pixel, image, _OUT * row, _OUT * pixel, one)
         )
-        self._seen = _transform(self._input, tiles.reshape(_IN, _IN, -1)).view(_POINTS, -1, channels)
-        products = torch.bmm(self._seen, self._weight).view(_IN, _IN, -1)
-        results = _transform(self._result, products).view(_OUT, _OUT, number, down, across, -1)
+        self._seen = _transform(self._input, tiles.reshape(_IN, _IN, -1)).reshape(_POINTS, -1, channels)
+        products = torch.bmm(self._seen, self._weight).reshape(_IN, _IN, -1)
+        results = _transform(self._result, products).reshape(_OUT, _OUT, number, down, across, -1)
         whole = results.permute(2, 3, 0, 4, 1, 5).reshape(number, _OUT * down, _OUT * across, -1)
         return whole[:, :height, :width].contiguous()
 
@@ -71,23 +71,23 @@ class WinogradConvolution:
         number, height, width, outputs = slope.shape
         down, across = -(-height // _OUT), -(-width // _OUT)
         slope = F.pad(slope, (0, 0, 0, _OUT * across - width, 0, _OUT * down - height))
-        tiles = slope.view(number, down, _OUT, across, _OUT, outputs).permute(2, 4, 0, 1, 3, 5)
-        products = _transform(self._result.T, tiles.reshape(_OUT, _OUT, -1)).view(_POINTS, -1, outputs)
+        tiles = slope.reshape(number, down, _OUT, across, _OUT, outputs).permute(2, 4, 0, 1, 3, 5)
+        products = _transform(self._result.T, tiles.reshape(_OUT, _OUT, -1)).reshape(_POINTS, -1, outputs)
         self._slope.baddbmm_(self._seen.mT, products)
-        back = _transform(self._input.T, torch.bmm(products, self._weight.mT).view(_IN, _IN, -1))
-        parts = back.view(_IN, _IN, number, down, across, -1).permute(2, 3, 0, 4, 1, 5)
+        back = _transform(self._input.T, torch.bmm(products, self._weight.mT).reshape(_IN, _IN, -1))
+        parts = back.reshape(_IN, _IN, number, down, across, -1).permute(2, 3, 0, 4, 1, 5)
         return _overlapped(parts)[:, 1 : height + 1, 1 : width + 1]
 
     def gradient(self) -> Float[Tensor, "o i 3 3"]:
         """Of the weight, summed over all calls of :meth:`backward`."""
-        flat = self._filter.T @ self._slope.view(_POINTS, -1)
-        return flat.view(3, 3, *self._slope.shape[1:]).permute(3, 2, 0, 1)
+        flat = self._filter.T @ self._slope.reshape(_POINTS, -1)
+        return flat.reshape(3, 3, *self._slope.shape[1:]).permute(3, 2, 0, 1)
 
 
 def _transform(matrix: Float[Tensor, "a b"], tiles: Float[Tensor, "b b rest"]) -> Float[Tensor, "a a rest"]:
     """``matrix`` applied to both directions of each tile."""
-    rows = matrix @ tiles.view(len(tiles), -1)
-    return matrix @ rows.view(len(matrix), len(tiles), -1)
+    rows = matrix @ tiles.reshape(len(tiles), -1)
+    return matrix @ rows.reshape(len(matrix), len(tiles), -1)
 
 
 def _overlapped(parts: Float[Tensor, "n down 6 across 6 c"]) -> Float[Tensor, "n h w c"]:
@@ -99,4 +99,4 @@ def _overlapped(parts: Float[Tensor, "n down 6 across 6 c"]) -> Float[Tensor, "n
     whole[:, 1:, :rest, :across] += parts[:, :, _OUT:, :, :_OUT]
     whole[:, :down, :, 1:, :rest] += parts[:, :, :_OUT, :, _OUT:]
     whole[:, 1:, :rest, 1:, :rest] += parts[:, :, _OUT:, :, _OUT:]
-    return whole.view(number, _OUT * (down + 1), _OUT * (across + 1), channels)
+    return whole.reshape(number, _OUT * (down + 1), _OUT * (across + 1), channels)
