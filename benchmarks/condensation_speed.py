@@ -12,7 +12,7 @@ training (2 of 10 matching steps and a fifth of the inner epochs). Random pixels
 
 With ``--growth``, how nasproxy's seconds grow with images per class, classes and image size. With ``--accuracy N``,
 what the default ConvNet learns from N sets that each of the three makes of scikit-learn's digits in equally many
-iterations. Each part replaces its own entry of ``benchmarks/results/condensation_speed.json`` and leaves the others.
+iterations. Each part replaces its own entries of ``benchmarks/results/condensation_speed.json`` and leaves the others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from plain_condensation import outer_iteration, plain_convnet
+from plain_condensation import outer_iteration, plain_convnet  # type: ignore[import-not-found]  # beside this file
 
 from nasproxy.cli.output import plain_table, stdout
 from nasproxy.condensation.recipe import MatchingRecipe
@@ -61,15 +61,22 @@ def main() -> None:
         work(json.loads(arguments.worker))
         return
     found: dict[str, Any] = {}
+    kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     if arguments.accuracy:
         found["accuracy"] = accuracy(arguments)
     elif arguments.growth:
         found["growth"] = growth(arguments)
     else:
         found["speed"] = [compare(arguments, ipc) for ipc in arguments.ipc]
-    kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    write_json(arguments.out, {**kept, **found})
+    write_json(arguments.out, merged(kept, found))
     show(found)
+
+
+def merged(kept: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """What the file holds afterwards: of the speeds, those of other sizes stay."""
+    measured = {(row["ipc"], row["dataset"]) for row in found.get("speed", [])}
+    others = [row for row in kept.get("speed", []) if (row["ipc"], row["dataset"]) not in measured]
+    return {**kept, **found, "speed": [*others, *found.get("speed", [])]}
 
 
 def compare(arguments: argparse.Namespace, ipc: int) -> dict[str, Any]:
@@ -100,7 +107,7 @@ def compare(arguments: argparse.Namespace, ipc: int) -> dict[str, Any]:
     }
     return {
         "ipc": ipc,
-        "dataset": arguments.dataset or "random pixels, 10 classes, 32×32×3",
+        "dataset": arguments.dataset or f"random pixels, {arguments.classes} classes, 32×32×3",
         "matching_steps": recipe.matching_steps,
         "inner_epochs": recipe.inner_epochs,
         "real_batch": recipe.real_batch,
@@ -290,7 +297,7 @@ def show(found: dict[str, Any]) -> None:
                 f"{of['peak_memory_bytes'] / 2**20:.0f}",
             )
         print(f"\n{row['ipc']} images a class, {row['part_of_an_iteration']:.0%} of an outer iteration")
-        stdout.print(table)
+        stdout().print(table)
     for row in found.get("growth", {}).get("rows", []):
         print(f"{row['varied']} {row[row['varied']]}: {row['processor_seconds']:.3f} s")
     for engine, of in found.get("accuracy", {}).get("test_accuracy", {}).items():
@@ -313,7 +320,7 @@ def _dataset(task: dict[str, Any]) -> ImageDataset:
 
 def _task(arguments: argparse.Namespace) -> dict[str, Any]:
     data_dir = str(arguments.data_dir) if arguments.data_dir else None
-    return {"dataset": arguments.dataset, "data_dir": data_dir, "classes": 10, "size": 32}
+    return {"dataset": arguments.dataset, "data_dir": data_dir, "classes": arguments.classes, "size": 32}
 
 
 def _conditions(arguments: argparse.Namespace, load: list[float]) -> dict[str, Any]:
@@ -333,6 +340,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of each engine (default: all cores)")
     parser.add_argument("--dataset", help="as of nasproxy search (default: random pixels)")
+    parser.add_argument("--classes", type=int, default=10, help="of random pixels (default: 10)")
     parser.add_argument("--data-dir", type=Path, help="as of nasproxy search")
     parser.add_argument("--growth", action="store_true", help="measure how seconds grow instead")
     parser.add_argument("--accuracy", type=int, default=0, metavar="N", help="compare N sets' accuracy instead")

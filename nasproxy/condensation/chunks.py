@@ -9,10 +9,13 @@ _PIXELS = 16_384  # 16 images of 32×32: 8 MiB for each map of 128 channels, whi
 
 
 def chunk_size(asked: int, images: Float[Tensor, "n c h w"]) -> int:
-    """``asked``, or where it is 0 what is fast: on a CPU as many images as keep activations in its caches, else all."""
+    """``asked``, or where it is 0 what is fast: on a CPU as many images as keep activations in its caches, else all.
+
+    What is chosen divides the images evenly: the fewer in a chunk, the dearer each.
+    """
     if asked:
         return asked
-    if images.device.type != "cpu":
-        return max(1, len(images))
     height, width = images.shape[2:]
-    return max(1, _PIXELS // (height * width))
+    most = max(1, _PIXELS // (height * width) if images.device.type == "cpu" else len(images))
+    chunks = max(1, -(-len(images) // most))
+    return max(1, -(-len(images) // chunks))

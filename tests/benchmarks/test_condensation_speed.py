@@ -37,6 +37,14 @@ def test_the_part_of_an_iteration_has_its_mixture(ipc, steps, epochs, part):
     assert recipe.inner_epochs == pytest.approx(epochs, abs=1)
 
 
+def test_what_is_not_measured_again_stays():
+    one, ten = ({"ipc": ipc, "dataset": "random"} for ipc in (1, 10))
+    kept = condensation_speed.merged({"speed": [one, ten]}, {"growth": {}})
+    assert kept == {"speed": [one, ten], "growth": {}}
+    again = {**one, "engines": {}}
+    assert condensation_speed.merged(kept, {"speed": [again]}) == {"speed": [ten, again], "growth": {}}
+
+
 @pytest.mark.slow
 def test_the_script_times_all_engines(tmp_path, monkeypatch):
     words = ["--ipc", "1", "--rounds", "1", "--threads", "1", "--out", str(tmp_path / "out.json")]

@@ -154,6 +154,7 @@ def test_images_are_those_of_automatic_differentiation_whatever_the_chunk(recipe
 
 
 def test_the_chunk_that_is_chosen():
-    assert [chunk_size(0, torch.zeros(300, 1, n, n)) for n in (16, 32, 64, 200)] == [64, 16, 4, 1]
+    assert [chunk_size(0, torch.zeros(300, 1, n, n)) for n in (16, 32, 64, 200)] == [60, 16, 4, 1]
+    assert [chunk_size(0, torch.zeros(n, 1, 32, 32)) for n in (1, 16, 20, 100)] == [1, 16, 10, 15]
     assert chunk_size(7, torch.zeros(300, 1, 32, 32)) == 7
     assert chunk_size(0, torch.zeros(300, 3, 32, 32, device="meta")) == 300
