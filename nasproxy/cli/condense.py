@@ -115,6 +115,15 @@ def condense(
     initial: Annotated[
         str | None, typer.Option(help="noise, or real (random real images).", rich_help_panel=METHOD)
     ] = None,
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            help="Real images computed at a time; bounds memory.",
+            show_default="16 of 32×32 pixels on a CPU, all on a GPU",
+            metavar="N",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     device: Device = _D.device,
     precision: Precision = _D.precision,
     seed: Annotated[int, typer.Option(help="Of images, networks and batches.", rich_help_panel=RUN)] = _D.seed,
@@ -176,6 +185,7 @@ def condense(
         "max_multiply_adds": max_multiply_adds,
         "augmentation": augmentation,
         "distance": distance,
+        "chunk": chunk,
     }
     check_seed(seed)
     for name, value in (("--time-budget", time_budget), ("--checkpoint-every", checkpoint_every)):

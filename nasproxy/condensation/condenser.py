@@ -48,6 +48,7 @@ class Condenser(ProxyMethod):
         norm: its normalisation; this and the two below as in :class:`nasproxy.networks.convnet.ConvNet`.
         activation: its activation.
         pooling: its pooling.
+        chunk: real images computed at a time, which bounds memory; 0 is what is fast.
     """
 
     verb: ClassVar[str] = "Condensing"
@@ -66,13 +67,15 @@ class Condenser(ProxyMethod):
     norm: str = "instance"
     activation: str = "relu"
     pooling: str = "average"
+    chunk: int = 0
     space_digest: str = field(init=False, default="")
     """Of the text of a space's file: an edited file is another setting."""
 
     def __post_init__(self) -> None:
         self._check_counts("ipc", "iterations", "real_batch", "width", "depth")
-        if self.patience < 0:
-            raise InputError(f"patience must be 0 or more, got {self.patience}.")
+        for name in ("patience", "chunk"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}.")
         if not self.image_learning_rate > 0:
             raise InputError(f"image_learning_rate must be above 0, got {self.image_learning_rate}.")
         if not 0 <= self.image_momentum < 1:

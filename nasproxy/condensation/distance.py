@@ -55,6 +55,11 @@ def distance_between(name: str, real: Sequence[Tensor], synthetic: Sequence[Tens
     return _BY_NAME[name](real, synthetic)
 
 
+def is_compared(name: str, parameter: Tensor) -> bool:
+    """Whether the gradient of ``parameter`` takes part in the distance called ``name``."""
+    return parameter.ndim > 1 or name != "layerwise-cosine"
+
+
 _BY_NAME: dict[str, Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]] = {
     "layerwise-cosine": layerwise_cosine_distance,
     "squared-euclidean": squared_euclidean_distance,

@@ -11,8 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nasproxy.condensation.chunks import chunk_size
 from nasproxy.condensation.condensed import Condensed
 from nasproxy.condensation.condenser import Condenser
+from nasproxy.condensation.convnet_gradients import ConvNetGradients, has_written_gradients
 from nasproxy.condensation.course import Course
 from nasproxy.condensation.frozen_statistics import frozen_statistics
 from nasproxy.condensation.outer_loop import Material, condense_by
@@ -99,7 +101,11 @@ def _iterate(
             real, mine = material.real_batch(label, recipe.real_batch), material.of_class(label)
             transform = material.draw_transform()
             distance = distribution_loss(
-                network, transform(real), transform(material.images[mine]), precision=material.precision
+                network,
+                transform(real),
+                transform(material.images[mine]),
+                precision=material.precision,
+                chunk=recipe.chunk,
             )
             distance.backward(inputs=[material.images])
             loss += distance.detach()
@@ -108,7 +114,12 @@ def _iterate(
 
 
 def distribution_loss(
-    network: nn.Module, real: Float[Tensor, "n c h w"], synthetic: Float[Tensor, "m c h w"], *, precision: str
+    network: nn.Module,
+    real: Float[Tensor, "n c h w"],
+    synthetic: Float[Tensor, "m c h w"],
+    *,
+    precision: str,
+    chunk: int = 0,
 ) -> Float[Tensor, ""]:
     """Squared Euclidean distance between the mean features of two batches.
 
@@ -117,14 +128,28 @@ def distribution_loss(
         real: images of one class.
         synthetic: images of the same class; the loss is differentiable in these.
         precision: of the real images' features.
+        chunk: how many real images are computed at a time, see :func:`nasproxy.condensation.chunks.chunk_size`; a
+            network in training mode sees all.
 
     Raises:
         InputError: the network ends in no linear layer.
     """
-    with torch.no_grad(), autocast(precision, real.device):
-        on_real = features(network, real)
-    apart = on_real.float().mean(dim=0) - features(network, synthetic).mean(dim=0)
+    apart = _mean_features(network, real, precision, chunk) - features(network, synthetic).mean(dim=0)
     return apart.square().sum()
+
+
+@torch.no_grad()
+def _mean_features(
+    network: nn.Module, images: Float[Tensor, "n c h w"], precision: str, chunk: int
+) -> Float[Tensor, " f"]:
+    parts = images.split(len(images) if network.training else chunk_size(chunk, images))
+    if has_written_gradients(network, images):
+        written = ConvNetGradients(network, precision)
+        sums = [written.embed(part).sum(dim=0) for part in parts]
+    else:
+        with autocast(precision, images.device):
+            sums = [features(network, part).float().sum(dim=0) for part in parts]
+    return torch.stack(sums).sum(dim=0) / len(images)
 
 
 def features(network: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n f"]:

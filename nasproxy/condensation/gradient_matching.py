@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from nasproxy.condensation.condensed import Condensed
 from nasproxy.condensation.course import Course
-from nasproxy.condensation.distance import distance_between
+from nasproxy.condensation.distance import distance_between, is_compared
 from nasproxy.condensation.frozen_statistics import frozen_statistics
+from nasproxy.condensation.mean_gradients import mean_gradients
 from nasproxy.condensation.outer_loop import Material, condense_by
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import InputError
-from nasproxy.training.precision import autocast
 from nasproxy.training.train import in_batches
 
 
@@ -80,6 +80,7 @@ def _matching_step(network: nn.Module, material: Material, recipe: MatchingRecip
                 label,
                 distance=recipe.distance,
                 precision=material.precision,
+                chunk=recipe.chunk,
             )
             distance.backward(inputs=[material.images])
             loss += distance.detach()
@@ -94,6 +95,7 @@ def matching_loss(
     *,
     distance: str,
     precision: str,
+    chunk: int = 0,
 ) -> Float[Tensor, ""]:
     """How far the network's gradients on real and on synthetic images of one class lie apart (equation 9).
 
@@ -106,18 +108,19 @@ def matching_loss(
         label: the class.
         distance: one of :data:`nasproxy.condensation.recipe.DISTANCES`.
         precision: of the real images' gradients.
+        chunk: how many real images are computed at a time, see :func:`nasproxy.condensation.chunks.chunk_size`.
 
     Raises:
         InputError: the network has no gradient that the distance compares.
     """
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    parameters = [p for p in network.parameters() if p.requires_grad and is_compared(distance, p)]
     target = torch.full((len(real),), label, device=real.device)
-    with autocast(precision, real.device):
-        logits = network(real)
-    on_real = torch.autograd.grad(F.cross_entropy(logits.float(), target), parameters, allow_unused=True)
-    loss = F.cross_entropy(network(synthetic), target.new_full((len(synthetic),), label))
-    on_synthetic = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
-    pairs = [(r, s) for r, s in zip(on_real, on_synthetic, strict=True) if r is not None and s is not None]
+    pairs: list[tuple[Tensor, Tensor]] = []
+    if parameters:
+        on_real = mean_gradients(network, parameters, real, target, chunk=chunk, precision=precision)
+        loss = F.cross_entropy(network(synthetic), target.new_full((len(synthetic),), label))
+        on_synthetic = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+        pairs = [(r, s) for r, s in zip(on_real, on_synthetic, strict=True) if r is not None and s is not None]
     if not any(r.ndim > 1 for r, _ in pairs):
         raise InputError(
             f"The network {type(network).__name__} has no layer whose gradient could be matched.",
@@ -129,13 +132,15 @@ def matching_loss(
 def _train_inner(network: nn.Module, material: Material, recipe: MatchingRecipe) -> None:
     """``inner_epochs`` epochs of plain SGD on the synthetic set (Algorithm 1, last line of the inner loop)."""
     images, labels = material.images.detach(), material.labels
-    optimizer = torch.optim.SGD(network.parameters(), lr=recipe.network_learning_rate)
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=recipe.network_learning_rate)
     for _ in range(recipe.inner_epochs):
         order = torch.randperm(len(labels), generator=material.generator).to(images.device)
         for picked in in_batches(order, recipe.network_batch):
-            optimizer.zero_grad()
             batch = material.draw_transform()(images[picked])
-            with autocast(material.precision, images.device):
-                logits = network(batch)
-            F.cross_entropy(logits.float(), labels[picked]).backward()
+            gradients = mean_gradients(
+                network, parameters, batch, labels[picked], chunk=recipe.chunk, precision=material.precision
+            )
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
             optimizer.step()

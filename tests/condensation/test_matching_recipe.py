@@ -71,6 +71,7 @@ def test_counts_below_one_are_refused(name, value):
         ("initial", "reals"),
         ("distance", "layerwise"),
         ("image_momentum", -0.5),
+        ("chunk", -1),
     ],
 )
 def test_other_values_that_cannot_be(name, value):

@@ -1,0 +1,50 @@
+"""Winograd's convolution and its gradients against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nasproxy.condensation.winograd import WinogradConvolution
+
+
+def both(number, height, width, inputs, outputs, dtype):
+    """Results, images' gradients and weight's gradients of two batches, by torch and by Winograd's algorithm."""
+    torch.manual_seed(height * 100 + width)
+    weight = torch.randn(outputs, inputs, 3, 3, dtype=dtype).requires_grad_()
+    ours = WinogradConvolution(weight.detach())
+    expected, found, on_weight = [], [], torch.zeros_like(weight)
+    for _ in range(2):
+        images = torch.randn(number, inputs, height, width, dtype=dtype).requires_grad_()
+        results = F.conv2d(images, weight, padding=1)
+        slope = torch.randn_like(results)
+        back, more = torch.autograd.grad(results, [images, weight], slope)
+        on_weight = on_weight + more
+        expected += [results.detach(), back]
+        found.append(ours.forward(images.detach().permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        found.append(ours.backward(slope.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2))
+    return [*expected, on_weight], [*found, ours.gradient()]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "number", "inputs", "outputs"),
+    [(1, 1, 2, 1, 1), (4, 4, 1, 2, 3), (5, 9, 2, 3, 1), (8, 3, 3, 1, 2), (2, 6, 1, 2, 2), (12, 8, 2, 4, 5)],
+)
+def test_it_is_the_convolution_at_any_size(height, width, number, inputs, outputs):
+    for theirs, ours in zip(*both(number, height, width, inputs, outputs, torch.float64), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_float32_is_off_by_millionths():
+    torch.manual_seed(0)
+    weight, images = torch.randn(32, 32, 3, 3), torch.randn(4, 32, 8, 8)
+    whole = F.conv2d(images.double(), weight.double(), padding=1)
+    ours = WinogradConvolution(weight).forward(images.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    assert float((ours - whole).norm() / whole.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5])
+def test_the_results_are_contiguous(size):
+    ours = WinogradConvolution(torch.randn(2, 3, 3, 3))
+    assert ours.forward(torch.randn(1, size, size, 3)).is_contiguous()
