@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from plain_condensation import outer_iteration, plain_convnet  # type: ignore[import-not-found]  # beside this file
+from plain_condensation import outer_iteration, plain_convnet
 
 from nasproxy.cli.output import plain_table, stdout
 from nasproxy.condensation.recipe import MatchingRecipe

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from correlation_table import RESULTS, keep, minutes, stop_after  # type: ignore[import-not-found]  # beside this file
+from correlation_table import RESULTS, keep, minutes, stop_after
 
 from nasproxy.cli.screen import open_screen
 from nasproxy.compare.run import run_compare

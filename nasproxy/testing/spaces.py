@@ -11,12 +11,14 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from nasproxy.export.description import Description
+from nasproxy.export.standalone import write_standalone
+from nasproxy.export.trace import MOST_CHECKED
 from nasproxy.networks.materialise import materialise
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.space import Config, SearchSpace
 from nasproxy.search.space_check import check_space
 from nasproxy.search.space_source import SpaceSource
-from nasproxy.search.winner import write_winner
 from nasproxy.testing.data import tiny_dataset
 
 _MEMBERS = 200
@@ -96,16 +98,23 @@ class SpaceTests:
         config = self._valid(space)[0]
         data = tiny_dataset((3,) * self.num_classes, size=self.image_size, channels=self.in_channels)
         with tempfile.TemporaryDirectory() as folder:
-            written = write_winner(
-                Path(folder) / "winner",
-                model=self._built(space, config),
-                config=config,
-                candidate_id=Candidate.of(config).id,
+            written = Path(folder) / "winner"
+            description = Description(
+                id=Candidate.of(config).id,
                 space=space.name,
-                dataset=data,
+                config=config,
                 scores={},
+                dataset=data.name,
+                fingerprint=data.fingerprint,
+                image_size=data.image_size,
+                channels=data.channels,
+                class_names=data.class_names,
+                normalisation=data.normalisation,
                 versions={},
             )
+            images = data.normalisation.apply(data.validation.images)
+            images = images[torch.arange(MOST_CHECKED) % len(images)]
+            write_standalone(written, model=self._built(space, config), description=description, images=images)
             assert (written / "classify.py").exists()
 
     def _valid(self, space: SearchSpace) -> list[Config]:

@@ -160,8 +160,9 @@ def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterat
         norm.train()
     if norms:
         with torch.no_grad(), autocast(precision, data.images.device):
-            for images in in_batches(data.images, _STATISTICS_BATCH):
-                model(images)
+            positions = torch.arange(len(data), device=data.images.device)
+            for picked in in_batches(positions, _STATISTICS_BATCH):
+                model(data.images[picked])
     try:
         yield
     finally:
