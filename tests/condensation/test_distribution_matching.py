@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from tiny import tiny_dataset, with_other_held_out_images
 from torch import nn
 
-from nasproxy.condensation import networks
 from nasproxy.condensation.distribution_matching import DistributionRecipe, distribution_loss, features
 from nasproxy.errors import DatasetError, DivergedError, InputError
+from nasproxy.networks import build
 from nasproxy.networks.convnet import ConvNet
 
 RECIPE = DistributionRecipe(ipc=2, iterations=3, width=4, depth=1, augmentation="none")
@@ -103,7 +103,7 @@ def test_equals_a_second_implementation(dataset, monkeypatch, initial):
             super().__init__(*arguments, **settings)
             states.append(copy.deepcopy(self.state_dict()))
 
-    monkeypatch.setattr(networks, "ConvNet", Recorded)
+    monkeypatch.setitem(build._CLASSES, "convnet", Recorded)
     recipe = replace(RECIPE, initial=initial)
     first = run(dataset, replace(recipe, image_learning_rate=STILL)).images
     states.clear()

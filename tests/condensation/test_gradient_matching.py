@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from tiny import tiny_dataset, with_other_held_out_images
 from torch import nn
 
-from nasproxy.condensation import networks
 from nasproxy.condensation.gradient_matching import condense, matching_loss
 from nasproxy.condensation.recipe import DISTANCES, MatchingRecipe
 from nasproxy.errors import DatasetError, DivergedError, InputError
+from nasproxy.networks import build
 from nasproxy.networks.convnet import ConvNet
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def record(monkeypatch):
             kept.inputs.append(images.detach().clone())
             return super().forward(images)
 
-    monkeypatch.setattr(networks, "ConvNet", Recorded)
+    monkeypatch.setitem(build._CLASSES, "convnet", Recorded)
     return kept
 
 

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from tiny import tiny_dataset
 from torch import nn
 
-from nasproxy.condensation import networks
 from nasproxy.condensation.chunks import chunk_size
 from nasproxy.condensation.convnet_gradients import ConvNetGradients, has_written_gradients
 from nasproxy.condensation.distribution_matching import DistributionRecipe
 from nasproxy.condensation.mean_gradients import mean_gradients
 from nasproxy.condensation.recipe import MatchingRecipe
+from nasproxy.networks import build
 from nasproxy.networks.convnet import ConvNet
 
 CPU = torch.device("cpu")
@@ -146,7 +146,7 @@ def test_images_are_those_of_automatic_differentiation_whatever_the_chunk(recipe
         return changed.make(dataset, seed=3, device=CPU, precision="float32")
 
     by_chunk = [made(chunk) for chunk in (0, 4)]
-    monkeypatch.setattr(networks, "ConvNet", type("Other", (ConvNet,), {}))
+    monkeypatch.setitem(build._CLASSES, "convnet", type("Other", (ConvNet,), {}))
     expected = made(0)
     for found in by_chunk:
         torch.testing.assert_close(found.images, expected.images, rtol=0, atol=1e-4)

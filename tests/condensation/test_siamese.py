@@ -8,12 +8,12 @@ import pytest
 import torch
 from tiny import tiny_dataset
 
-from nasproxy.condensation import networks
 from nasproxy.condensation.augmentation import draw_transform
 from nasproxy.condensation.gradient_matching import matching_loss
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
 from nasproxy.errors import InputError
+from nasproxy.networks import build
 from nasproxy.networks.convnet import ConvNet
 
 RECIPE = SiameseRecipe(ipc=2, iterations=2, matching_steps=2, inner_epochs=3, width=4, depth=1)
@@ -31,7 +31,7 @@ def shown(monkeypatch):
             batches.append(images.detach().clone())
             return super().forward(images)
 
-    monkeypatch.setattr(networks, "ConvNet", Recorded)
+    monkeypatch.setitem(build._CLASSES, "convnet", Recorded)
     return batches
 
 
