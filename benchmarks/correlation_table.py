@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,14 +64,29 @@ PROTOCOLS = {
 def main() -> int:
     """Runs what is missing, keeps the scores and prints the table; returns the exit code."""
     arguments = _parser().parse_args()
+
+    def plan() -> tuple[str, CompareSettings, Path]:
+        protocol, settings = _settings(arguments)
+        name = arguments.name or f"correlation_{Path(arguments.dataset).name}_{protocol}"
+        return protocol, settings, arguments.results / name
+
+    return compare_and_keep(plan, arguments.time_budget)
+
+
+def compare_and_keep(plan: Callable[[], tuple[str, CompareSettings, Path]], budget: float | None) -> int:
+    """Runs what is missing of a comparison, keeps the scores and prints the table; returns the exit code.
+
+    Args:
+        plan: gives the protocol's name, what to compare, and the folder of results; what it raises is reported.
+        budget: minutes; None is no limit.
+    """
     began = time.perf_counter()
     try:
-        protocol, settings = _settings(arguments)
+        protocol, settings, folder = plan()
         with heeding_signals(), open_screen() as screen:
-            stop_after(arguments.time_budget)
+            _stop_after(budget)
             result = run_compare(settings, resume=True, progress=screen)
             signal.setitimer(signal.ITIMER_REAL, 0)
-        folder = arguments.results / (arguments.name or f"correlation_{Path(arguments.dataset).name}_{protocol}")
         keep(result, folder, protocol, time.perf_counter() - began)
     except NasproxyError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
@@ -156,7 +172,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[str, CompareSettings]:
     return name, CompareSettings(search, tuple(arguments.proxies.split(",")), arguments.sample)
 
 
-def stop_after(minutes: float | None) -> None:
+def _stop_after(minutes: float | None) -> None:
     """Makes the end of the budget the same as Ctrl-C: what is under way is finished or left, what is done is kept."""
     if minutes is not None:
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))

@@ -12,18 +12,11 @@ so does one whose --time-budget was spent. Every score of every candidate goes t
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
-import time
 from pathlib import Path
 
-from correlation_table import RESULTS, keep, minutes, stop_after
+from correlation_table import RESULTS, compare_and_keep, minutes
 
-from nasproxy.cli.screen import open_screen
-from nasproxy.compare.run import run_compare
 from nasproxy.compare.settings import CompareSettings
-from nasproxy.errors import NasproxyError
-from nasproxy.interruption import heeding_signals
 from nasproxy.search.settings import SearchSettings
 
 PROXIES = "condensed,random,dm,early-stopping,parameters,multiply-adds,synflow,naswot"
@@ -33,22 +26,8 @@ PROTOCOL = "cells of one a stage, which is not that of NAS-Bench-201"
 def main() -> int:
     """Runs what is missing, keeps the scores and prints the table; returns the exit code."""
     arguments = _parser().parse_args()
-    began = time.perf_counter()
-    try:
-        with heeding_signals(), open_screen() as screen:
-            stop_after(arguments.time_budget)
-            result = run_compare(_settings(arguments), resume=True, progress=screen)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        folder = arguments.results / arguments.name
-        keep(result, folder, PROTOCOL, time.perf_counter() - began)
-    except NasproxyError as error:
-        print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("What is finished is kept; the same command goes on.", file=sys.stderr)
-        return 130
-    print((folder / "comparison.md").read_text(encoding="utf-8"))
-    return 1 if result.failed else 0
+    folder = arguments.results / arguments.name
+    return compare_and_keep(lambda: (PROTOCOL, _settings(arguments), folder), arguments.time_budget)
 
 
 def _settings(arguments: argparse.Namespace) -> CompareSettings:
