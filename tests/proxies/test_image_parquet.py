@@ -10,7 +10,7 @@ import torch
 from tiny import tiny_dataset
 
 from nasproxy.datasets.load import load_dataset
-from nasproxy.datasets.parquet_folder import find_parquet, read_parquet
+from nasproxy.datasets.parquet_folder import find_parquet, list_parquet
 from nasproxy.errors import WriteError
 from nasproxy.proxies.image_parquet import save_image_parquet
 from nasproxy.proxies.make import random_proxy
@@ -20,7 +20,7 @@ from nasproxy.proxies.make import random_proxy
 def test_real_images_survive_and_the_folder_is_a_dataset(tmp_path, channels):
     proxy = random_proxy(tiny_dataset((6, 5), channels=channels, size=(8, 6)), 5, seed=0)
     assert save_image_parquet(proxy, tmp_path / "train.parquet") == 0
-    source = read_parquet(find_parquet(tmp_path))
+    source = list_parquet(find_parquet(tmp_path)).decode(None, skip_broken=False)
     assert source.class_names == proxy.class_names
     assert torch.equal(source.parts["train"].labels, proxy.labels)
     assert torch.equal(source.parts["train"].images, proxy.normalisation.invert(proxy.images))
@@ -34,7 +34,7 @@ def test_what_lies_beyond_black_and_white_is_clipped_and_counted(tmp_path):
     images[0], images[1] = 1e3, -1e3
     clipped = save_image_parquet(replace(proxy, images=images), tmp_path / "train.parquet")
     assert clipped == pytest.approx(0.5)
-    (part,) = read_parquet(find_parquet(tmp_path)).parts.values()
+    (part,) = list_parquet(find_parquet(tmp_path)).decode(None, skip_broken=False).parts.values()
     assert np.unique(part.images[:2].flatten(1), axis=1).tolist() == [[255], [0]]
 
 
