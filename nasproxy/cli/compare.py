@@ -12,6 +12,7 @@ from rich.markup import escape
 from nasproxy.cli.options import (
     RANK,
     RUN,
+    SOFT_LABELS,
     WHOLE,
     DataDir,
     Dataset,
@@ -73,6 +74,10 @@ def compare(
         ),
     ] = _D.preset,
     ipc: Annotated[int, typer.Option(help="Images per class of a proxy.", rich_help_panel=PROXIES)] = _D.ipc,
+    soft_labels: Annotated[
+        bool,
+        typer.Option("--soft-labels", help=f"{SOFT_LABELS} Of every proxy with images.", rich_help_panel=PROXIES),
+    ] = _D.soft_labels,
     limit: Annotated[
         int | None,
         typer.Option(

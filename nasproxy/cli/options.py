@@ -23,6 +23,10 @@ SkipBroken = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or mps.", rich_help_panel=RUN)]
 Precision = Annotated[str, typer.Option(help="auto, bfloat16, or float32.", rich_help_panel=RUN)]
+SOFT_LABELS = (
+    "Train on the class probabilities that a network trained on all the training images gives to those of the proxy,"
+    " instead of on their classes."
+)
 Repeats = Annotated[
     int | None,
     typer.Option(help="Trainings averaged for a score.", show_default="1; paper 5", rich_help_panel=RANK),

@@ -39,6 +39,7 @@ def show(
     """Say what is in a proxy file, and draw its images."""
     from nasproxy.analysis.proxy_images import save_proxy_grid
     from nasproxy.proxies.proxy_file import load_proxy
+    from nasproxy.proxies.soft_labels import softness
 
     proxy = load_proxy(file)
     drawn = save_proxy_grid(proxy, png or file.with_suffix(".png"))
@@ -48,6 +49,7 @@ def show(
         "method": proxy.method,
         "images": len(proxy),
         "classes": len(proxy.class_names),
+        "soft_labels": softness(proxy),
         "image_size": [height, width],
         "channels": int(proxy.images.shape[1]),
         "dataset": proxy.dataset,
@@ -125,11 +127,15 @@ def convert(
 
         proxy = load_proxy(file)
     lost = _write(proxy, target)
+    hardened = proxy.soft_labels is not None and target.suffix != ".safetensors"
     facts: dict[str, Any] = {"proxy": str(file), "out": str(target), "images": len(proxy), "dataset": proxy.dataset}
     if as_json:
-        print_json({"schema": 1, **facts, "lossy": target.suffix != ".safetensors", "clipped": lost})
+        lossy = target.suffix != ".safetensors"
+        print_json({"schema": 1, **facts, "lossy": lossy, "clipped": lost, "soft_labels_left_out": hardened})
         return
     typer.echo(f"{target}: {len(proxy)} images of {proxy.dataset}")
+    if hardened:
+        typer.echo(f"A {target.suffix} file holds no soft labels: those of {file} are left out.", err=True)
     if lost is not None:
         typer.echo(
             f"Parquet holds 256 levels a channel: values are rounded, and {percent(lost)} of them, beyond black or"

@@ -12,6 +12,7 @@ from nasproxy.analysis.text import count, duration, milliseconds, percent
 from nasproxy.cli.options import (
     RANK,
     RUN,
+    SOFT_LABELS,
     WHOLE,
     DataDir,
     Dataset,
@@ -66,6 +67,9 @@ def search(
     limit: Annotated[
         int | None, typer.Option(help="Rank a seeded, stratified sample of N candidates.", rich_help_panel=PROXY)
     ] = None,
+    soft_labels: Annotated[
+        bool, typer.Option("--soft-labels", help=SOFT_LABELS, rich_help_panel=PROXY)
+    ] = _D.soft_labels,
     epochs: Annotated[
         int, typer.Option(help="Epochs on the proxy; whole takes --finalist-epochs.", rich_help_panel=RANK)
     ] = _D.epochs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,9 +94,24 @@ def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progre
     sample = _sample(settings, candidates)
     if added := [name for name in named.rows if name not in named.names]:
         notes.append(f"The mixtures' parts are compared too: {', '.join(added)}.")
+    if settings.search.soft_labels:
+        notes.append(_about_soft_labels(rankers))
     if len(sample) < len(candidates):
         notes.append(f"The overall figures are of {len(sample)} candidates drawn at random from these.")
     return ComparePlan(settings, common, candidates, costs, sample, rankers, notes)
+
+
+def _about_soft_labels(rankers: Mapping[str, Ranker]) -> str:
+    images = [name for name, ranker in rankers.items() if isinstance(ranker, ProxyMethod | ProxySet)]
+    if not images:
+        raise InputError(
+            f"--soft-labels are of a proxy's images, and none of {', '.join(rankers)} makes any.",
+            "Leave it out, or compare condensed or random images too.",
+        )
+    return (
+        f"On {', '.join(images)}, candidates aim at soft labels: the class probabilities that a network trained on the"
+        " whole training part gives to the images. Its training is in the minutes of each."
+    )
 
 
 def _proxy(settings: CompareSettings, name: str) -> ProxyMethod | Procedure | CandidateScore:

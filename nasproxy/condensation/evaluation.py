@@ -39,10 +39,15 @@ class Evaluation:
         self._device, self._precision = device, precision
         self._network()
 
-    def accuracy(self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> float:
+    def accuracy(
+        self,
+        images: Float[Tensor, "n c h w"],
+        labels: Int64[Tensor, " n"],
+        soft_labels: Float[Tensor, "n classes"] | None = None,
+    ) -> float:
         """On the test part, as a fraction; 0 where the training diverges."""
         network = self._network().to(self._device)
-        given = Images(images.detach().clone(), labels)
+        given = Images(images.detach().clone(), labels, soft_labels)
         train(network, given, TrainingRecipe(self.epochs), None, seed=self._seed, precision=self._precision)
         pixels = self._dataset.normalisation.apply(self._dataset.test.images.to(self._device))
         test = Images(pixels, self._dataset.test.labels.to(self._device))

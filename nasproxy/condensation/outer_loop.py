@@ -169,7 +169,8 @@ class _Condensation:
         number = len(self._losses)
         if self._evaluations and self._evaluations[-1][0] == number:
             return
-        accuracy = evaluation.accuracy(self._material.images, self._material.labels)
+        images, soft_labels = self._material.images, self._course.soft_labels
+        accuracy = evaluation.accuracy(images, self._material.labels, soft_labels(images) if soft_labels else None)
         self._evaluations.append((number, accuracy))
         self._see()
         if self._course.on_evaluation is not None:

@@ -52,6 +52,7 @@ class Payload:
     precision: str
     threads: int
     score: CandidateScore | None = None
+    soft_labels: np.ndarray | None = None  # of the proxy
 
     @classmethod
     def of(
@@ -83,7 +84,18 @@ class Payload:
         splits = {name: (_images_of(part), part.labels.numpy()) for name, part in parts.items()}
         if proxy is dataset.train:
             splits[PROXY] = splits[WHOLE]
-        return cls(space, splits, dataset.normalisation, dataset.num_classes, device, precision, threads, score)
+        soft = proxy.soft_labels if isinstance(proxy, ProxySet) else None
+        return cls(
+            space,
+            splits,
+            dataset.normalisation,
+            dataset.num_classes,
+            device,
+            precision,
+            threads,
+            score,
+            None if soft is None else soft.numpy(),
+        )
 
 
 class Bench:
@@ -179,7 +191,12 @@ class Bench:
             name = WHOLE  # one copy on the device is enough
         if name not in self._data:
             images, labels = self._payload.splits[name]
-            self._data[name] = Images(self._on_device(images), torch.from_numpy(labels.copy()).to(self._device))
+            soft = self._payload.soft_labels if name == PROXY else None
+            self._data[name] = Images(
+                self._on_device(images),
+                torch.from_numpy(labels.copy()).to(self._device),
+                None if soft is None else torch.from_numpy(soft.copy()).to(self._device),
+            )
         return self._data[name]
 
     def _on_device(self, images: np.ndarray | PixelFile) -> Tensor | ImagesOnDemand:

@@ -11,6 +11,7 @@ import optuna
 import torch
 
 from nasproxy.coresets.random import check_class_sizes
+from nasproxy.coresets.whole_training import WholeRecipe
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import InputError, RunError, nearest
@@ -73,6 +74,14 @@ class Plan:
             return self.settings.proxy_recipe()
         return self.procedure.recipe(self.dataset, self.settings.finalist_recipe(len(self.dataset.train)))
 
+    @property
+    def teacher_recipe(self) -> WholeRecipe | None:
+        """How the network is trained that gives the proxy soft labels; None where it gets none, or has its own."""
+        given = self.given_proxy if self.method is None else None
+        if not self.settings.soft_labels or (given is not None and given.soft_labels is not None):
+            return None
+        return WholeRecipe.preset(self.settings.preset)
+
     def by(self, method: ProxyMethod | Procedure | None) -> Plan:
         """The same plan with another way to rank; None is the given file, or no ranking at all."""
         if not isinstance(method, Procedure):
@@ -93,6 +102,10 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
     given = load_matching_proxy(Path(settings.proxy), dataset) if method is None else None
     if given is None:
         check_class_sizes(dataset, settings.ipc)
+    if settings.soft_labels and isinstance(method, Procedure):
+        raise InputError(
+            f"--soft-labels are of a proxy's images, and {settings.proxy} makes none.", "Leave out --soft-labels."
+        )
     space = source.load()
     candidates, invalid = choose_candidates(space, dataset.image_size, limit=settings.limit, seed=settings.seed)
     _check_counts(settings, len(candidates))
@@ -192,7 +205,8 @@ def run_facts(plan: Plan) -> dict[str, Any]:
 
 
 def _proxy_digest(proxy: ProxySet) -> str:
-    return hashlib.blake2b(proxy.images.numpy().tobytes() + proxy.labels.numpy().tobytes(), digest_size=8).hexdigest()
+    tensors = [proxy.images, proxy.labels, *([] if proxy.soft_labels is None else [proxy.soft_labels])]
+    return hashlib.blake2b(b"".join(tensor.numpy().tobytes() for tensor in tensors), digest_size=8).hexdigest()
 
 
 def study_name(settings: SearchSettings, directory: Path) -> str:

@@ -39,6 +39,9 @@ class SearchSettings:
         proxy: the name of a method (``condensed``, ``random``, ``early-stopping``, …), or a proxy file.
         preset: ``quick`` (minutes on two cores) or ``paper`` (the paper's settings).
         ipc: images per class of the proxy.
+        soft_labels: whether candidates aim at the class probabilities that a network trained on the whole training part
+            gives to the proxy's images; a file that holds soft labels keeps its own. Accuracies are of classes in any
+            case.
         epochs: of the training on the proxy; of ``whole``, ``finalist_epochs`` take their place.
         repeats: trainings averaged for each score.
         top_k: finalists, trained on the whole training part.
@@ -84,6 +87,7 @@ class SearchSettings:
     proxy: str = "condensed"
     preset: str = "quick"
     ipc: int = 10
+    soft_labels: bool = False
     epochs: int = 100
     repeats: int | None = None
     top_k: int = 10
@@ -234,6 +238,7 @@ class SearchSettings:
         apart = {"time_budget", "out", "workers", "executor", "address", "data_dir", "storage"}
         apart |= {"calibrate", "min_correlation"}  # no score depends on them, and a finished run may be calibrated
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
+        kept["soft_labels"] = self.soft_labels or None  # runs of before there were any have none
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
     def as_json(self) -> dict[str, Any]:

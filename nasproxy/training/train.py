@@ -18,7 +18,7 @@ from nasproxy.training.on_demand import ImagesOnDemand
 from nasproxy.training.precision import autocast
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.recorded import RecordedStep
-from nasproxy.training.step import PlainStep, Step
+from nasproxy.training.step import PlainStep, Step, Targets
 
 _EVALUATION_BATCH = {"cpu": 100, "mps": 500}  # on a CPU, what keeps the activations in cache
 _PIXELS = 5000 * 32 * 32  # of an evaluation batch on a GPU: the validation part of CIFAR-10 in one
@@ -30,10 +30,22 @@ OnBatch = Callable[[Int64[Tensor, " batch"], Float[Tensor, "batch classes"], Flo
 
 @dataclass(frozen=True)
 class Images:
-    """Normalised images and labels on one device; images perhaps only when they are picked."""
+    """Normalised images and labels on one device; images perhaps only when they are picked.
+
+    Args:
+        images: normalised.
+        labels: their classes, which accuracies are measured by.
+        soft_labels: class probabilities that a training aims at; None aims at ``labels``.
+    """
 
     images: Float[Tensor, "n c h w"] | ImagesOnDemand
     labels: Int64[Tensor, " n"]
+    soft_labels: Float[Tensor, "n classes"] | None = None
+
+    @property
+    def targets(self) -> Targets:
+        """What a training aims at."""
+        return self.labels if self.soft_labels is None else self.soft_labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -189,11 +201,11 @@ def _train_epoch(
     device = data.images.device
     for picked in _batches(turns, recipe.images or len(data), recipe.batch_size):
         if picked is None:
-            images, labels = data.images[:], data.labels
+            images, targets = data.images[:], data.targets
         else:
             on_device = picked.to(device)
-            images, labels = data.images[on_device], data.labels[on_device]
-        logits, loss = step(augment(images, recipe.augmentation, turns.generator), labels)
+            images, targets = data.images[on_device], data.targets[on_device]
+        logits, loss = step(augment(images, recipe.augmentation, turns.generator), targets)
         if on_batch is not None:
             on_batch(torch.arange(len(data)) if picked is None else picked, logits, loss)
 
