@@ -1,0 +1,88 @@
+"""What ``ranking_ablation.py`` compares: ways to make a small set, to train candidates on it, and to score them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nasproxy.condensation.distribution_matching import DistributionRecipe
+from nasproxy.condensation.recipe import MatchingRecipe
+from nasproxy.condensation.siamese import SiameseRecipe
+from nasproxy.coresets.random import RandomImages
+from nasproxy.proxies.method import ProxyMethod
+
+IPC = 10
+RIVAL, EARLY = "random", "early-stopping"
+
+PER_MINUTE = {"dc": 3.5, "dc-space": 3.5, "dsa-space": 3.5, "dm": 66.0, "dm-space": 66.0}
+"""Outer iterations in a minute of one core (AMD EPYC with AVX512-bf16), 16×16×3 images of 10 classes."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to rank.
+
+    Args:
+        name: what ``--contenders`` calls it.
+        images: which sets, one of :func:`methods`; or early stopping's, other real images in each step.
+        soft_labels: whether candidates aim at class probabilities.
+        real_statistics: whether batch-norm statistics are those of real images when candidates are scored.
+    """
+
+    name: str
+    images: str
+    soft_labels: bool = False
+    real_statistics: bool = False
+
+    @property
+    def training(self) -> str:
+        """Under what a set's entry keeps its trainings; one is scored under both kinds of statistics."""
+        return "soft" if self.soft_labels else "hard"
+
+    @property
+    def score(self) -> str:
+        """Which of a training's scores."""
+        return "real_statistics" if self.real_statistics else "accuracy"
+
+
+CONTENDERS = (
+    Contender(RIVAL, "random"),
+    Contender("random-soft", "random", soft_labels=True),
+    Contender("random-statistics", "random", real_statistics=True),
+    Contender(EARLY, EARLY),
+    Contender("dc-noise", "dc-noise"),
+    Contender("dc-real", "dc-real"),
+    Contender("dc-real-statistics", "dc-real", real_statistics=True),
+    Contender("dc-real-long", "dc-real-long"),
+    Contender("dc-space", "dc-space"),
+    Contender("dc-space-soft", "dc-space", soft_labels=True),
+    Contender("dsa-space", "dsa-space"),
+    Contender("dm", "dm"),
+    Contender("dm-space", "dm-space"),
+    Contender("dm-space-soft", "dm-space", soft_labels=True),
+    Contender("dm-space-statistics", "dm-space", real_statistics=True),
+)
+
+
+def methods(minutes: float) -> dict[str, ProxyMethod]:
+    """How each kind of set is made; each condensed one in about ``minutes`` of one core, the long one in three times.
+
+    All networks of a space are of the 720 ConvNets that take 2.5 times the multiply-adds of the default one at most.
+    """
+
+    def iterations(name: str, times: int = 1) -> int:
+        return max(1, round(times * minutes * PER_MINUTE[name]))
+
+    quick: dict[str, Any] = {"ipc": IPC, "matching_steps": IPC, "inner_epochs": 10, "real_batch": 64}
+    space = {"network": "space:convnet720"}
+    dc = MatchingRecipe(**quick, iterations=iterations("dc"), initial="real")
+    return {
+        "random": RandomImages(IPC),
+        "dc-noise": replace(dc, initial="noise"),
+        "dc-real": dc,
+        "dc-real-long": replace(dc, iterations=iterations("dc", 3)),
+        "dc-space": replace(dc, iterations=iterations("dc-space"), **space),
+        "dsa-space": SiameseRecipe(**quick, iterations=iterations("dsa-space"), **space),
+        "dm": DistributionRecipe(ipc=IPC, iterations=iterations("dm")),
+        "dm-space": DistributionRecipe(ipc=IPC, iterations=iterations("dm-space"), **space),
+    }
