@@ -23,6 +23,14 @@ SkipBroken = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or mps.", rich_help_panel=RUN)]
 Precision = Annotated[str, typer.Option(help="auto, bfloat16, or float32.", rich_help_panel=RUN)]
+NormStatistics = Annotated[
+    str,
+    typer.Option(
+        help="Batch-norm statistics under which trainings on a proxy's images are scored: proxy (their own) or real (of"
+        " 1,000 training images, unlabelled). early-stopping and whole train on real images anyway.",
+        rich_help_panel=RANK,
+    ),
+]
 Repeats = Annotated[
     int | None,
     typer.Option(help="Trainings averaged for a score.", show_default="1; paper 5", rich_help_panel=RANK),

@@ -24,6 +24,7 @@ from nasproxy.cli.options import (
     GpusPerWorker,
     ImageSize,
     Json,
+    NormStatistics,
     Precision,
     Repeats,
     SkipBroken,
@@ -69,6 +70,7 @@ def search(
     epochs: Annotated[
         int, typer.Option(help="Epochs on the proxy; whole takes --finalist-epochs.", rich_help_panel=RANK)
     ] = _D.epochs,
+    norm_statistics: NormStatistics = _D.norm_statistics,
     repeats: Repeats = None,
     max_parameters: Annotated[
         int | None, typer.Option(help="Leave out larger candidates.", rich_help_panel=RANK)

@@ -96,6 +96,8 @@ def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progre
         notes.append(f"The mixtures' parts are compared too: {', '.join(added)}.")
     if len(sample) < len(candidates):
         notes.append(f"The overall figures are of {len(sample)} candidates drawn at random from these.")
+    if settings.search.norm_statistics == "real":
+        notes.append("Candidates trained on a proxy's images are scored under batch-norm statistics of real ones.")
     return ComparePlan(settings, common, candidates, costs, sample, rankers, notes)
 
 

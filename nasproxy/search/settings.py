@@ -27,6 +27,7 @@ OBJECTIVES = {
 """What candidates can be ranked by, and the column of ``results.csv`` that holds it."""
 
 EXECUTORS = ("tune", "inline")
+NORM_STATISTICS = ("proxy", "real")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class SearchSettings:
         preset: ``quick`` (minutes on two cores) or ``paper`` (the paper's settings).
         ipc: images per class of the proxy.
         epochs: of the training on the proxy; of ``whole``, ``finalist_epochs`` take their place.
+        norm_statistics: under which batch-norm statistics what is trained on a proxy set is scored: ``proxy`` (those of
+            that training) or ``real`` (of 1,000 real training images, without their labels). Procedures, which train
+            on real images, and candidates without batch normalisation score the same under both.
         repeats: trainings averaged for each score.
         top_k: finalists, trained on the whole training part.
         finalist_epochs: of that training.
@@ -85,6 +89,7 @@ class SearchSettings:
     preset: str = "quick"
     ipc: int = 10
     epochs: int = 100
+    norm_statistics: str = "proxy"
     repeats: int | None = None
     top_k: int = 10
     finalist_epochs: int | None = None
@@ -120,7 +125,7 @@ class SearchSettings:
         for name, known in _NAMES.items():
             value = getattr(self, name)
             if value is not None and value not in known:
-                raise InputError(f"No {name} is called {value!r}.", nearest(value, known))
+                raise InputError(f"No {name.replace('_', ' ')} is called {value!r}.", nearest(value, known))
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -248,6 +253,7 @@ class SearchSettings:
 _TRIALS = 100
 _NAMES = {
     "preset": PRESETS,
+    "norm_statistics": NORM_STATISTICS,
     "executor": EXECUTORS,
     "precision": PRECISIONS,
     "scheduler": SCHEDULERS,

@@ -33,6 +33,7 @@ CHANGED = {
     "preset": "paper",
     "ipc": 3,
     "epochs": 7,
+    "norm_statistics": "real",
     "repeats": 4,
     "top_k": 3,
     "finalist_epochs": 9,
@@ -89,6 +90,7 @@ def test_a_count_below_one_is_refused_by_its_option(name, value):
     [
         ("preset", "quik", "quick"),
         ("scheduler", "halvin", "halving"),
+        ("norm_statistics", "rael", "real"),
         ("executor", "tunes", "tune"),
         ("precision", "bfloat", "bfloat16"),
         ("finalist_augmentation", "crop-flipp", "crop-flip"),
