@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nasproxy.analysis.canvas import save_figure
 from nasproxy.datasets.image_dataset import ImageDataset, Split
@@ -29,6 +29,7 @@ from nasproxy.search.candidate import Candidate
 from nasproxy.search.devices import resolve_device
 from nasproxy.search.run_directory import open_run, write_json
 from nasproxy.search.settings import check_seed
+from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.precision import resolve_precision
 from nasproxy.training.process import prepare_process
 from nasproxy.training.recipe import TrainingRecipe, whole_batch_size
@@ -285,5 +286,4 @@ def _write(folder: Path, model: nn.Module, finalist: Finalist, further: str, fou
 
 
 def _images(dataset: ImageDataset, part: Split, device: torch.device) -> Images:
-    images: Tensor = dataset.normalisation.apply(part.images.to(device))
-    return Images(images, part.labels.to(device))
+    return Images(normalised_on(device, part.images, dataset.normalisation), part.labels.to(device))
