@@ -26,6 +26,7 @@ from nasproxy.cli.options import (
     Json,
     NormStatistics,
     Precision,
+    ProxyAugmentation,
     Repeats,
     SkipBroken,
     ThreadsPerWorker,
@@ -89,6 +90,7 @@ def compare(
         int | None, typer.Option(help="Leave out candidates that take more for an image.", rich_help_panel=PROXIES)
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs on a proxy's images.", rich_help_panel=RANK)] = _D.epochs,
+    augmentation: ProxyAugmentation = _D.augmentation,
     norm_statistics: NormStatistics = _D.norm_statistics,
     repeats: Repeats = None,
     top_k: Annotated[

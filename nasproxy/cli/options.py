@@ -23,6 +23,16 @@ SkipBroken = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or mps.", rich_help_panel=RUN)]
 Precision = Annotated[str, typer.Option(help="auto, bfloat16, or float32.", rich_help_panel=RUN)]
+ProxyAugmentation = Annotated[
+    str,
+    typer.Option(
+        "--augmentation",
+        help="Of trainings on a proxy's images: none, crop, crop-flip, siamese (all kinds of dsa and dm, but no flip of"
+        " digits), or siamese:KINDS, spelt as condense takes them.",
+        show_default="none; for dsa and dm siamese, by the kinds they condensed with",
+        rich_help_panel=RANK,
+    ),
+]
 NormStatistics = Annotated[
     str,
     typer.Option(

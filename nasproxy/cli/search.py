@@ -26,6 +26,7 @@ from nasproxy.cli.options import (
     Json,
     NormStatistics,
     Precision,
+    ProxyAugmentation,
     Repeats,
     SkipBroken,
     ThreadsPerWorker,
@@ -70,6 +71,7 @@ def search(
     epochs: Annotated[
         int, typer.Option(help="Epochs on the proxy; whole takes --finalist-epochs.", rich_help_panel=RANK)
     ] = _D.epochs,
+    augmentation: ProxyAugmentation = _D.augmentation,
     norm_statistics: NormStatistics = _D.norm_statistics,
     repeats: Repeats = None,
     max_parameters: Annotated[

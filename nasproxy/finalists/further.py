@@ -13,7 +13,7 @@ from torch import nn
 from nasproxy.analysis.canvas import save_figure
 from nasproxy.datasets.image_dataset import ImageDataset, Split
 from nasproxy.datasets.load import load_dataset
-from nasproxy.errors import DatasetError, DivergedError, ExportError, InputError
+from nasproxy.errors import DatasetError, DivergedError, ExportError, InputError, nearest
 from nasproxy.export.card import Origin, model_card
 from nasproxy.export.description import Description
 from nasproxy.export.loading import STANDALONE
@@ -32,7 +32,7 @@ from nasproxy.search.settings import check_seed
 from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.precision import resolve_precision
 from nasproxy.training.process import prepare_process
-from nasproxy.training.recipe import TrainingRecipe, whole_batch_size
+from nasproxy.training.recipe import AUGMENTATIONS, TrainingRecipe, whole_batch_size
 from nasproxy.training.train import Images, evaluate
 from nasproxy.versions import library_versions, machine_facts, usable_cores
 
@@ -71,6 +71,10 @@ class FurtherSettings:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if self.augmentation not in AUGMENTATIONS:
+            raise InputError(
+                f"No augmentation is called {self.augmentation!r}.", nearest(self.augmentation, AUGMENTATIONS)
+            )
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads must be 1 or more, got {self.threads}.")
         self.recipe(1000)

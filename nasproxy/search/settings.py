@@ -13,7 +13,8 @@ from nasproxy.proxies.procedure import Procedure
 from nasproxy.proxies.registry import find_method, find_proxy
 from nasproxy.search.cluster import check_address
 from nasproxy.search.halving import PRUNERS, Rung, halving_rungs
-from nasproxy.training.recipe import PRECISIONS, TrainingRecipe, whole_batch_size
+from nasproxy.training.recipe import AUGMENTATIONS, PRECISIONS, TrainingRecipe, whole_batch_size
+from nasproxy.training.strategy import AUTO, NONE
 
 PRESETS = ("quick", "paper")
 SCHEDULERS = ("halving", *PRUNERS, "none")
@@ -41,6 +42,9 @@ class SearchSettings:
         preset: ``quick`` (minutes on two cores) or ``paper`` (the paper's settings).
         ipc: images per class of the proxy.
         epochs: of the training on the proxy; of ``whole``, ``finalist_epochs`` take their place.
+        augmentation: of the training on a proxy set: ``none``, ``crop``, ``crop-flip``, ``siamese`` (what dsa and dm
+            condense with: all six kinds, but no flip for digits; or those behind a colon, as in
+            ``siamese:color-crop``), or ``auto``: a set of dsa or dm with what it was condensed with, others with none.
         norm_statistics: under which batch-norm statistics what is trained on a proxy set is scored: ``proxy`` (those of
             that training) or ``real`` (of 1,000 real training images, without their labels). Procedures, which train
             on real images, and candidates without batch normalisation score the same under both.
@@ -89,6 +93,7 @@ class SearchSettings:
     preset: str = "quick"
     ipc: int = 10
     epochs: int = 100
+    augmentation: str = AUTO
     norm_statistics: str = "proxy"
     repeats: int | None = None
     top_k: int = 10
@@ -136,6 +141,7 @@ class SearchSettings:
         check_seed(self.seed)
         if any(not 1 <= epoch <= self.epochs for epoch in self.evaluate_at):
             raise InputError(f"Scores can be taken after epochs 1 to {self.epochs}, got {self.evaluate_at}.")
+        self.proxy_recipe()
         self.finalist_recipe(1000)
         self._check_calibration()
         self._check_strategy()
@@ -216,8 +222,8 @@ class SearchSettings:
         return find_method(self.proxy).preset(self.preset, self.ipc)
 
     def proxy_recipe(self) -> TrainingRecipe:
-        """How a candidate is trained on the proxy."""
-        return TrainingRecipe(epochs=self.epochs)
+        """How a candidate is trained on a proxy of which nothing is known: ``auto`` augments by nothing."""
+        return TrainingRecipe(self.epochs, augmentation=NONE if self.augmentation == AUTO else self.augmentation)
 
     def finalist_recipe(self, images: int) -> TrainingRecipe:
         """How a finalist is trained on a whole training part of ``images`` images."""
@@ -253,6 +259,7 @@ class SearchSettings:
 _TRIALS = 100
 _NAMES = {
     "preset": PRESETS,
+    "finalist_augmentation": AUGMENTATIONS,
     "norm_statistics": NORM_STATISTICS,
     "executor": EXECUTORS,
     "precision": PRECISIONS,

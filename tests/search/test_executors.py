@@ -39,12 +39,12 @@ def inline(folder: Path) -> Path:
 
 
 NORMALISED = SPACE.replace('width"]), activation', 'width"]), nn.BatchNorm1d(config["width"]), activation')
-REAL = ["--norm-statistics", "real"]
+REAL = ["--norm-statistics", "real", "--augmentation", "siamese"]
 
 
 @pytest.fixture(scope="module")
 def inline_real(folder: Path) -> Path:
-    """The same of networks with batch normalisation, whose scores are taken under statistics of real images."""
+    """The same of networks with batch normalisation, on augmented images, under statistics of real ones."""
     words = search_words(write_space(folder, NORMALISED, "normalised.py"), folder / "inline-real", *REAL)
     assert invoke(*words).code == 0
     return folder / "inline-real"

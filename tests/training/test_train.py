@@ -233,7 +233,7 @@ def small_network(norm="batch"):
     return ConvNet(2, 3, (4, 4), width=4, depth=1, norm=norm)
 
 
-@pytest.mark.parametrize("augmentation", ["none", "crop-flip"])
+@pytest.mark.parametrize("augmentation", ["none", "crop-flip", "siamese"])
 @pytest.mark.parametrize("batch_size", [4, 256])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_shorter_training_has_the_scores_of_a_longer_one_at_its_epochs(augmentation, batch_size, precision):
