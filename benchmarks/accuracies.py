@@ -39,7 +39,7 @@ from nasproxy.proxies.method import ProxyMethod
 from nasproxy.search.devices import DEVICES, resolve_device
 from nasproxy.search.settings import PRESETS
 from nasproxy.training.precision import resolve_precision
-from nasproxy.training.process import prepare_process
+from nasproxy.training.process import peak_memory_bytes, prepare_process
 from nasproxy.training.recipe import PRECISIONS, TrainingRecipe, whole_batch_size
 from nasproxy.training.strategy import training_with
 from nasproxy.training.train import Images, train
@@ -135,6 +135,7 @@ class Bench:
         data, facts = self._make(made, seed, title, progress)
         if entry is None:
             entry = {"made_by": made.label, "ipc": made.ipc, "set": number, **facts, "commit": commit()}
+            entry["peak_memory_bytes"] = peak_memory_bytes(self._device)
             entry |= {"augmentation": self._recipe(made, data).augmentation, "networks": []}
             self._record.sets.append(entry)
             self._record.save()
@@ -327,6 +328,16 @@ def _check(arguments: argparse.Namespace, conditions: Sequence[str]) -> None:
         raise InputError(f"--checkpoint-every must be seconds above 0, got {arguments.checkpoint_every}.")
     if arguments.time_budget is not None and not 0 < arguments.time_budget < math.inf:
         raise InputError(f"--time-budget must be minutes above 0, got {arguments.time_budget}.")
+
+
+def check_ipc(arguments: argparse.Namespace) -> None:
+    """Makes sure that each of ``--ipc`` is a number of images.
+
+    Raises:
+        InputError: one is not.
+    """
+    if min(arguments.ipc) < 1:
+        raise InputError(f"--ipc must be 1 or more, got {min(arguments.ipc)}.")
 
 
 def options(description: str | None, *, sets: int, networks: int) -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from accuracies import Made, Plan, Trained, options, run
+from accuracies import Made, Plan, Trained, check_ipc, options, run
 from result_file import Record, markdown
 
 from nasproxy.condensation.recipe import MatchingRecipe
@@ -59,8 +59,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
     for name in arguments.methods:
         if name not in METHODS:
             raise InputError(f"No method of the table is called {name!r}.", nearest(name, METHODS))
-    if min(arguments.ipc) < 1:
-        raise InputError(f"--ipc must be 1 or more, got {min(arguments.ipc)}.")
+    check_ipc(arguments)
     made = [Made(WHOLE, 0, None, arguments.whole_epochs)] if WHOLE in arguments.methods else []
     for ipc in arguments.ipc:
         for name in arguments.methods:
