@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Record:
 
     def __init__(self, file: Path, about: Mapping[str, Any]) -> None:
         self.file = file
-        self.document = open_document(file, about, summarise)
+        self.document = _opened(file, about)
         make_folder(file.parent)
         self.save()  # a place that cannot be written shows itself before hours of work
 
@@ -73,7 +73,7 @@ def summarise(sets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for (label, ipc, network), measured in cells.items():
         accuracies = [m["accuracy"] for _, m in measured]
-        making = [s["seconds_making"] for s in sets if (s["made_by"], s["ipc"]) == (label, ipc)]
+        made = [s for s in sets if (s["made_by"], s["ipc"]) == (label, ipc)]
         rows.append(
             {
                 "made_by": label,
@@ -83,8 +83,9 @@ def summarise(sets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "networks": len(accuracies),
                 "mean": statistics.mean(accuracies),
                 "std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-                "seconds_making_a_set": statistics.mean(making),
+                "seconds_making_a_set": statistics.mean(s["seconds_making"] for s in made),
                 "seconds_training_a_network": statistics.mean(m["seconds"] for _, m in measured),
+                "peak_memory_bytes": max(s["peak_memory_bytes"] for s in made),
             }
         )
     return rows
@@ -96,15 +97,12 @@ def markdown(corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[st
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def open_document(
-    file: Path, about: Mapping[str, Any], summarise: Callable[[list[dict[str, Any]]], Any]
-) -> dict[str, Any]:
+def _opened(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """What is in the file, if it was measured under the same conditions; else the beginning of a new one.
 
     Args:
         file: of ``about``, ``rows`` and ``sets``.
         about: the conditions.
-        summarise: the rows of its sets; what raises a plain error here is no such file.
 
     Raises:
         RunError: it was measured under others, or cannot be read.
@@ -113,7 +111,7 @@ def open_document(
         return {**about, "rows": [], "sets": []}
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
-        summarise(there["sets"])
+        summarise(there["sets"])  # what raises a plain error here is no such file
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise RunError(f"{file} cannot be read: {error}.", "Choose another --out.") from error
     wanted = json.loads(json.dumps(about))

@@ -25,7 +25,9 @@ from nasproxy.cli.options import (
     GpusPerWorker,
     ImageSize,
     Json,
+    NormStatistics,
     Precision,
+    ProxyAugmentation,
     Repeats,
     SkipBroken,
     ThreadsPerWorker,
@@ -93,6 +95,8 @@ def compare(
         int | None, typer.Option(help="Leave out candidates that take more for an image.", rich_help_panel=PROXIES)
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs on a proxy's images.", rich_help_panel=RANK)] = _D.epochs,
+    augmentation: ProxyAugmentation = _D.augmentation,
+    norm_statistics: NormStatistics = _D.norm_statistics,
     repeats: Repeats = None,
     top_k: Annotated[
         int, typer.Option(help="Best of each proxy, trained on the whole data.", rich_help_panel=WHOLE)

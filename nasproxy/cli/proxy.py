@@ -119,7 +119,13 @@ def convert(
             raise InputError(f"{file} does not say what it was condensed from.", "Name it by --dataset.")
         proxy = _imported(file, dataset, data_dir, parse_image_size(image_size), experiment or 0, normalisation)
     else:
-        given = {"--dataset": dataset, "--experiment": experiment, "--normalisation": normalisation}
+        given = {
+            "--dataset": dataset,
+            "--data-dir": data_dir,
+            "--image-size": image_size,
+            "--experiment": experiment,
+            "--normalisation": normalisation,
+        }
         for name, value in given.items():
             if value is not None:
                 raise InputError(f"{name} is for .pt files; {file.name} says that itself.", f"Leave out {name}.")

@@ -25,7 +25,9 @@ from nasproxy.cli.options import (
     GpusPerWorker,
     ImageSize,
     Json,
+    NormStatistics,
     Precision,
+    ProxyAugmentation,
     Repeats,
     SkipBroken,
     ThreadsPerWorker,
@@ -73,6 +75,8 @@ def search(
     epochs: Annotated[
         int, typer.Option(help="Epochs on the proxy; whole takes --finalist-epochs.", rich_help_panel=RANK)
     ] = _D.epochs,
+    augmentation: ProxyAugmentation = _D.augmentation,
+    norm_statistics: NormStatistics = _D.norm_statistics,
     repeats: Repeats = None,
     max_parameters: Annotated[
         int | None, typer.Option(help="Leave out larger candidates.", rich_help_panel=RANK)

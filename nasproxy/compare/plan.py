@@ -22,6 +22,7 @@ from nasproxy.search.constraints import measure_candidates
 from nasproxy.search.costs import Costs
 from nasproxy.search.plan import Plan, make_plan, run_facts
 from nasproxy.search.sampling import stratified
+from nasproxy.training.strategy import NONE
 
 Ranker = ProxyMethod | Procedure | CandidateScore | ProxySet
 """How candidates are ranked: on images that a method makes, by training on real ones, without training, on a file's."""
@@ -98,7 +99,22 @@ def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progre
         notes.append(_about_soft_labels(rankers))
     if len(sample) < len(candidates):
         notes.append(f"The overall figures are of {len(sample)} candidates drawn at random from these.")
-    return ComparePlan(settings, common, candidates, costs, sample, rankers, notes)
+    plan = ComparePlan(settings, common, candidates, costs, sample, rankers, notes)
+    notes += _training_notes(plan)
+    return plan
+
+
+def _training_notes(plan: ComparePlan) -> list[str]:
+    """How trainings on the proxies' images differ from plain ones."""
+    sets = [name for name, proxy in plan.proxies.items() if isinstance(proxy, (ProxyMethod, ProxySet))]
+    notes = [
+        f"Trainings on the images of {name} are augmented: {augmentation}."
+        for name in sets
+        if (augmentation := plan.of_proxy(name).augmentation) != NONE
+    ]
+    if sets and plan.common.settings.norm_statistics == "real":
+        notes.append("Trainings on a proxy's images are scored under batch-norm statistics of real ones.")
+    return notes
 
 
 def _about_soft_labels(rankers: Mapping[str, Ranker]) -> str:

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from nasproxy.condensation.augmentation import Transform, draw_transform
 from nasproxy.condensation.checkpoints import State
 from nasproxy.condensation.condensed import Condensed
 from nasproxy.condensation.condenser import Condenser
@@ -24,6 +23,7 @@ from nasproxy.coresets.random import draw_per_class
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import DivergedError
 from nasproxy.training.on_demand import ImagesOnDemand, normalised_on
+from nasproxy.training.transforms import Transform, draw_transform
 
 
 @dataclass(frozen=True)

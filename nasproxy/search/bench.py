@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nasproxy.datasets.image_dataset import ImageDataset, Normalisation, Split
-from nasproxy.datasets.pixel_memory import PixelFile, as_tensor
+from nasproxy.datasets.pixel_memory import PixelFile, as_tensor, take_rows
 from nasproxy.errors import ClusterError
 from nasproxy.networks.materialise import materialise
 from nasproxy.proxies.candidate_score import CandidateScore
@@ -25,6 +25,9 @@ from nasproxy.training.memory import lacks_memory, release_memory
 from nasproxy.training.on_demand import ImagesOnDemand, normalised_on
 from nasproxy.training.process import prepare_process
 from nasproxy.training.train import Images, Score, evaluate, training
+
+_STATISTICS = "statistics"  # beside the splits: the images under whose batch-norm statistics a proxy's trainings score
+_STATISTICS_IMAGES = 1000
 
 
 @dataclass
@@ -64,6 +67,7 @@ class Payload:
         device: str,
         precision: str,
         threads: int,
+        real_statistics: bool = False,
         score: CandidateScore | None = None,
     ) -> Payload:
         """Gathers what training candidates of ``space`` on ``proxy`` and on ``dataset`` takes.
@@ -75,12 +79,16 @@ class Payload:
             device: the workers'.
             precision: of trainings.
             threads: of each worker.
+            real_statistics: whether what is trained on a proxy set is scored under batch-norm statistics of real
+                training images. Trainings on real images have these anyway.
             score: what is worked out on the proxy's images instead of training on them.
         """
         parts: dict[str, Split | ProxySet] = {WHOLE: dataset.train, "validation": dataset.validation}
         parts["test"] = dataset.test
         if proxy is not None and proxy is not dataset.train:
             parts[PROXY] = proxy
+        if real_statistics and isinstance(proxy, ProxySet):
+            parts[_STATISTICS] = _statistics_images(dataset.train)
         splits = {name: (_images_of(part), part.labels.numpy()) for name, part in parts.items()}
         if proxy is dataset.train:
             splits[PROXY] = splits[WHOLE]
@@ -168,6 +176,7 @@ class Bench:
 
     def _begin(self, task: Task) -> _Course:
         model = self.build(task)
+        real = task.data == PROXY and _STATISTICS in self._payload.splits
         scores = training(
             model,
             self._images(task.data),
@@ -177,6 +186,7 @@ class Bench:
             precision=self._payload.precision,
             epochs=task.epochs,
             evaluate_at=task.evaluate_at,
+            statistics=self._images(_STATISTICS) if real else None,
         )
         return _Course(model, scores, [], 0.0)
 
@@ -205,6 +215,13 @@ class Bench:
             return torch.from_numpy(array.copy()).to(self._device)
         sharers = default_workers(torch.device("cpu"), self._payload.threads, 0.0)
         return normalised_on(self._device, as_tensor(array), self._payload.normalisation, sharers=sharers)
+
+
+def _statistics_images(train: Split) -> Split:
+    """A random thousand of the training part, or all, their order random too: the same ones in every run."""
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    picked = order[:_STATISTICS_IMAGES]
+    return Split(take_rows(train.images, picked), train.labels[picked])
 
 
 def _images_of(part: Split | ProxySet) -> np.ndarray | PixelFile:

@@ -161,6 +161,7 @@ def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress
             device=plan.device.type,
             precision=settings.precision,
             threads=settings.threads_per_worker,
+            real_statistics=settings.norm_statistics == "real",
         )
     )
     by_size = sorted(candidates, key=lambda candidate: costs[candidate.id].multiply_adds)

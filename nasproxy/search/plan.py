@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 import torch
 
+from nasproxy.condensation.condenser import Condenser
 from nasproxy.coresets.random import check_class_sizes
 from nasproxy.coresets.whole_training import WholeRecipe
 from nasproxy.datasets.image_dataset import ImageDataset
@@ -32,6 +33,7 @@ from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.study import open_storage
 from nasproxy.training.precision import resolve_precision
 from nasproxy.training.recipe import TrainingRecipe
+from nasproxy.training.strategy import AUTO, NONE, parse_strategy, siamese_kinds, training_with
 from nasproxy.versions import library_versions, machine_facts
 
 
@@ -71,7 +73,7 @@ class Plan:
     def proxy_recipe(self) -> TrainingRecipe:
         """How a candidate is trained to be ranked."""
         if self.procedure is None:
-            return self.settings.proxy_recipe()
+            return replace(self.settings.proxy_recipe(), augmentation=self.augmentation)
         return self.procedure.recipe(self.dataset, self.settings.finalist_recipe(len(self.dataset.train)))
 
     @property
@@ -81,6 +83,21 @@ class Plan:
         if not self.settings.soft_labels or (given is not None and given.soft_labels is not None):
             return None
         return WholeRecipe.preset(self.settings.preset)
+
+    @property
+    def augmentation(self) -> str:
+        """Of the training on a proxy set, with what ``auto`` and the dataset decide."""
+        asked = self.settings.augmentation
+        if asked != AUTO:
+            kinds = siamese_kinds(asked, self.dataset.name)
+            return asked if kinds is None else training_with(kinds)
+        if isinstance(self.method, Condenser):
+            return training_with(self.method.augmentations(self.dataset))
+        said = self.given_proxy.recipe.get("augmentation") if self.given_proxy else None
+        try:
+            return training_with(parse_strategy(str(said or NONE), self.dataset.name))
+        except InputError:  # a file of a method that means something else by the word
+            return NONE
 
     def by(self, method: ProxyMethod | Procedure | None) -> Plan:
         """The same plan with another way to rank; None is the given file, or no ranking at all."""

@@ -272,6 +272,7 @@ def payload_of(plan: Plan, proxy: ProxySet | Split | None, score: CandidateScore
         device=plan.settings.device,
         precision=plan.settings.precision,
         threads=plan.settings.threads_per_worker,
+        real_statistics=plan.settings.norm_statistics == "real",
         score=score,
     )
 

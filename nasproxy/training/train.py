@@ -81,6 +81,7 @@ def train(
     precision: str,
     epochs: int | None = None,
     evaluate_at: Sequence[int] = (),
+    statistics: Images | None = None,
     on_batch: OnBatch | None = None,
 ) -> list[Score]:
     """Trains ``model`` in place, from beginning to end.
@@ -98,6 +99,7 @@ def train(
             precision=precision,
             epochs=epochs,
             evaluate_at=evaluate_at,
+            statistics=statistics,
             on_batch=on_batch,
         )
     )
@@ -113,6 +115,7 @@ def training(
     precision: str,
     epochs: int | None = None,
     evaluate_at: Sequence[int] = (),
+    statistics: Images | None = None,
     on_batch: OnBatch | None = None,
 ) -> Iterator[Score]:
     """Trains ``model`` in place from score to score; whoever stops asking stops the training.
@@ -126,12 +129,14 @@ def training(
         precision: ``bfloat16`` or ``float32``.
         epochs: stop after this many epochs of the recipe; all of them by default.
         evaluate_at: epochs, counted from 1, after which to score; the last one always is.
+        statistics: images, in any order that mixes the classes, of which batch-norm statistics are estimated anew for
+            every score, see ``settled_statistics``; no labels are looked at. None leaves the training's own.
         on_batch: called after each step with the batch's positions in ``data``, its logits and its mean loss, both of
             before the step; the next step may overwrite them.
 
     Yields:
-        The scores in the order of epochs. A training that diverges ends at the score that shows it. Before the
-        recipe's last epoch, batch-norm statistics are estimated anew for the score, see ``settled_statistics``.
+        The scores in the order of epochs. A training that diverges ends at the score that shows it. Without
+        ``statistics``, those for a score before the recipe's last epoch are estimated anew of ``data``.
     """
     generator = torch.Generator().manual_seed(seed)
     turns = _Turns(len(data), generator)
@@ -143,12 +148,10 @@ def training(
         step.set_rate(recipe.learning_rate_at(epoch))
         _train_epoch(model, data, recipe, step, turns, on_batch)
         if validation is not None and epoch + 1 in stops:
-            unsettled = epoch + 1 < recipe.epochs
-            with (
-                settled_statistics(model, _spread(data, recipe.images), precision)
-                if unsettled
-                else contextlib.nullcontext()
-            ):
+            seen = statistics
+            if seen is None and epoch + 1 < recipe.epochs:
+                seen = _spread(data, recipe.images)
+            with contextlib.nullcontext() if seen is None else settled_statistics(model, seen, precision):
                 score = evaluate(model, validation, epoch=epoch + 1, precision=precision)
             yield score
             if score.diverged:
@@ -161,7 +164,8 @@ def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterat
 
     A proxy is so small that an epoch is a step or two, and moving averages (a tenth of the new in each step) lag far
     behind the weights: after 6 steps of 100 a network that will be the best scores as by chance. Successive halving
-    must not cut it for that. Nothing else of the model changes, and its moving averages are put back.
+    must not cut it for that. Nothing else of the model changes, and its moving averages are put back. Means and
+    variances are averaged over batches of 256.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     kept = [(norm.momentum, {name: buffer.clone() for name, buffer in norm.named_buffers()}) for norm in norms]

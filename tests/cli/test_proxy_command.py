@@ -147,6 +147,8 @@ def test_a_proxy_becomes_parquet_and_a_picture(proxy_file, folder):
         (["tiny.safetensors"], ["--out"]),
         (["tiny.safetensors", "--out", "tiny.safetensors"], ["is the file itself"]),
         (["tiny.safetensors", "--out", "a.png", "--dataset", "digits"], ["Leave out --dataset"]),
+        (["tiny.safetensors", "--out", "a.png", "--image-size", "16"], ["--image-size is for .pt files"]),
+        (["tiny.safetensors", "--out", "a.png", "--data-dir", "data"], ["--data-dir is for .pt files"]),
         (["nothing.safetensors", "--out", "a.png"], ["nothing.safetensors"]),
     ],
 )
