@@ -15,6 +15,8 @@ AVX512-bf16, and is never a cut by the clock. Random sets, the rival, cost nothi
 network that coresets are chosen by, which is trained once on the whole training part and kept in the cache (20 epochs,
 about 20 minutes of one core). Real statistics are batch-norm means and variances of 1,000 training images, estimated
 anew for scoring, as --norm-statistics real does; the training is that of the contender without them, scored twice.
+Siamese is the augmentation of dsa and dm where candidates are trained, as --augmentation siamese does; without it, sets
+of dsa and dm are trained on as all others.
 
 Spearman's rho is that of single sets, averaged over sets; its interval holds the middle 95 % of bootstrap draws of
 candidates, the same for all contenders, and of each contender's sets. Of "averaged sets" it is that of each candidate's
@@ -37,7 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from ranking_bench import SEEDS_APART, TEACHER, Bench, Job
-from ranking_contenders import CONTENDERS, EARLY, IPC, Contender
+from ranking_contenders import CONTENDERS, EARLY, IPC, SOFT, Contender
 from ranking_figures import as_csv, figures, table
 from result_file import RESULTS, commit, dataset_facts, open_document
 
@@ -88,7 +90,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with open_screen() as screen:
         _do(_to_make(document, asked, arguments.sets), "Making sets", document, file, bench, arguments, screen)
         jobs = _to_train(document, asked, arguments.sets)
-        if any(job.soft_labels for job in jobs):
+        if any(job.training == SOFT for job in jobs):
             screen.stage("Training the teacher of soft labels", TEACHER.epochs)
             bench.teacher(lambda _, loss: screen.advance(f"training loss {loss:.2f}"))
         _do(jobs, "Training on sets", document, file, bench, arguments, screen)
@@ -127,7 +129,7 @@ def _to_train(document: Mapping[str, Any], asked: Sequence[Contender], sets: int
         for images, training in kinds:
             entry = _entry(document, images, number) or {"making": None}
             if training not in entry and not (entry["making"] and entry["making"]["failure"]):
-                jobs.append(Job(images, number, training == "soft"))
+                jobs.append(Job(images, number, training))
     return jobs
 
 
@@ -153,7 +155,7 @@ def _do(
         if entry is None:
             entry = {"images": job.images, "set": job.number, "making": None, "commit": commit()}
             document["sets"].append(entry)
-        entry["making" if job.soft_labels is None else "soft" if job.soft_labels else "hard"] = found
+        entry[job.training or "making"] = found
         write_json(file, document)
         screen.advance(f"{job.images}, set {job.number + 1}")
 

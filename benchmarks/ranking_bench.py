@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ranking_contenders import EARLY, IPC, methods
+from ranking_contenders import EARLY, IPC, SIAMESE, SOFT, methods
 from result_file import plain_name
 
 from nasproxy.analysis.bootstrap import mean_of_repeats
@@ -31,6 +31,7 @@ from nasproxy.search.task import PROXY
 from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.process import prepare_process
 from nasproxy.training.recipe import TrainingRecipe
+from nasproxy.training.strategy import AUTO, parse_strategy, training_with
 from nasproxy.training.train import Images, evaluate, settled_statistics, train
 
 CPU = torch.device("cpu")
@@ -41,11 +42,11 @@ _STATISTICS = 1000  # images
 
 @dataclass(frozen=True)
 class Job:
-    """A set to be made, or (where ``soft_labels`` is not None) to train all candidates on."""
+    """A set to be made, or all candidates to be trained on it in one of the ways of :class:`Contender`."""
 
     images: str
     number: int
-    soft_labels: bool | None = None
+    training: str | None = None
 
 
 class Bench:
@@ -67,7 +68,7 @@ class Bench:
 
     def perform(self, job: Job) -> dict[str, Any]:
         """What is kept of it."""
-        return self._make(job) if job.soft_labels is None else self._train(job, soft=job.soft_labels)
+        return self._make(job) if job.training is None else self._train(job)
 
     def teacher(self, on_epoch: Callable[[int, float], None] | None = None) -> Teacher:
         """The network that gives soft labels: the same for all sets."""
@@ -88,23 +89,25 @@ class Bench:
             failure = error.message
         return {"recipe": recipe, "processor_seconds": time.process_time() - began, "failure": failure}
 
-    def _train(self, job: Job, *, soft: bool) -> dict[str, Any]:
-        data, recipe, facts = self._data(job, soft=soft)
+    def _train(self, job: Job) -> dict[str, Any]:
+        data, recipe, facts = self._data(job)
         began = time.process_time()
         scores = {candidate.id: self._score(candidate, data, recipe, job) for candidate in self.candidates}
         return {**facts, "processor_seconds": time.process_time() - began, "scores": scores}
 
-    def _data(self, job: Job, *, soft: bool) -> tuple[Images, TrainingRecipe, dict[str, Any]]:
+    def _data(self, job: Job) -> tuple[Images, TrainingRecipe, dict[str, Any]]:
         """What candidates are trained on, how, and what is to be kept of it."""
         recipe, seed = TrainingRecipe(epochs=self._arguments.epochs), self._seed(job.number)
         if job.images == EARLY:
             procedure = EarlyStopping(ipc=IPC, epochs=self._arguments.epochs)
             part = procedure.images(self.dataset, seed=seed)
             images = normalised_on(CPU, part.images, self.dataset.normalisation)
-            return Images(images, part.labels), procedure.recipe(self.dataset, recipe), {}
-        teacher = self.teacher() if soft else None
+            return Images(images, part.labels), procedure.recipe(self.dataset, recipe), {"teacher_seconds": 0.0}
+        teacher = self.teacher() if job.training == SOFT else None
         proxy = make_proxy(self.dataset, self._methods[job.images], **self._where(job), teacher=teacher)
-        facts = {} if teacher is None else {"teacher_seconds": teacher.training.seconds, "labels": softness(proxy)}
+        if job.training == SIAMESE:
+            recipe = replace(recipe, augmentation=training_with(parse_strategy(AUTO, self.dataset.name)))
+        facts = {"teacher_seconds": teacher.training.seconds if teacher else 0.0, "labels": softness(proxy)}
         return Images(proxy.images, proxy.labels, proxy.soft_labels), recipe, facts
 
     def _score(self, candidate: Candidate, data: Images, recipe: TrainingRecipe, job: Job) -> dict[str, float]:

@@ -13,6 +13,7 @@ from nasproxy.proxies.method import ProxyMethod
 
 IPC = 10
 RIVAL, EARLY = "random", "early-stopping"
+HARD, SOFT, SIAMESE = "hard", "soft", "siamese"
 
 PER_MINUTE = {"dc": 3.5, "dc-space": 3.5, "dsa-space": 3.5, "dm": 66.0, "dm-space": 66.0}
 """Outer iterations in a minute of one core (AMD EPYC with AVX512-bf16), 16×16×3 images of 10 classes."""
@@ -25,29 +26,26 @@ class Contender:
     Args:
         name: what ``--contenders`` calls it.
         images: which sets, one of :func:`methods`; or early stopping's, other real images in each step.
-        soft_labels: whether candidates aim at class probabilities.
+        training: how candidates are trained on a set: ``hard``, on the classes of its images; ``soft``, on their class
+            probabilities; ``siamese``, on the classes, with the augmentation of dsa and dm.
         real_statistics: whether batch-norm statistics are those of real images when candidates are scored.
     """
 
     name: str
     images: str
-    soft_labels: bool = False
+    training: str = HARD
     real_statistics: bool = False
 
     @property
-    def training(self) -> str:
-        """Under what a set's entry keeps its trainings; one is scored under both kinds of statistics."""
-        return "soft" if self.soft_labels else "hard"
-
-    @property
     def score(self) -> str:
-        """Which of a training's scores."""
+        """Which of a training's scores: one is scored under both kinds of statistics."""
         return "real_statistics" if self.real_statistics else "accuracy"
 
 
 CONTENDERS = (
     Contender(RIVAL, "random"),
-    Contender("random-soft", "random", soft_labels=True),
+    Contender("random-soft", "random", SOFT),
+    Contender("random-siamese", "random", SIAMESE),
     Contender("random-statistics", "random", real_statistics=True),
     Contender(EARLY, EARLY),
     Contender("dc-noise", "dc-noise"),
@@ -55,11 +53,13 @@ CONTENDERS = (
     Contender("dc-real-statistics", "dc-real", real_statistics=True),
     Contender("dc-real-long", "dc-real-long"),
     Contender("dc-space", "dc-space"),
-    Contender("dc-space-soft", "dc-space", soft_labels=True),
+    Contender("dc-space-soft", "dc-space", SOFT),
     Contender("dsa-space", "dsa-space"),
+    Contender("dsa-space-siamese", "dsa-space", SIAMESE),
     Contender("dm", "dm"),
     Contender("dm-space", "dm-space"),
-    Contender("dm-space-soft", "dm-space", soft_labels=True),
+    Contender("dm-space-soft", "dm-space", SOFT),
+    Contender("dm-space-siamese", "dm-space", SIAMESE),
     Contender("dm-space-statistics", "dm-space", real_statistics=True),
 )
 

@@ -71,7 +71,7 @@ def _figures(
         "within": {norm: _within(scores, whole, [n == norm for n in norms]) for norm in dict.fromkeys(norms)},
         "seconds_making_a_set": fmean(making) if making else 0.0,
         "seconds_training_on_it": fmean(s[contender.training]["processor_seconds"] for s in sets),
-        "teacher_seconds": fmean(s["soft"]["teacher_seconds"] for s in sets) if contender.soft_labels else 0.0,
+        "teacher_seconds": fmean(s[contender.training]["teacher_seconds"] for s in sets),
     }
 
 

@@ -72,7 +72,7 @@ def run(home, tmp_path, monkeypatch):
     return run
 
 
-FEW = ["random", "random-statistics", "random-soft", "early-stopping"]
+FEW = ["random", "random-soft", "random-siamese", "random-statistics", "early-stopping"]
 
 
 def test_its_scores_are_those_of_a_comparison(run, home):
@@ -91,6 +91,7 @@ def test_its_scores_are_those_of_a_comparison(run, home):
     changed = {c["config"]["norm"] for c in document["candidates"] if len(set(scores[c["id"]].values())) > 1}
     assert changed <= {"batch"}
     assert sets["random"]["soft"]["scores"] != scores
+    assert sets["random"]["siamese"]["scores"] != scores
     assert sets["random"]["soft"]["labels"]["entropy"] > 0
     assert "somewhere" not in json.dumps(document)
 
@@ -137,7 +138,7 @@ def invented(seed=0, sets=2):
         values = whole + noise * rng.standard_normal(count)
         scores = {f"c{n}": {"accuracy": float(v), "real_statistics": float(v)} for n, v in enumerate(values)}
         making = None if images == "early-stopping" else {"processor_seconds": 5.0, "failure": None}
-        trained = {"processor_seconds": 2.0, "scores": scores}
+        trained = {"processor_seconds": 2.0, "teacher_seconds": 0.0, "scores": scores}
         return {"images": images, "set": number, "making": making, "hard": trained}
 
     kinds = {"random": 9.0, "dc-real": 0.3, "early-stopping": 0.0}

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny import tiny_dataset
 
 from nasproxy.condensation.course import Course
@@ -26,6 +28,7 @@ WHERE = {"seed": 0, "device": torch.device("cpu"), "precision": "float32"}
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("NASPROXY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("nasproxy.condensation.evaluation.Evaluation.epochs", 1)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +101,7 @@ def test_the_evaluating_network_aims_at_them(dataset, teacher, monkeypatch):
 
 def test_a_condensation_is_not_gone_on_with_under_other_labels(dataset, teacher, tmp_path):
     def stopped(teacher):
-        kept = open_checkpoints(tmp_path / "state", dataset, CONDENSED, **WHERE, every=0, teacher=teacher)
+        kept = open_checkpoints(tmp_path / "state", dataset, CONDENSED, **WHERE, every=0.0, teacher=teacher)
         return kept, make(dataset, teacher=teacher, use_cache=False, course=Course(kept, None, lambda: True))
 
     _, proxy = stopped(teacher)
@@ -153,9 +156,6 @@ def test_the_file_holds_them(dataset, teacher, tmp_path):
     ],
 )
 def test_a_file_of_other_classes_or_no_probabilities_is_refused(dataset, tmp_path, soft_labels, said):
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
-
     good = save_proxy(random_proxy(dataset, 2, seed=0), tmp_path / "good.safetensors")
     with safe_open(good, framework="pt") as file:
         metadata = file.metadata()
