@@ -22,8 +22,8 @@ Spearman's rho is that of single sets, averaged over sets; its interval holds th
 candidates, the same for all contenders, and of each contender's sets. Of "averaged sets" it is that of each candidate's
 mean score over the sets, which costs as many trainings.
 
-All results of a set are written when its trainings are done; the same command goes on, and more --sets or other
---contenders may be asked of it.
+All results are written as trainings on a set are done, those of the first sets first; the same command goes on, and
+more --sets or other --contenders may be asked of it. What is in the file has a table by --from.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ from nasproxy.coresets.random import check_class_sizes
 from nasproxy.errors import InputError, NasproxyError, RunError, nearest
 from nasproxy.files import make_folder, write_atomically
 from nasproxy.interruption import heeding_signals
-from nasproxy.progress import Progress
 from nasproxy.search.run_directory import write_json
 from nasproxy.versions import library_versions, machine_facts
 
@@ -79,25 +78,43 @@ def main() -> int:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Does what the result file lacks, set by set; returns its content."""
+    """Does what the result file lacks; returns its content."""
     asked = _check(arguments)
     bench = Bench(arguments)
     check_class_sizes(bench.dataset, IPC)
     file = arguments.out or RESULTS / f"ranking_ablation_{bench.dataset.name}.json"
     document = open_document(file, _about(bench, arguments), lambda sets: [s["making"] for s in sets])
     make_folder(file.parent)
-    write_json(file, document)  # a place that cannot be written shows itself before hours of work
+    _save(document, file)  # a place that cannot be written shows itself before hours of work
     with open_screen() as screen:
-        _do(_to_make(document, asked, arguments.sets), "Making sets", document, file, bench, arguments, screen)
-        jobs = _to_train(document, asked, arguments.sets)
-        if any(job.training == SOFT for job in jobs):
+        if any(job.training == SOFT for number in range(arguments.sets) for job in _to_train(document, asked, number)):
             screen.stage("Training the teacher of soft labels", TEACHER.epochs)
             bench.teacher(lambda _, loss: screen.advance(f"training loss {loss:.2f}"))
-        _do(jobs, "Training on sets", document, file, bench, arguments, screen)
+        # One set number after another, so that an early end leaves all contenders with the first.
+        for number in range(arguments.sets):
+            for title, jobs in (("Making", _to_make), ("Training on", _to_train)):
+                waiting = jobs(document, asked, number)
+                screen.stage(f"{title} sets {number + 1} of {arguments.sets}", len(waiting))
+                for job, found in _performed(waiting, bench, arguments):
+                    _keep(job, found, document)
+                    _save(document, file)
+                    screen.advance(job.images)
+    return document
+
+
+def _save(document: dict[str, Any], file: Path) -> None:
+    """Writes everything, the figures so far as well."""
     document["rows"] = figures(document)
     write_json(file, document)
     write_atomically(file.with_suffix(".csv"), as_csv(document))
-    return document
+
+
+def _keep(job: Job, found: dict[str, Any], document: dict[str, Any]) -> None:
+    entry = _entry(document, job.images, job.number)
+    if entry is None:
+        entry = {"images": job.images, "set": job.number, "making": None, "commit": commit()}
+        document["sets"].append(entry)
+    entry[job.training or "making"] = found
 
 
 def _about(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -116,48 +133,24 @@ def _about(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _to_make(document: Mapping[str, Any], asked: Sequence[Contender], sets: int) -> list[Job]:
+def _to_make(document: Mapping[str, Any], asked: Sequence[Contender], number: int) -> list[Job]:
+    """The sets of this number that are not there."""
     kinds = dict.fromkeys(contender.images for contender in asked if contender.images != EARLY)
-    return [Job(kind, n) for n in range(sets) for kind in kinds if _entry(document, kind, n) is None]
+    return [Job(kind, number) for kind in kinds if _entry(document, kind, number) is None]
 
 
-def _to_train(document: Mapping[str, Any], asked: Sequence[Contender], sets: int) -> list[Job]:
-    """One set number after another, so that an early end leaves all contenders of the first."""
-    kinds = dict.fromkeys((contender.images, contender.training) for contender in asked)
+def _to_train(document: Mapping[str, Any], asked: Sequence[Contender], number: int) -> list[Job]:
+    """The trainings on sets of this number that were not done."""
     jobs = []
-    for number in range(sets):
-        for images, training in kinds:
-            entry = _entry(document, images, number) or {"making": None}
-            if training not in entry and not (entry["making"] and entry["making"]["failure"]):
-                jobs.append(Job(images, number, training))
+    for images, training in dict.fromkeys((contender.images, contender.training) for contender in asked):
+        entry = _entry(document, images, number) or {"making": None}
+        if training not in entry and not (entry["making"] and entry["making"]["failure"]):
+            jobs.append(Job(images, number, training))
     return jobs
 
 
 def _entry(document: Mapping[str, Any], images: str, number: int) -> dict[str, Any] | None:
     return next((s for s in document["sets"] if (s["images"], s["set"]) == (images, number)), None)
-
-
-def _do(
-    jobs: Sequence[Job],
-    title: str,
-    document: dict[str, Any],
-    file: Path,
-    bench: Bench,
-    arguments: argparse.Namespace,
-    screen: Progress,
-) -> None:
-    """Performs jobs and writes what comes of each as it comes."""
-    if not jobs:
-        return
-    screen.stage(title, len(jobs))
-    for job, found in _performed(jobs, bench, arguments):
-        entry = _entry(document, job.images, job.number)
-        if entry is None:
-            entry = {"images": job.images, "set": job.number, "making": None, "commit": commit()}
-            document["sets"].append(entry)
-        entry[job.training or "making"] = found
-        write_json(file, document)
-        screen.advance(f"{job.images}, set {job.number + 1}")
 
 
 def _performed(

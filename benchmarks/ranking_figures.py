@@ -47,6 +47,8 @@ def figures(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     there = [contender for contender in CONTENDERS if sets_of(document, contender)]
     whole = np.array([candidate["whole"] for candidate in document["candidates"]])
     every = {contender.name: scores_of(document, contender) for contender in there}
+    if not there:
+        return []
     rows = [_figures(document, contender, every[contender.name], whole) for contender in there]
     draws = dict(zip(every, _draws(list(every.values()), whole), strict=True))
     for row in rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Record:
 
     def __init__(self, file: Path, about: Mapping[str, Any]) -> None:
         self.file = file
-        self.document = _opened(file, about)
+        self.document = open_document(file, about, summarise)
         make_folder(file.parent)
         self.save()  # a place that cannot be written shows itself before hours of work
 
@@ -97,12 +97,15 @@ def markdown(corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[st
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _opened(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+def open_document(
+    file: Path, about: Mapping[str, Any], summarise: Callable[[list[dict[str, Any]]], Any]
+) -> dict[str, Any]:
     """What is in the file, if it was measured under the same conditions; else the beginning of a new one.
 
     Args:
         file: of ``about``, ``rows`` and ``sets``.
         about: the conditions.
+        summarise: the rows of its sets; what raises a plain error here is no such file.
 
     Raises:
         RunError: it was measured under others, or cannot be read.
@@ -111,7 +114,7 @@ def _opened(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:
         return {**about, "rows": [], "sets": []}
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
-        summarise(there["sets"])  # what raises a plain error here is no such file
+        summarise(there["sets"])
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise RunError(f"{file} cannot be read: {error}.", "Choose another --out.") from error
     wanted = json.loads(json.dumps(about))

@@ -99,10 +99,11 @@ def test_its_scores_are_those_of_a_comparison(run, home):
 def test_nothing_is_measured_twice_and_more_may_be_asked(run, tmp_path, capsys):
     assert run("--contenders", "random", "--sets", "1")[0] == 0
     first = json.loads((tmp_path / "ablation.json").read_text())
-    code, second = run("--contenders", *FEW, "--sets", "2")
+    code, second = run("--contenders", *FEW, "dm", "--sets", "2")
     assert code == 0
     assert second["sets"][0]["hard"] == first["sets"][0]["hard"]  # with its seconds
-    assert [row["contender"] for row in second["rows"]] == [c.name for c in CONTENDERS if c.name in FEW]
+    assert [row["contender"] for row in second["rows"]] == [c.name for c in CONTENDERS if c.name in (*FEW, "dm")]
+    assert [s["set"] for s in second["sets"]] == [0, 0, 0, 1, 1, 1]
     assert {row["sets"] for row in second["rows"]} == {2}
     capsys.readouterr()
     assert run("--from", str(tmp_path / "ablation.json"))[0] == 0
@@ -113,6 +114,7 @@ def test_nothing_is_measured_twice_and_more_may_be_asked(run, tmp_path, capsys):
     assert "epochs was 3, now 4" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_condensed_sets_and_worker_processes_give_the_same(run):
     words = ["--contenders", "random", "dc-real", "dc-real-statistics", "dm", "--sets", "1"]
     (code, two), (_, one) = run(*words, "--workers", "2", out="two.json"), run(*words, out="one.json")
