@@ -39,6 +39,17 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(root)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that all tests share, so that the teacher is trained once."""
+    return tmp_path_factory.mktemp("trained")
+
+
+@pytest.fixture(autouse=True)
+def cache(folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NASPROXY_CACHE", str(trained))
+
+
 @pytest.fixture
 def search(photos: str, folder: Path):
     space = write_space(folder / "space")
@@ -104,7 +115,8 @@ def test_what_trains_on_real_images_has_none(search):
     assert not Path("run").exists()
 
 
-def test_a_dry_run_counts_the_teacher_until_it_is_trained(search):
+def test_a_dry_run_counts_the_teacher_until_it_is_trained(search, folder, monkeypatch):
+    monkeypatch.setenv("NASPROXY_CACHE", str(folder / "empty"))
     before = search("run", "--soft-labels", "--dry-run").json["seconds"]["condense"]
     assert before > 0
     assert search("run", "--soft-labels").code == 0
