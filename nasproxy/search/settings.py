@@ -245,6 +245,8 @@ class SearchSettings:
         apart = {"time_budget", "out", "workers", "executor", "address", "data_dir", "storage"}
         apart |= {"calibrate", "min_correlation"}  # no score depends on them, and a finished run may be calibrated
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
+        if self.norm_statistics == NORM_STATISTICS[0]:
+            kept["norm_statistics"] = None  # as runs have it of before there was a choice
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
     def as_json(self) -> dict[str, Any]:
