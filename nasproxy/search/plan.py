@@ -208,6 +208,8 @@ def run_facts(plan: Plan) -> dict[str, Any]:
         "schema": 1,
         "identity": {
             **plan.settings.identity(),
+            # Resolved, and nothing where there is none: so have it runs of before there was a choice.
+            "augmentation": None if plan.procedure or plan.augmentation == NONE else plan.augmentation,
             "fingerprint": dataset.fingerprint,
             "choices": choices,
             "space_text": text_digest(plan.source),

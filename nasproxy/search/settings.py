@@ -249,7 +249,10 @@ class SearchSettings:
         apart = {"time_budget", "out", "workers", "executor", "address", "data_dir", "storage"}
         apart |= {"calibrate", "min_correlation"}  # no score depends on them, and a finished run may be calibrated
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
-        kept["soft_labels"] = self.soft_labels or None  # runs of before there were any have none
+        # As runs have it of before there was a choice.
+        kept["soft_labels"] = self.soft_labels or None
+        if self.norm_statistics == NORM_STATISTICS[0]:
+            kept["norm_statistics"] = None
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
     def as_json(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def test_a_resumed_run_ends_with_the_same_table(folder: Path, real: SearchResult
         search(folder, "disturbed", norm_statistics="real", progress=Interrupting())
     done = recorded_trainings(folder / "disturbed")
     assert 0 < done.total() < 4
-    with pytest.raises(RunError, match="norm_statistics was 'real', now 'proxy'"):
+    with pytest.raises(RunError, match="norm_statistics was 'real', now None"):
         search(folder, "disturbed", resume=True)
     search(folder, "disturbed", norm_statistics="real", resume=True)
     assert_frame_equal(read_table(folder / "disturbed"), read_table(real.directory))

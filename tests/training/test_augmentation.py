@@ -72,20 +72,20 @@ def test_half_of_the_images_are_mirrored_if_asked():
 
 
 def test_siamese_draws_one_kind_for_a_batch_and_its_parameters_for_each_image():
-    image, source = 1 + torch.rand(1, 16, 16, generator=generator()), generator()
-    images, met = image.expand(60, 1, 16, 16), set()
+    image, source = 1 + torch.rand(1, 8, 8, generator=generator()), generator()
+    images, met = image.expand(24, 1, 8, 8), set()
     for _ in range(40):
         results = augment(images, "siamese:flip-crop", source)
-        shifts = [bool(found(image, result, 2, 2)) for result in results]
         mirrors = [torch.equal(result, image.flip(2)) for result in results]
         flips = any(mirrors)
         met.add("flip" if flips else "crop")
         if flips:
             assert all(one or torch.equal(result, image) for one, result in zip(mirrors, results, strict=True))
-            assert 10 < sum(mirrors) < 50
+            assert 3 < sum(mirrors) < 21
         else:
+            shifts = [found(image, result, 1, 1) for result in results]
             assert all(shifts)
-            assert len({result.numpy().tobytes() for result in results}) > 10  # of 25
+            assert len(set(map(tuple, shifts))) > 4  # of 9
         if len(met) == 2:
             return
     raise AssertionError(met)
