@@ -74,7 +74,7 @@ def methods(minutes: float) -> dict[str, ProxyMethod]:
         return max(1, round(times * minutes * PER_MINUTE[name]))
 
     quick: dict[str, Any] = {"ipc": IPC, "matching_steps": IPC, "inner_epochs": 10, "real_batch": 64}
-    space = {"network": "space:convnet720"}
+    space: dict[str, Any] = {"network": "space:convnet720"}
     dc = MatchingRecipe(**quick, iterations=iterations("dc"), initial="real")
     return {
         "random": RandomImages(IPC),
