@@ -84,6 +84,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     check_class_sizes(bench.dataset, IPC)
     file = arguments.out or RESULTS / f"ranking_ablation_{bench.dataset.name}.json"
     document = open_document(file, _about(bench, arguments), lambda sets: [s["making"] for s in sets])
+    for entry in document["sets"]:
+        bench.check(entry)
     make_folder(file.parent)
     _save(document, file)  # a place that cannot be written shows itself before hours of work
     with open_screen() as screen:

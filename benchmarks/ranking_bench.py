@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from nasproxy.compare.scores import load_scores
 from nasproxy.coresets.whole_training import WholeRecipe
 from nasproxy.datasets.load import load_dataset
 from nasproxy.datasets.pixel_memory import take_rows
-from nasproxy.errors import DivergedError, InputError
+from nasproxy.errors import DivergedError, InputError, RunError
 from nasproxy.proxies.early_stopping import EarlyStopping
 from nasproxy.proxies.make import make_proxy
 from nasproxy.proxies.soft_labels import Teacher, softness
@@ -69,6 +69,23 @@ class Bench:
     def perform(self, job: Job) -> dict[str, Any]:
         """What is kept of it."""
         return self._make(job) if job.training is None else self._train(job)
+
+    def check(self, entry: dict[str, Any]) -> None:
+        """Makes sure that a set was made as it would be now.
+
+        Raises:
+            RunError: it was not.
+        """
+        if entry["making"] is None or entry["making"]["failure"] is not None:
+            return
+        method, before = self._methods[entry["images"]].for_dataset(self.dataset), entry["making"]["recipe"]
+        for name, now in asdict(method).items():
+            if before.get(name) != now:
+                raise RunError(
+                    f"Set {entry['set']} of {entry['images']} was made with other settings: {name} was"
+                    f" {before.get(name)}, now {now}.",
+                    "Take it out of the file, or choose another --out.",
+                )
 
     def teacher(self, on_epoch: Callable[[int, float], None] | None = None) -> Teacher:
         """The network that gives soft labels: the same for all sets."""

@@ -112,6 +112,10 @@ def test_nothing_is_measured_twice_and_more_may_be_asked(run, tmp_path, capsys):
     code, _ = run("--contenders", "random", "--epochs", "4")
     assert code == 2
     assert "epochs was 3, now 4" in capsys.readouterr().err
+    second["sets"][0]["making"]["recipe"]["ipc"] = 9
+    (tmp_path / "ablation.json").write_text(json.dumps(second))
+    assert run("--contenders", "random")[0] == 2
+    assert "Set 0 of random was made with other settings: ipc was 9, now 10" in capsys.readouterr().err
 
 
 @pytest.mark.slow
