@@ -18,8 +18,8 @@ HARD, SOFT, SIAMESE = "hard", "soft", "siamese"
 PER_MINUTE = {"dc": 3.5, "dc-space": 10.0, "dsa-space": 7.5, "dm": 77.0, "dm-space": 90.0}
 """Outer iterations in a minute of a busy core (AMD EPYC with AVX512-bf16), 16×16×3 images of 10 classes.
 
-Measured, in processor seconds: dc 13.5 to 13.9 each, dc-space 5.0 (3.2 and 5.8 for two draws of networks), dsa-space 6.7
-(4.2 and 7.9), dm 0.65, dm-space 0.5. All are some 15 % below that.
+Measured, in processor seconds each: dc 13.5 to 13.9, dc-space 5.0 (3.2 and 5.8 for two draws of networks), dsa-space
+6.7 (4.2 and 7.9), dm 0.65, dm-space 0.5. By these, a minute here is some 50 seconds.
 """
 
 

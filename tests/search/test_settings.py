@@ -32,6 +32,7 @@ CHANGED = {
     "proxy": "random",
     "preset": "paper",
     "ipc": 3,
+    "soft_labels": True,
     "epochs": 7,
     "augmentation": "siamese:crop",
     "norm_statistics": "real",
