@@ -36,7 +36,6 @@ class Order:
     image_size: tuple[int, int] | None
     skip_broken: bool
     recipe: ProxyMethod
-    teacher_preset: str | None
     device: str
     precision: str
     seed: int
@@ -45,6 +44,7 @@ class Order:
     time_budget: float | None
     evaluate_every: int
     checkpoint_every: float
+    teacher_preset: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.recipe, Condenser):

@@ -111,6 +111,7 @@ def test_a_file_of_the_authors_becomes_a_proxy_that_search_takes(legacy, folder)
         "dataset": "digits",
         "lossy": False,
         "clipped": None,
+        "soft_labels_left_out": False,
     }
     proxy = load_proxy(folder / "digits.safetensors")
     proxy.check_matches(load_dataset("digits", image_size=8))
