@@ -200,7 +200,7 @@ def test_where_a_checkpoint_is_of_another_version_the_set_is_made_anew(run, made
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_leaves_what_the_next_one_goes_on_from(run, file, photos, cache, made):
-    words = [*HALF, "--iterations", "400"]
+    words = [*HALF, "--iterations", "60"]
     script = Path(condensation_table.__file__)
     said = [sys.executable, str(script), *SMALL, "--dataset", photos, "--out", str(file), *words]
     process = subprocess.Popen([*said, "--checkpoint-every", "0.001"])
@@ -211,7 +211,7 @@ def test_a_process_that_is_killed_leaves_what_the_next_one_goes_on_from(run, fil
     assert process.wait() == -signal.SIGKILL
     assert run(condensation_table, *words) == 0
     ((start, history),) = made
-    assert 0 < start < 400
+    assert 0 < start < 60
     shutil.rmtree(cache)
     file.unlink()
     assert run(condensation_table, *words) == 0
