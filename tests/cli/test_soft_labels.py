@@ -103,7 +103,7 @@ def test_a_hard_file_gets_them_and_a_soft_one_keeps_its_own(search, folder):
 @pytest.mark.slow
 def test_workers_of_ray_aim_at_them_as_well(search, folder):
     assert search("inline", "--soft-labels").code == 0
-    tune = search("tune", "--soft-labels", "--executor", "tune", "--workers", "2")
+    tune = search("tune", "--soft-labels", "--executor", "tune", "--workers", "1")
     assert tune.code == 0, tune.err
     assert read_table(folder / "inline").equals(read_table(folder / "tune"))
 
