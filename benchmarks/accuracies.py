@@ -2,7 +2,8 @@
 
 A set and a network of the same number have the same seed in every cell of a table. An accuracy that is in the file is
 never measured again: the same command goes on, and more --sets or --networks may be asked of it. What is there was
-measured under the same conditions, or the command stops.
+measured under the same conditions, or the command stops. A set that was half made goes on from its checkpoint, which
+lies in the cache until the set is whole.
 """
 
 from __future__ import annotations
@@ -22,21 +23,25 @@ from result_file import RESULTS, Record, commit, dataset_facts, plain_name
 
 from nasproxy.cli.options import parse_image_size
 from nasproxy.cli.screen import open_screen
+from nasproxy.condensation.checkpoints import CHECKPOINT_EVERY, Checkpoints, State
+from nasproxy.condensation.condenser import Condenser
+from nasproxy.condensation.course import Course
 from nasproxy.coresets.random import check_class_sizes
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
-from nasproxy.errors import DivergedError, InputError, NasproxyError, RunError
+from nasproxy.errors import CheckpointError, DivergedError, InputError, NasproxyError, RunError
 from nasproxy.interruption import heeding_signals
 from nasproxy.networks.build import build_network
 from nasproxy.networks.names import CONVNET
 from nasproxy.progress import Progress
-from nasproxy.proxies.make import cached_proxy, make_proxy
+from nasproxy.proxies.make import cached_proxy, make_proxy, open_checkpoints
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.search.devices import DEVICES, resolve_device
 from nasproxy.search.settings import PRESETS
 from nasproxy.training.precision import resolve_precision
-from nasproxy.training.process import prepare_process
+from nasproxy.training.process import peak_memory_bytes, prepare_process
 from nasproxy.training.recipe import PRECISIONS, TrainingRecipe, whole_batch_size
+from nasproxy.training.strategy import training_with
 from nasproxy.training.train import Images, train
 from nasproxy.versions import library_versions, machine_facts, usable_cores
 
@@ -129,7 +134,9 @@ class Bench:
         title = f"{made.label}, {made.ipc} per class, set {number + 1}" if made.ipc else made.label
         data, facts = self._make(made, seed, title, progress)
         if entry is None:
-            entry = {"made_by": made.label, "ipc": made.ipc, "set": number, **facts, "commit": commit(), "networks": []}
+            entry = {"made_by": made.label, "ipc": made.ipc, "set": number, **facts, "commit": commit()}
+            entry["peak_memory_bytes"] = peak_memory_bytes(self._device)
+            entry |= {"augmentation": self._recipe(made, data).augmentation, "networks": []}
             self._record.sets.append(entry)
             self._record.save()
         elif entry["recipe"] != json.loads(json.dumps(facts["recipe"])):
@@ -154,15 +161,24 @@ class Bench:
             images = self._dataset.normalisation.apply(part.images.to(self._device))
             return Images(images, part.labels.to(self._device)), {"recipe": {}, "seconds_making": 0.0}
         where: dict[str, Any] = {"seed": seed, "device": self._device, "precision": self._precision}
-        if made.method.steps and not cached_proxy(self._dataset, made.method, **where).exists():
-            progress.stage(f"{made.method.verb}, {title}", made.method.steps)
+        cached = cached_proxy(self._dataset, made.method, **where)
+        kept = open_checkpoints(
+            cached.with_suffix(".checkpoint.safetensors"),
+            self._dataset,
+            made.method,
+            **where,
+            every=self._arguments.checkpoint_every,
+        )
+        start = _start(kept)
+        if made.method.steps and not cached.exists():
+            progress.stage(f"{made.method.verb}, {title}", made.method.steps, done=len(start.losses) if start else 0)
 
         def report(_: int, loss: float) -> None:
             self._check_time()
             progress.advance(f"loss {loss:.2f}")
 
         try:
-            proxy = make_proxy(self._dataset, made.method, **where, on_iteration=report)
+            proxy = make_proxy(self._dataset, made.method, **where, on_iteration=report, course=Course(kept, start))
         except DivergedError as error:
             return None, {"recipe": asdict(made.method), "seconds_making": 0.0, "failure": error.message}
         facts = {
@@ -174,18 +190,32 @@ class Bench:
 
     def _train(self, made: Made, network: Trained, number: int, data: Images, seed: int) -> dict[str, Any]:
         began = time.perf_counter()
-        recipe = TrainingRecipe(epochs=made.epochs)
-        if made.method is None:
-            recipe = replace(recipe, batch_size=whole_batch_size(len(data)))
         torch.manual_seed(seed)
         model = _build(network, self._dataset).to(self._device)
+        recipe = self._recipe(made, data)
         scores = train(model, data, recipe, self._test, seed=seed, precision=self._precision)
         seconds = round(time.perf_counter() - began, 2)
         return {"network": network.label, "number": number, "accuracy": scores[-1].accuracy, "seconds": seconds}
 
+    def _recipe(self, made: Made, data: Images | None) -> TrainingRecipe:
+        """The paper's, with the augmentation that a set was condensed with."""
+        method = made.method
+        if method is None:
+            return TrainingRecipe(made.epochs, batch_size=whole_batch_size(len(data or ())))
+        kinds = method.augmentations(self._dataset) if isinstance(method, Condenser) else ()
+        return TrainingRecipe(made.epochs, augmentation=training_with(kinds))
+
     def _check_time(self) -> None:
         if time.monotonic() > self._end:
             raise BudgetSpentError
+
+
+def _start(kept: Checkpoints | None) -> State | None:
+    """What a half-made set goes on from, if that is of this version; nobody asked for the one in the cache."""
+    try:
+        return kept.load() if kept is not None else None
+    except CheckpointError:
+        return None
 
 
 def run(
@@ -279,6 +309,8 @@ def _caption(document: Mapping[str, Any], arguments: argparse.Namespace) -> str:
         notes.append("so far over fewer, which the file counts")
     notes.append(f"{data['name']} at {height}×{width}, {data['test']} test images")
     notes.append(f"{settings['preset']} preset, {settings['epochs']} epochs on a set, seed {settings['seed']}")
+    if "augmented_epochs" in settings:
+        notes.append(f"{settings['augmented_epochs']} epochs with augmentation on one of dsa or dm")
     notes.append(f"{settings['precision']} on {machine['gpu'] or machine['processor']}, {settings['threads']} threads")
     return f"{'; '.join(notes)}; torch {document['versions']['torch']}."
 
@@ -292,8 +324,20 @@ def _check(arguments: argparse.Namespace, conditions: Sequence[str]) -> None:
         raise InputError(f"--seed must be 0 or more, got {arguments.seed}.")
     if max(arguments.sets, arguments.networks) > _SEEDS_APART:
         raise InputError(f"--sets and --networks can be {_SEEDS_APART} at most.")
+    if not arguments.checkpoint_every > 0:
+        raise InputError(f"--checkpoint-every must be seconds above 0, got {arguments.checkpoint_every}.")
     if arguments.time_budget is not None and not 0 < arguments.time_budget < math.inf:
         raise InputError(f"--time-budget must be minutes above 0, got {arguments.time_budget}.")
+
+
+def check_ipc(arguments: argparse.Namespace) -> None:
+    """Makes sure that each of ``--ipc`` is a number of images.
+
+    Raises:
+        InputError: one is not.
+    """
+    if min(arguments.ipc) < 1:
+        raise InputError(f"--ipc must be 1 or more, got {min(arguments.ipc)}.")
 
 
 def options(description: str | None, *, sets: int, networks: int) -> argparse.ArgumentParser:
@@ -310,6 +354,13 @@ def options(description: str | None, *, sets: int, networks: int) -> argparse.Ar
     add("--epochs", type=int, default=300, help="of a network's training on a set (default: %(default)s)")
     add("--seed", type=int, default=0, help="of sets and networks (default: %(default)s)")
     add("--time-budget", type=float, metavar="MINUTES", help="stop then; the same command goes on")
+    add(
+        "--checkpoint-every",
+        type=float,
+        default=CHECKPOINT_EVERY,
+        metavar="SECONDS",
+        help="of a set that is being made, in the cache (default: %(default)s)",
+    )
     add("--device", choices=DEVICES, default="auto", help="default: %(default)s")
     add("--precision", choices=PRECISIONS, default="auto", help="default: %(default)s")
     add("--threads", type=int, default=usable_cores(), help="of PyTorch (default: the cores)")

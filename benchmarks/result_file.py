@@ -73,7 +73,7 @@ def summarise(sets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for (label, ipc, network), measured in cells.items():
         accuracies = [m["accuracy"] for _, m in measured]
-        making = [s["seconds_making"] for s in sets if (s["made_by"], s["ipc"]) == (label, ipc)]
+        made = [s for s in sets if (s["made_by"], s["ipc"]) == (label, ipc)]
         rows.append(
             {
                 "made_by": label,
@@ -83,8 +83,9 @@ def summarise(sets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "networks": len(accuracies),
                 "mean": statistics.mean(accuracies),
                 "std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-                "seconds_making_a_set": statistics.mean(making),
+                "seconds_making_a_set": statistics.mean(s["seconds_making"] for s in made),
                 "seconds_training_a_network": statistics.mean(m["seconds"] for _, m in measured),
+                "peak_memory_bytes": max(s["peak_memory_bytes"] for s in made),
             }
         )
     return rows

@@ -103,10 +103,10 @@ def _difference(
     interval = percentile_interval(gaps, level)
     if interval is None:
         return RhoDifference(*names, difference, None, count, CONSTANT_DRAWS, level)
-    return RhoDifference(*names, difference, interval, count, None, level, _p_value(gaps[~np.isnan(gaps)]))
+    return RhoDifference(*names, difference, interval, count, None, level, bootstrap_p_value(gaps[~np.isnan(gaps)]))
 
 
-def _p_value(gaps: Float64[np.ndarray, " draws"]) -> float:
+def bootstrap_p_value(gaps: Float64[np.ndarray, " draws"]) -> float:
     """Twice the share of draws on the rarer side of 0, the difference itself counted as a draw: never 0."""
     rarer = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
     return min(1.0, 2 * (rarer + 1) / (len(gaps) + 1))

@@ -12,6 +12,7 @@ from rich.markup import escape
 from nasproxy.cli.options import (
     RANK,
     RUN,
+    SOFT_LABELS,
     WHOLE,
     DataDir,
     Dataset,
@@ -24,7 +25,9 @@ from nasproxy.cli.options import (
     GpusPerWorker,
     ImageSize,
     Json,
+    NormStatistics,
     Precision,
+    ProxyAugmentation,
     Repeats,
     SkipBroken,
     ThreadsPerWorker,
@@ -73,6 +76,10 @@ def compare(
         ),
     ] = _D.preset,
     ipc: Annotated[int, typer.Option(help="Images per class of a proxy.", rich_help_panel=PROXIES)] = _D.ipc,
+    soft_labels: Annotated[
+        bool,
+        typer.Option("--soft-labels", help=f"{SOFT_LABELS} Of every proxy with images.", rich_help_panel=PROXIES),
+    ] = _D.soft_labels,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -88,6 +95,8 @@ def compare(
         int | None, typer.Option(help="Leave out candidates that take more for an image.", rich_help_panel=PROXIES)
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs on a proxy's images.", rich_help_panel=RANK)] = _D.epochs,
+    augmentation: ProxyAugmentation = _D.augmentation,
+    norm_statistics: NormStatistics = _D.norm_statistics,
     repeats: Repeats = None,
     top_k: Annotated[
         int, typer.Option(help="Best of each proxy, trained on the whole data.", rich_help_panel=WHOLE)

@@ -12,6 +12,7 @@ import typer
 from nasproxy.cli.condensing import Order, carry_out, print_words
 from nasproxy.cli.options import (
     RUN,
+    SOFT_LABELS,
     DataDir,
     Dataset,
     Device,
@@ -46,6 +47,9 @@ def condense(
         ),
     ] = "dc",
     ipc: Annotated[int, typer.Option(help="Synthetic images per class.", rich_help_panel=METHOD)] = _D.ipc,
+    soft_labels: Annotated[
+        bool, typer.Option("--soft-labels", help=SOFT_LABELS, rich_help_panel=METHOD)
+    ] = _D.soft_labels,
     preset: Annotated[
         str, typer.Option(help="quick (a minute on two cores at 16×16) or paper.", rich_help_panel=METHOD)
     ] = _D.preset,
@@ -136,8 +140,8 @@ def condense(
     time_budget: Annotated[
         float | None,
         typer.Option(
-            help="Minutes, anew with each --resume; the iteration that runs is finished, and the images so far are"
-            " written.",
+            help="Minutes of condensing, anew with each --resume; the iteration that runs is finished, and the images"
+            " so far are written.",
             metavar="MINUTES",
             rich_help_panel=RUN,
         ),
@@ -207,6 +211,7 @@ def condense(
         image_size=parse_image_size(image_size),
         skip_broken=skip_broken,
         recipe=recipe,
+        teacher_preset=preset if soft_labels else None,
         device=device,
         precision=precision,
         seed=seed,

@@ -16,12 +16,20 @@ from nasproxy.errors import InputError
 from nasproxy.proxies.method import ProxyMethod
 
 if TYPE_CHECKING:  # torch is loaded when the work begins
+    from collections.abc import Mapping
+
+    from nasproxy.datasets.image_dataset import ImageDataset
+    from nasproxy.progress import Progress
     from nasproxy.proxies.proxy_set import ProxySet
+    from nasproxy.proxies.soft_labels import Teacher
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the user asked for, checked; the names are those of the options."""
+    """What the user asked for, checked; the names are those of the options.
+
+    ``teacher_preset`` is that of the training which gives soft labels; None gives none.
+    """
 
     dataset: str
     data_dir: Path | None
@@ -36,6 +44,7 @@ class Order:
     time_budget: float | None
     evaluate_every: int
     checkpoint_every: float
+    teacher_preset: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.recipe, Condenser):
@@ -67,6 +76,7 @@ def carry_out(order: Order) -> dict[str, Any]:
     from nasproxy.datasets.load import load_dataset
     from nasproxy.proxies.make import cached_proxy, make_proxy, open_checkpoints
     from nasproxy.proxies.proxy_file import save_proxy
+    from nasproxy.proxies.soft_labels import softness
     from nasproxy.search.budget import Budget
     from nasproxy.search.devices import resolve_device
     from nasproxy.training.precision import resolve_precision
@@ -78,11 +88,15 @@ def carry_out(order: Order) -> dict[str, Any]:
         order.dataset, data_dir=order.data_dir, image_size=order.image_size, skip_broken=order.skip_broken
     )
     where: Any = {"seed": order.seed, "device": device, "precision": resolve_precision(order.precision, device)}
-    kept = open_checkpoints(order.checkpoint, dataset, order.recipe, **where, every=order.checkpoint_every)
-    start = kept.load() if kept is not None and order.resume else None
-    budget, done, iterations = Budget(order.time_budget, began), len(start.losses) if start else 0, 0
     prepare_process(usable_cores())
     with open_screen() as screen:
+        teacher = _teacher(order.teacher_preset, dataset, where, screen)
+        kept = open_checkpoints(
+            order.checkpoint, dataset, order.recipe, **where, every=order.checkpoint_every, teacher=teacher
+        )
+        start = kept.load() if kept is not None and order.resume else None
+        began = began if teacher is None else time.perf_counter()
+        budget, done, iterations = Budget(order.time_budget, began), len(start.losses) if start else 0, 0
 
         def advance(_: int, loss: float) -> None:
             nonlocal iterations
@@ -108,8 +122,10 @@ def carry_out(order: Order) -> dict[str, Any]:
             on_iteration=advance,
             use_cache=not order.evaluate_every,
             course=Course(kept, start, lambda: budget.left <= 0, order.evaluate_every, evaluated),
+            teacher=teacher,
         )
     save_proxy(proxy, order.out)
+    condensing = proxy.seconds - (teacher.training.seconds if teacher is not None else 0.0)
     return {
         "schema": 1,
         "proxy": str(order.out),
@@ -118,6 +134,7 @@ def carry_out(order: Order) -> dict[str, Any]:
         "images": len(proxy),
         "method": proxy.method,
         "ipc": order.recipe.ipc,
+        "soft_labels": softness(proxy),
         "iterations": len(proxy.history),
         "planned_iterations": order.recipe.steps,
         "ended_by": _end(proxy, order.recipe),
@@ -125,10 +142,22 @@ def carry_out(order: Order) -> dict[str, Any]:
         "loss": proxy.history[-1] if proxy.history else None,
         "evaluations": [{"iteration": number, "test_accuracy": found} for number, found in proxy.evaluations],
         "seconds": proxy.seconds,
-        "seconds_per_iteration": proxy.seconds / max(1, len(proxy.history)),
+        "seconds_per_iteration": condensing / max(1, len(proxy.history)),
         "peak_memory_bytes": peak_memory_bytes(device),
         "cached": cached and not iterations,
     }
+
+
+def _teacher(preset: str | None, dataset: ImageDataset, where: Mapping[str, Any], screen: Progress) -> Teacher | None:
+    """Who gives soft labels; None where nobody does."""
+    if preset is None:
+        return None
+    from nasproxy.coresets.whole_training import WholeRecipe
+    from nasproxy.proxies.soft_labels import Teacher
+
+    recipe = WholeRecipe.preset(preset)
+    screen.stage("Training the teacher of soft labels", recipe.epochs)
+    return Teacher.of(dataset, recipe, **where, on_epoch=lambda _, loss: screen.advance(f"training loss {loss:.2f}"))
 
 
 def print_words(summary: dict[str, Any], recipe: ProxyMethod) -> None:
@@ -140,6 +169,8 @@ def print_words(summary: dict[str, Any], recipe: ProxyMethod) -> None:
         f" {duration(summary['seconds'])}{loss}, peak memory {summary['peak_memory_bytes'] / 2**30:.1f} GiB; drawn in"
         f" {summary['png']}"
     )
+    if summary["soft_labels"]:
+        typer.echo(words_of_softness(summary["soft_labels"]))
     if summary["evaluations"]:
         last = summary["evaluations"][-1]
         typer.echo(f"Test accuracy of the default ConvNet trained on them: {percent(last['test_accuracy'])}")
@@ -150,6 +181,14 @@ def print_words(summary: dict[str, Any], recipe: ProxyMethod) -> None:
         )
     elif summary["ended_by"] == "convergence":
         typer.echo(f"It converged after {summary['iterations']} of {summary['planned_iterations']} iterations.")
+
+
+def words_of_softness(found: Mapping[str, float]) -> str:
+    """What a reader is told of soft labels."""
+    return (
+        f"Soft labels: entropy {found['entropy']:.2f} nats on average, the most probable class is the image's in"
+        f" {percent(found['agreement'])}"
+    )
 
 
 def _end(proxy: ProxySet, recipe: ProxyMethod) -> str:

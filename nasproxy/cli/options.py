@@ -23,6 +23,28 @@ SkipBroken = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or mps.", rich_help_panel=RUN)]
 Precision = Annotated[str, typer.Option(help="auto, bfloat16, or float32.", rich_help_panel=RUN)]
+SOFT_LABELS = (
+    "Train on the class probabilities that a network trained on all the training images gives to those of the proxy,"
+    " instead of on their classes."
+)
+ProxyAugmentation = Annotated[
+    str,
+    typer.Option(
+        "--augmentation",
+        help="Of trainings on a proxy's images: none, crop, crop-flip, siamese (all kinds of dsa and dm, but no flip of"
+        " digits), or siamese:KINDS, spelt as condense takes them.",
+        show_default="none; for dsa and dm siamese, by the kinds they condensed with",
+        rich_help_panel=RANK,
+    ),
+]
+NormStatistics = Annotated[
+    str,
+    typer.Option(
+        help="Batch-norm statistics under which trainings on a proxy's images are scored: proxy (their own) or real (of"
+        " 1,000 training images, unlabelled). early-stopping and whole train on real images anyway.",
+        rich_help_panel=RANK,
+    ),
+]
 Repeats = Annotated[
     int | None,
     typer.Option(help="Trainings averaged for a score.", show_default="1; paper 5", rich_help_panel=RANK),

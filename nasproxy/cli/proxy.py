@@ -39,6 +39,7 @@ def show(
     """Say what is in a proxy file, and draw its images."""
     from nasproxy.analysis.proxy_images import save_proxy_grid
     from nasproxy.proxies.proxy_file import load_proxy
+    from nasproxy.proxies.soft_labels import softness
 
     proxy = load_proxy(file)
     drawn = save_proxy_grid(proxy, png or file.with_suffix(".png"))
@@ -48,6 +49,7 @@ def show(
         "method": proxy.method,
         "images": len(proxy),
         "classes": len(proxy.class_names),
+        "soft_labels": softness(proxy),
         "image_size": [height, width],
         "channels": int(proxy.images.shape[1]),
         "dataset": proxy.dataset,
@@ -117,7 +119,13 @@ def convert(
             raise InputError(f"{file} does not say what it was condensed from.", "Name it by --dataset.")
         proxy = _imported(file, dataset, data_dir, parse_image_size(image_size), experiment or 0, normalisation)
     else:
-        given = {"--dataset": dataset, "--experiment": experiment, "--normalisation": normalisation}
+        given = {
+            "--dataset": dataset,
+            "--data-dir": data_dir,
+            "--image-size": image_size,
+            "--experiment": experiment,
+            "--normalisation": normalisation,
+        }
         for name, value in given.items():
             if value is not None:
                 raise InputError(f"{name} is for .pt files; {file.name} says that itself.", f"Leave out {name}.")
@@ -125,11 +133,15 @@ def convert(
 
         proxy = load_proxy(file)
     lost = _write(proxy, target)
+    hardened = proxy.soft_labels is not None and target.suffix != ".safetensors"
     facts: dict[str, Any] = {"proxy": str(file), "out": str(target), "images": len(proxy), "dataset": proxy.dataset}
     if as_json:
-        print_json({"schema": 1, **facts, "lossy": target.suffix != ".safetensors", "clipped": lost})
+        lossy = target.suffix != ".safetensors"
+        print_json({"schema": 1, **facts, "lossy": lossy, "clipped": lost, "soft_labels_left_out": hardened})
         return
     typer.echo(f"{target}: {len(proxy)} images of {proxy.dataset}")
+    if hardened:
+        typer.echo(f"A {target.suffix} file holds no soft labels: those of {file} are left out.", err=True)
     if lost is not None:
         typer.echo(
             f"Parquet holds 256 levels a channel: values are rounded, and {percent(lost)} of them, beyond black or"

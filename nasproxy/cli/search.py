@@ -12,6 +12,7 @@ from nasproxy.analysis.text import count, duration, milliseconds, percent
 from nasproxy.cli.options import (
     RANK,
     RUN,
+    SOFT_LABELS,
     WHOLE,
     DataDir,
     Dataset,
@@ -24,7 +25,9 @@ from nasproxy.cli.options import (
     GpusPerWorker,
     ImageSize,
     Json,
+    NormStatistics,
     Precision,
+    ProxyAugmentation,
     Repeats,
     SkipBroken,
     ThreadsPerWorker,
@@ -66,9 +69,14 @@ def search(
     limit: Annotated[
         int | None, typer.Option(help="Rank a seeded, stratified sample of N candidates.", rich_help_panel=PROXY)
     ] = None,
+    soft_labels: Annotated[
+        bool, typer.Option("--soft-labels", help=SOFT_LABELS, rich_help_panel=PROXY)
+    ] = _D.soft_labels,
     epochs: Annotated[
         int, typer.Option(help="Epochs on the proxy; whole takes --finalist-epochs.", rich_help_panel=RANK)
     ] = _D.epochs,
+    augmentation: ProxyAugmentation = _D.augmentation,
+    norm_statistics: NormStatistics = _D.norm_statistics,
     repeats: Repeats = None,
     max_parameters: Annotated[
         int | None, typer.Option(help="Leave out larger candidates.", rich_help_panel=RANK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from nasproxy.search.constraints import measure_candidates
 from nasproxy.search.costs import Costs
 from nasproxy.search.plan import Plan, make_plan, run_facts
 from nasproxy.search.sampling import stratified
+from nasproxy.training.strategy import NONE
 
 Ranker = ProxyMethod | Procedure | CandidateScore | ProxySet
 """How candidates are ranked: on images that a method makes, by training on real ones, without training, on a file's."""
@@ -94,9 +95,39 @@ def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progre
     sample = _sample(settings, candidates)
     if added := [name for name in named.rows if name not in named.names]:
         notes.append(f"The mixtures' parts are compared too: {', '.join(added)}.")
+    if settings.search.soft_labels:
+        notes.append(_about_soft_labels(rankers))
     if len(sample) < len(candidates):
         notes.append(f"The overall figures are of {len(sample)} candidates drawn at random from these.")
-    return ComparePlan(settings, common, candidates, costs, sample, rankers, notes)
+    plan = ComparePlan(settings, common, candidates, costs, sample, rankers, notes)
+    notes += _training_notes(plan)
+    return plan
+
+
+def _training_notes(plan: ComparePlan) -> list[str]:
+    """How trainings on the proxies' images differ from plain ones."""
+    sets = [name for name, proxy in plan.proxies.items() if isinstance(proxy, (ProxyMethod, ProxySet))]
+    notes = [
+        f"Trainings on the images of {name} are augmented: {augmentation}."
+        for name in sets
+        if (augmentation := plan.of_proxy(name).augmentation) != NONE
+    ]
+    if sets and plan.common.settings.norm_statistics == "real":
+        notes.append("Trainings on a proxy's images are scored under batch-norm statistics of real ones.")
+    return notes
+
+
+def _about_soft_labels(rankers: Mapping[str, Ranker]) -> str:
+    images = [name for name, ranker in rankers.items() if isinstance(ranker, ProxyMethod | ProxySet)]
+    if not images:
+        raise InputError(
+            f"--soft-labels are of a proxy's images, and none of {', '.join(rankers)} makes any.",
+            "Leave it out, or compare condensed or random images too.",
+        )
+    return (
+        f"On {', '.join(images)}, candidates aim at soft labels: the class probabilities that a network trained on the"
+        " whole training part gives to the images. Its training is in the minutes of each."
+    )
 
 
 def _proxy(settings: CompareSettings, name: str) -> ProxyMethod | Procedure | CandidateScore:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # settings are read before torch is loaded
+    from torch import Tensor
+
     from nasproxy.condensation.checkpoints import Checkpoints, State
 
 
@@ -25,6 +27,8 @@ class Course:
         evaluate_every: iterations between two measurements of the test accuracy; 0 measures none. The last images are
             measured in any case.
         on_evaluation: called with the iteration (from 1) and the test accuracy, a fraction.
+        soft_labels: gives the class probabilities of images, which the network that is measured aims at; None aims at
+            their classes.
     """
 
     checkpoints: Checkpoints | None = None
@@ -32,3 +36,4 @@ class Course:
     is_spent: Callable[[], bool] = _never
     evaluate_every: int = 0
     on_evaluation: Callable[[int, float], None] | None = None
+    soft_labels: Callable[[Tensor], Tensor] | None = None

@@ -18,10 +18,10 @@ from nasproxy.condensation.convnet_gradients import ConvNetGradients, has_writte
 from nasproxy.condensation.course import Course
 from nasproxy.condensation.frozen_statistics import frozen_statistics
 from nasproxy.condensation.outer_loop import Material, condense_by
-from nasproxy.condensation.strategy import AUTO, parse_strategy, strategy_of
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import InputError
 from nasproxy.training.precision import autocast
+from nasproxy.training.strategy import AUTO, parse_strategy, strategy_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DistributionRecipe(Condenser):
 
     Args:
         augmentation: kinds joined by hyphens, ``none``, or ``auto``, see
-            :func:`nasproxy.condensation.strategy.parse_strategy`; the same draw for real and synthetic images.
+            :func:`nasproxy.training.strategy.parse_strategy`; the same draw for real and synthetic images.
     """
 
     name: ClassVar[str] = "dm"

@@ -10,11 +10,12 @@ from nasproxy.condensation.condenser import Condenser
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.training.recipe import TrainingRecipe
+from nasproxy.training.strategy import training_with
 from nasproxy.training.train import Images, evaluate, train
 
 
 class Evaluation:
-    """Trains the same freshly initialised ConvNet on whatever images it is given.
+    """Trains the same freshly initialised ConvNet on whatever images it is given, augmented as they are condensed.
 
     Nothing is drawn from a generator that anybody else draws from.
 
@@ -39,11 +40,18 @@ class Evaluation:
         self._device, self._precision = device, precision
         self._network()
 
-    def accuracy(self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> float:
+    def accuracy(
+        self,
+        images: Float[Tensor, "n c h w"],
+        labels: Int64[Tensor, " n"],
+        soft_labels: Float[Tensor, "n classes"] | None = None,
+    ) -> float:
         """On the test part, as a fraction; 0 where the training diverges."""
         network = self._network().to(self._device)
-        given = Images(images.detach().clone(), labels)
-        train(network, given, TrainingRecipe(self.epochs), None, seed=self._seed, precision=self._precision)
+        given = Images(images.detach().clone(), labels, soft_labels)
+        kinds = self._recipe.augmentations(self._dataset)
+        recipe = TrainingRecipe(self.epochs, augmentation=training_with(kinds))
+        train(network, given, recipe, None, seed=self._seed, precision=self._precision)
         pixels = self._dataset.normalisation.apply(self._dataset.test.images.to(self._device))
         test = Images(pixels, self._dataset.test.labels.to(self._device))
         return evaluate(network, test, epoch=self.epochs, precision=self._precision).accuracy

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from nasproxy.condensation.augmentation import Transform, draw_transform
 from nasproxy.condensation.checkpoints import State
 from nasproxy.condensation.condensed import Condensed
 from nasproxy.condensation.condenser import Condenser
@@ -24,6 +23,7 @@ from nasproxy.coresets.random import draw_per_class
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import DivergedError
 from nasproxy.training.on_demand import ImagesOnDemand, normalised_on
+from nasproxy.training.transforms import Transform, draw_transform
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,8 @@ class _Condensation:
         number = len(self._losses)
         if self._evaluations and self._evaluations[-1][0] == number:
             return
-        accuracy = evaluation.accuracy(self._material.images, self._material.labels)
+        images, soft_labels = self._material.images, self._course.soft_labels
+        accuracy = evaluation.accuracy(images, self._material.labels, soft_labels(images) if soft_labels else None)
         self._evaluations.append((number, accuracy))
         self._see()
         if self._course.on_evaluation is not None:

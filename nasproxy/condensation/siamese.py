@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from nasproxy.condensation.recipe import MatchingRecipe
-from nasproxy.condensation.strategy import AUTO, parse_strategy, strategy_of
+from nasproxy.training.strategy import AUTO, parse_strategy, strategy_of
 
 if TYPE_CHECKING:  # settings are read before torch is loaded
     from nasproxy.datasets.image_dataset import ImageDataset
@@ -21,7 +21,7 @@ class SiameseRecipe(MatchingRecipe):
 
     Args:
         augmentation: kinds joined by hyphens, ``none``, or ``auto``, see
-            :func:`nasproxy.condensation.strategy.parse_strategy`.
+            :func:`nasproxy.training.strategy.parse_strategy`.
     """
 
     name: ClassVar[str] = "dsa"

@@ -14,13 +14,10 @@ from torch import Tensor
 
 from nasproxy.condensation.condensed import Condensed
 from nasproxy.coresets.random import check_class_sizes, chosen_images
-from nasproxy.coresets.whole_training import WholeRecipe, WholeTraining, expected_seconds, trained_on_whole
+from nasproxy.coresets.whole_training import EPOCHS, WholeRecipe, WholeTraining, expected_seconds, trained_on_whole
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import InputError
 from nasproxy.proxies.method import ProxyMethod
-
-# The paper says no more than "models trained on the whole dataset"; its preset trains finalists for 100 epochs, too.
-_EPOCHS = {"quick": 20, "paper": 100}
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class TrainedCoreset(ProxyMethod):
     verb: ClassVar[str] = "Selecting"
     loss_name: ClassVar[str] = "training loss"
 
-    epochs: int = _EPOCHS["quick"]
+    epochs: int = EPOCHS["quick"]
     width: int = 128
     depth: int = 3
 
@@ -51,7 +48,7 @@ class TrainedCoreset(ProxyMethod):
     @classmethod
     def preset(cls, preset: str, ipc: int) -> TrainedCoreset:
         """20 epochs for ``quick`` (seconds on two cores for digits), 100 for ``paper``."""
-        return cls(ipc=ipc, epochs=_EPOCHS[preset])
+        return cls(ipc=ipc, epochs=EPOCHS[preset])
 
     @property
     def steps(self) -> int:

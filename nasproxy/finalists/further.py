@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nasproxy.analysis.canvas import save_figure
 from nasproxy.datasets.image_dataset import ImageDataset, Split
 from nasproxy.datasets.load import load_dataset
-from nasproxy.errors import DatasetError, DivergedError, ExportError, InputError
+from nasproxy.errors import DatasetError, DivergedError, ExportError, InputError, nearest
 from nasproxy.export.card import Origin, model_card
 from nasproxy.export.description import Description
 from nasproxy.export.loading import STANDALONE
@@ -29,9 +29,10 @@ from nasproxy.search.candidate import Candidate
 from nasproxy.search.devices import resolve_device
 from nasproxy.search.run_directory import open_run, write_json
 from nasproxy.search.settings import check_seed
+from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.precision import resolve_precision
 from nasproxy.training.process import prepare_process
-from nasproxy.training.recipe import TrainingRecipe, whole_batch_size
+from nasproxy.training.recipe import AUGMENTATIONS, TrainingRecipe, whole_batch_size
 from nasproxy.training.train import Images, evaluate
 from nasproxy.versions import library_versions, machine_facts, usable_cores
 
@@ -70,6 +71,10 @@ class FurtherSettings:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if self.augmentation not in AUGMENTATIONS:
+            raise InputError(
+                f"No augmentation is called {self.augmentation!r}.", nearest(self.augmentation, AUGMENTATIONS)
+            )
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads must be 1 or more, got {self.threads}.")
         self.recipe(1000)
@@ -285,5 +290,4 @@ def _write(folder: Path, model: nn.Module, finalist: Finalist, further: str, fou
 
 
 def _images(dataset: ImageDataset, part: Split, device: torch.device) -> Images:
-    images: Tensor = dataset.normalisation.apply(part.images.to(device))
-    return Images(images, part.labels.to(device))
+    return Images(normalised_on(device, part.images, dataset.normalisation), part.labels.to(device))

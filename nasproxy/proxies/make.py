@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from nasproxy.files import cached_file, make_folder
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.proxies.soft_labels import Teacher
 from nasproxy.versions import library_versions
 
 
@@ -32,8 +33,11 @@ def make_proxy(
     on_iteration: Callable[[int, float], None] | None = None,
     use_cache: bool = True,
     course: Course | None = None,
+    teacher: Teacher | None = None,
 ) -> ProxySet:
     """The proxy that ``method`` makes of ``dataset``, from the cache if it was made before.
+
+    The cache keeps images and their classes, never soft labels: these follow from the images and the teacher.
 
     Args:
         dataset: what to stand for.
@@ -45,6 +49,7 @@ def make_proxy(
         use_cache: False makes it in any case; what is made is kept either way.
         course: where to go on from, what to keep, and when to stop, for a method that is a :class:`Condenser`; others
             take no notice. A checkpoint is removed when the proxy is finished and kept.
+        teacher: gives the images soft labels; None leaves them without.
 
     Raises:
         DatasetError: a class has too few images.
@@ -63,9 +68,12 @@ def make_proxy(
             kept.unlink(missing_ok=True)
         else:
             _discard(course)
-            return found
+            # What was measured on the way was measured without the teacher.
+            return found if teacher is None else teacher.label(replace(found, evaluations=()))
     make_folder(kept.parent)  # before the work, which would be lost without it
     where: Any = {"seed": seed, "device": device, "precision": precision}
+    if course is not None and teacher is not None:
+        course = replace(course, soft_labels=teacher.soft_labels)
     if isinstance(method, Condenser):
         made = method.make(dataset, **where, on_iteration=on_iteration, course=course)
     else:
@@ -87,9 +95,9 @@ def make_proxy(
     )
     # What takes no steps is made again as fast as it is read.
     if method.steps and proxy.finished:
-        save_proxy(proxy, kept)
+        save_proxy(proxy if teacher is None else replace(proxy, evaluations=()), kept)
         _discard(course)
-    return proxy
+    return proxy if teacher is None else teacher.label(proxy)
 
 
 def open_checkpoints(
@@ -101,6 +109,7 @@ def open_checkpoints(
     device: torch.device,
     precision: str,
     every: float = CHECKPOINT_EVERY,
+    teacher: Teacher | None = None,
 ) -> Checkpoints | None:
     """Where the state of making this proxy is kept while it is made; None where ``method`` cannot be gone on with.
 
@@ -114,6 +123,7 @@ def open_checkpoints(
         device: where it is computed.
         precision: ``bfloat16`` or ``float32``.
         every: seconds between two writes.
+        teacher: that the proxy gets soft labels from.
     """
     if not isinstance(method, Condenser):
         return None
@@ -122,6 +132,8 @@ def open_checkpoints(
     versions = library_versions()
     facts = {"method": method.name, "fingerprint": dataset.fingerprint, **settings}
     facts |= {name: versions.get(name) for name in ("nasproxy", "torch")}
+    if teacher is not None:  # by which the images are evaluated
+        facts["soft_labels"] = teacher.facts
     return Checkpoints(path, facts, iterations=method.iterations, every=every)
 
 

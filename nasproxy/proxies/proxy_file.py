@@ -20,6 +20,7 @@ from nasproxy.proxies.proxy_set import ProxySet
 
 _SCHEMA = 1
 _KEY = "nasproxy"  # of the one metadata entry, a JSON document
+_ROUNDING = 1e-3  # of probabilities that add up to 1
 
 
 def save_proxy(proxy: ProxySet, path: Path) -> Path:
@@ -43,6 +44,8 @@ def save_proxy(proxy: ProxySet, path: Path) -> Path:
         "finished": proxy.finished,
     }
     tensors = {"images": proxy.images.contiguous().float(), "labels": proxy.labels.contiguous()}
+    if proxy.soft_labels is not None:
+        tensors["soft_labels"] = proxy.soft_labels.contiguous().float()
     return write_atomically(path, save(tensors, metadata={_KEY: json.dumps(facts)}))
 
 
@@ -82,6 +85,9 @@ def _proxy(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> ProxySet:
         raise ValueError("expected finite float32 images and int64 labels")
     if int(labels.min()) < 0 or int(labels.max()) >= len(class_names):
         raise ValueError(f"a label lies outside the {len(class_names)} classes")
+    soft_labels = tensors.get("soft_labels")
+    if soft_labels is not None:
+        _check_soft_labels(soft_labels, len(labels), len(class_names))
     scale = facts["normalisation"]
     if images.shape[1] not in (1, 3) or not len(scale["mean"]) == len(scale["std"]) == images.shape[1]:
         raise ValueError(f"{images.shape[1]} channels, {len(scale['mean'])} means and {len(scale['std'])} deviations")
@@ -102,7 +108,18 @@ def _proxy(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> ProxySet:
         # Files of the first version have neither.
         evaluations=tuple((int(step), float(accuracy)) for step, accuracy in facts.get("evaluations", ())),
         finished=bool(facts.get("finished", True)),
+        soft_labels=soft_labels,
     )
+
+
+def _check_soft_labels(soft_labels: torch.Tensor, images: int, classes: int) -> None:
+    if soft_labels.shape != (images, classes) or soft_labels.dtype != torch.float32:
+        raise ValueError(
+            f"soft labels are {soft_labels.dtype} {tuple(soft_labels.shape)}, expected float32 {(images, classes)}"
+        )
+    sums = soft_labels.sum(dim=1)
+    if not bool((soft_labels >= 0).all()) or not torch.allclose(sums, torch.ones_like(sums), atol=_ROUNDING):
+        raise ValueError("soft labels are no probabilities")
 
 
 def _reason(error: Exception) -> str:

@@ -31,6 +31,8 @@ class ProxySet:
         versions: of the libraries that made it.
         evaluations: step (from 1) and test accuracy, a fraction, where it was measured on the way; may be empty.
         finished: False where making it was stopped before its end.
+        soft_labels: the probability of each class, which trainings on the set aim at; None where they aim at
+            ``labels``. Rows add up to 1.
     """
 
     images: Float[Tensor, "n channels height width"]
@@ -46,6 +48,7 @@ class ProxySet:
     versions: Mapping[str, str]
     evaluations: tuple[tuple[int, float], ...] = ()
     finished: bool = True
+    soft_labels: Float[Tensor, "n classes"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,6 +69,12 @@ class ProxySet:
                 f"The proxy holds images of {_shape(self.images.shape[1], self.image_size)}, the dataset "
                 f"{dataset.name} has {_shape(dataset.channels, dataset.image_size)}.",
                 "Condense again for this size, or pass the --image-size that the proxy was made with.",
+            )
+        if len(self.class_names) != dataset.num_classes:
+            raise ProxyError(
+                f"The proxy's labels are of {len(self.class_names)} classes, the dataset {dataset.name} has "
+                f"{dataset.num_classes}.",
+                "Give the dataset that the proxy was made from, or make a proxy from this one.",
             )
         if self.fingerprint != dataset.fingerprint:
             raise ProxyError(

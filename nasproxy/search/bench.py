@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nasproxy.datasets.image_dataset import ImageDataset, Normalisation, Split
-from nasproxy.datasets.pixel_memory import PixelFile, as_tensor
+from nasproxy.datasets.pixel_memory import PixelFile, as_tensor, take_rows
 from nasproxy.errors import ClusterError
 from nasproxy.networks.materialise import materialise
 from nasproxy.proxies.candidate_score import CandidateScore
@@ -25,6 +25,9 @@ from nasproxy.training.memory import lacks_memory, release_memory
 from nasproxy.training.on_demand import ImagesOnDemand, normalised_on
 from nasproxy.training.process import prepare_process
 from nasproxy.training.train import Images, Score, evaluate, training
+
+_STATISTICS = "statistics"  # beside the splits: the images under whose batch-norm statistics a proxy's trainings score
+_STATISTICS_IMAGES = 1000
 
 
 @dataclass
@@ -52,6 +55,7 @@ class Payload:
     precision: str
     threads: int
     score: CandidateScore | None = None
+    soft_labels: np.ndarray | None = None  # of the proxy
 
     @classmethod
     def of(
@@ -63,6 +67,7 @@ class Payload:
         device: str,
         precision: str,
         threads: int,
+        real_statistics: bool = False,
         score: CandidateScore | None = None,
     ) -> Payload:
         """Gathers what training candidates of ``space`` on ``proxy`` and on ``dataset`` takes.
@@ -74,16 +79,31 @@ class Payload:
             device: the workers'.
             precision: of trainings.
             threads: of each worker.
+            real_statistics: whether what is trained on a proxy set is scored under batch-norm statistics of real
+                training images. Trainings on real images have these anyway.
             score: what is worked out on the proxy's images instead of training on them.
         """
         parts: dict[str, Split | ProxySet] = {WHOLE: dataset.train, "validation": dataset.validation}
         parts["test"] = dataset.test
         if proxy is not None and proxy is not dataset.train:
             parts[PROXY] = proxy
+        if real_statistics and isinstance(proxy, ProxySet):
+            parts[_STATISTICS] = _statistics_images(dataset.train)
         splits = {name: (_images_of(part), part.labels.numpy()) for name, part in parts.items()}
         if proxy is dataset.train:
             splits[PROXY] = splits[WHOLE]
-        return cls(space, splits, dataset.normalisation, dataset.num_classes, device, precision, threads, score)
+        soft = proxy.soft_labels if isinstance(proxy, ProxySet) else None
+        return cls(
+            space,
+            splits,
+            dataset.normalisation,
+            dataset.num_classes,
+            device,
+            precision,
+            threads,
+            score,
+            None if soft is None else soft.numpy(),
+        )
 
 
 class Bench:
@@ -156,6 +176,7 @@ class Bench:
 
     def _begin(self, task: Task) -> _Course:
         model = self.build(task)
+        real = task.data == PROXY and _STATISTICS in self._payload.splits
         scores = training(
             model,
             self._images(task.data),
@@ -165,6 +186,7 @@ class Bench:
             precision=self._payload.precision,
             epochs=task.epochs,
             evaluate_at=task.evaluate_at,
+            statistics=self._images(_STATISTICS) if real else None,
         )
         return _Course(model, scores, [], 0.0)
 
@@ -179,7 +201,12 @@ class Bench:
             name = WHOLE  # one copy on the device is enough
         if name not in self._data:
             images, labels = self._payload.splits[name]
-            self._data[name] = Images(self._on_device(images), torch.from_numpy(labels.copy()).to(self._device))
+            soft = self._payload.soft_labels if name == PROXY else None
+            self._data[name] = Images(
+                self._on_device(images),
+                torch.from_numpy(labels.copy()).to(self._device),
+                None if soft is None else torch.from_numpy(soft.copy()).to(self._device),
+            )
         return self._data[name]
 
     def _on_device(self, images: np.ndarray | PixelFile) -> Tensor | ImagesOnDemand:
@@ -188,6 +215,13 @@ class Bench:
             return torch.from_numpy(array.copy()).to(self._device)
         sharers = default_workers(torch.device("cpu"), self._payload.threads, 0.0)
         return normalised_on(self._device, as_tensor(array), self._payload.normalisation, sharers=sharers)
+
+
+def _statistics_images(train: Split) -> Split:
+    """A random thousand of the training part, or all, their order random too: the same ones in every run."""
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    picked = order[:_STATISTICS_IMAGES]
+    return Split(take_rows(train.images, picked), train.labels[picked])
 
 
 def _images_of(part: Split | ProxySet) -> np.ndarray | PixelFile:

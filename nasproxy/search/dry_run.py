@@ -18,6 +18,7 @@ from nasproxy.datasets.image_dataset import Split
 from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.make import cached_proxy, random_proxy
 from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.proxies.soft_labels import teacher_seconds
 from nasproxy.search.bench import Bench, Payload
 from nasproxy.search.budget import Budget
 from nasproxy.search.candidate import Candidate
@@ -136,15 +137,17 @@ def _done(plan: Plan) -> dict[tuple[str, int], int]:
 
 def _condense_seconds(plan: Plan, progress: Progress) -> float | None:
     """Of making the proxy; 0 where that is done already, None where nobody can say."""
-    if plan.method is None or (plan.directory / "proxy.safetensors").exists():
+    if (plan.directory / "proxy.safetensors").exists():
         return 0.0
     where: Any = {"device": plan.device, "precision": plan.settings.precision}
-    if cached_proxy(plan.dataset, plan.method, seed=plan.settings.seed, **where).exists():
-        return 0.0
+    recipe, seed = plan.teacher_recipe, plan.settings.seed
+    teaching = 0.0 if recipe is None else teacher_seconds(plan.dataset, recipe, plan.method, seed=seed, **where)
+    if plan.method is None or cached_proxy(plan.dataset, plan.method, seed=seed, **where).exists():
+        return teaching
     progress.stage("Timing the proxy", 1)
     seconds = plan.method.expected_seconds(plan.dataset, **where)
     progress.advance()
-    return seconds
+    return None if seconds is None else seconds + teaching
 
 
 def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress: Progress) -> tuple[Speed, int]:
@@ -158,6 +161,7 @@ def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress
             device=plan.device.type,
             precision=settings.precision,
             threads=settings.threads_per_worker,
+            real_statistics=settings.norm_statistics == "real",
         )
     )
     by_size = sorted(candidates, key=lambda candidate: costs[candidate.id].multiply_adds)

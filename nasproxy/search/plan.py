@@ -10,7 +10,9 @@ from typing import Any
 import optuna
 import torch
 
+from nasproxy.condensation.condenser import Condenser
 from nasproxy.coresets.random import check_class_sizes
+from nasproxy.coresets.whole_training import WholeRecipe
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import InputError, RunError, nearest
@@ -31,6 +33,7 @@ from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.study import open_storage
 from nasproxy.training.precision import resolve_precision
 from nasproxy.training.recipe import TrainingRecipe
+from nasproxy.training.strategy import AUTO, NONE, parse_strategy, siamese_kinds, training_with
 from nasproxy.versions import library_versions, machine_facts
 
 
@@ -75,8 +78,31 @@ class Plan:
     def proxy_recipe(self) -> TrainingRecipe:
         """How a candidate is trained to be ranked."""
         if self.procedure is None:
-            return self.settings.proxy_recipe()
+            return replace(self.settings.proxy_recipe(), augmentation=self.augmentation)
         return self.procedure.recipe(self.dataset, self.settings.finalist_recipe(len(self.dataset.train)))
+
+    @property
+    def teacher_recipe(self) -> WholeRecipe | None:
+        """How the network is trained that gives the proxy soft labels; None where it gets none, or has its own."""
+        given = self.given_proxy if self.method is None else None
+        if not self.settings.soft_labels or (given is not None and given.soft_labels is not None):
+            return None
+        return WholeRecipe.preset(self.settings.preset)
+
+    @property
+    def augmentation(self) -> str:
+        """Of the training on a proxy set, with what ``auto`` and the dataset decide."""
+        asked = self.settings.augmentation
+        if asked != AUTO:
+            kinds = siamese_kinds(asked, self.dataset.name)
+            return asked if kinds is None else training_with(kinds)
+        if isinstance(self.method, Condenser):
+            return training_with(self.method.augmentations(self.dataset))
+        said = self.given_proxy.recipe.get("augmentation") if self.given_proxy else None
+        try:
+            return training_with(parse_strategy(str(said or NONE), self.dataset.name))
+        except InputError:  # a file of a method that means something else by the word
+            return NONE
 
     def by(self, method: ProxyMethod | Procedure | None) -> Plan:
         """The same plan with another way to rank; None is the given file, or no ranking at all."""
@@ -98,6 +124,10 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
     given = load_matching_proxy(Path(settings.proxy), dataset) if method is None else None
     if given is None:
         check_class_sizes(dataset, settings.ipc)
+    if settings.soft_labels and isinstance(method, Procedure):
+        raise InputError(
+            f"--soft-labels are of a proxy's images, and {settings.proxy} makes none.", "Leave out --soft-labels."
+        )
     space = source.load()
     candidates, invalid = choose_candidates(space, dataset.image_size, limit=settings.limit, seed=settings.seed)
     _check_counts(settings, len(candidates))
@@ -183,6 +213,8 @@ def run_facts(plan: Plan) -> dict[str, Any]:
         "schema": 1,
         "identity": {
             **plan.settings.identity(),
+            # Resolved, and nothing where there is none: so have it runs of before there was a choice.
+            "augmentation": None if plan.procedure or plan.augmentation == NONE else plan.augmentation,
             "fingerprint": dataset.fingerprint,
             "choices": choices,
             "space_text": text_digest(plan.source),
@@ -197,7 +229,8 @@ def run_facts(plan: Plan) -> dict[str, Any]:
 
 
 def _proxy_digest(proxy: ProxySet) -> str:
-    return hashlib.blake2b(proxy.images.numpy().tobytes() + proxy.labels.numpy().tobytes(), digest_size=8).hexdigest()
+    tensors = [proxy.images, proxy.labels, *([] if proxy.soft_labels is None else [proxy.soft_labels])]
+    return hashlib.blake2b(b"".join(tensor.numpy().tobytes() for tensor in tensors), digest_size=8).hexdigest()
 
 
 def study_name(settings: SearchSettings, directory: Path) -> str:

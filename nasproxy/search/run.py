@@ -29,6 +29,7 @@ from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.make import make_proxy, open_checkpoints
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.proxies.soft_labels import Teacher
 from nasproxy.search.bench import Payload
 from nasproxy.search.budget import Budget
 from nasproxy.search.calibration import calibration, warning
@@ -172,9 +173,10 @@ def kept_proxy(
         proxy.check_matches(plan.dataset)
         return proxy
     stopwatch.begin("condense")
+    teacher = _teacher(plan, progress, stopwatch)
     if plan.method is None:
         assert plan.given_proxy is not None
-        proxy = plan.given_proxy
+        proxy = plan.given_proxy if teacher is None else teacher.label(plan.given_proxy)
     else:
         method = plan.method
 
@@ -183,12 +185,14 @@ def kept_proxy(
             stopwatch.tick()
 
         where: Any = {"seed": settings.seed, "device": plan.device, "precision": settings.precision}
-        checkpoints = open_checkpoints(directory / "condensing.safetensors", plan.dataset, method, **where)
+        checkpoints = open_checkpoints(
+            directory / "condensing.safetensors", plan.dataset, method, **where, teacher=teacher
+        )
         start, budget = checkpoints.load() if checkpoints else None, budget or Budget()
         if method.steps:
             progress.stage(method.verb, method.steps, done=len(start.losses) if start else 0)
         course = Course(checkpoints, start, lambda: budget.left <= 0)
-        proxy = make_proxy(plan.dataset, method, **where, on_iteration=said, course=course)
+        proxy = make_proxy(plan.dataset, method, **where, on_iteration=said, course=course, teacher=teacher)
         if not proxy.finished:
             raise BudgetError(
                 f"The time budget was spent after {len(proxy.history)} of {method.steps} iterations of condensing;"
@@ -198,6 +202,21 @@ def kept_proxy(
     save_proxy(proxy, kept)
     stopwatch.begin()
     return proxy
+
+
+def _teacher(plan: Plan, progress: Progress, stopwatch: Stopwatch) -> Teacher | None:
+    """Who gives the proxy soft labels; None where nobody does."""
+    settings, recipe = plan.settings, plan.teacher_recipe
+    if recipe is None:
+        return None
+    progress.stage("Training the teacher of soft labels", recipe.epochs)
+
+    def said(_: int, loss: float) -> None:
+        progress.advance(f"training loss {loss:.2f}")
+        stopwatch.tick()
+
+    where: Any = {"seed": settings.seed, "device": plan.device, "precision": settings.precision}
+    return Teacher.of(plan.dataset, recipe, **where, on_epoch=said)
 
 
 def _campaign(
@@ -253,6 +272,7 @@ def payload_of(plan: Plan, proxy: ProxySet | Split | None, score: CandidateScore
         device=plan.settings.device,
         precision=plan.settings.precision,
         threads=plan.settings.threads_per_worker,
+        real_statistics=plan.settings.norm_statistics == "real",
         score=score,
     )
 

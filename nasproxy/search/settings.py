@@ -13,7 +13,8 @@ from nasproxy.proxies.procedure import Procedure
 from nasproxy.proxies.registry import find_method, find_proxy
 from nasproxy.search.cluster import check_address
 from nasproxy.search.halving import PRUNERS, Rung, halving_rungs
-from nasproxy.training.recipe import PRECISIONS, TrainingRecipe, whole_batch_size
+from nasproxy.training.recipe import AUGMENTATIONS, PRECISIONS, TrainingRecipe, whole_batch_size
+from nasproxy.training.strategy import AUTO, NONE
 
 PRESETS = ("quick", "paper")
 SCHEDULERS = ("halving", *PRUNERS, "none")
@@ -27,6 +28,7 @@ OBJECTIVES = {
 """What candidates can be ranked by, and the column of ``results.csv`` that holds it."""
 
 EXECUTORS = ("tune", "inline")
+NORM_STATISTICS = ("proxy", "real")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,16 @@ class SearchSettings:
         proxy: the name of a method (``condensed``, ``random``, ``early-stopping``, …), or a proxy file.
         preset: ``quick`` (minutes on two cores) or ``paper`` (the paper's settings).
         ipc: images per class of the proxy.
+        soft_labels: whether candidates aim at the class probabilities that a network trained on the whole training part
+            gives to the proxy's images; a file that holds soft labels keeps its own. Accuracies are of classes in any
+            case.
         epochs: of the training on the proxy; of ``whole``, ``finalist_epochs`` take their place.
+        augmentation: of the training on a proxy set: ``none``, ``crop``, ``crop-flip``, ``siamese`` (what dsa and dm
+            condense with: all six kinds, but no flip for digits; or those behind a colon, as in
+            ``siamese:color-crop``), or ``auto``: a set of dsa or dm with what it was condensed with, others with none.
+        norm_statistics: under which batch-norm statistics what is trained on a proxy set is scored: ``proxy`` (those of
+            that training) or ``real`` (of 1,000 real training images, without their labels). Procedures, which train
+            on real images, and candidates without batch normalisation score the same under both.
         repeats: trainings averaged for each score.
         top_k: finalists, trained on the whole training part.
         finalist_epochs: of that training.
@@ -84,7 +95,10 @@ class SearchSettings:
     proxy: str = "condensed"
     preset: str = "quick"
     ipc: int = 10
+    soft_labels: bool = False
     epochs: int = 100
+    augmentation: str = AUTO
+    norm_statistics: str = "proxy"
     repeats: int | None = None
     top_k: int = 10
     finalist_epochs: int | None = None
@@ -120,7 +134,7 @@ class SearchSettings:
         for name, known in _NAMES.items():
             value = getattr(self, name)
             if value is not None and value not in known:
-                raise InputError(f"No {name} is called {value!r}.", nearest(value, known))
+                raise InputError(f"No {name.replace('_', ' ')} is called {value!r}.", nearest(value, known))
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -131,6 +145,7 @@ class SearchSettings:
         check_seed(self.seed)
         if any(not 1 <= epoch <= self.epochs for epoch in self.evaluate_at):
             raise InputError(f"Scores can be taken after epochs 1 to {self.epochs}, got {self.evaluate_at}.")
+        self.proxy_recipe()
         self.finalist_recipe(1000)
         self._check_calibration()
         self._check_strategy()
@@ -211,8 +226,8 @@ class SearchSettings:
         return find_method(self.proxy).preset(self.preset, self.ipc)
 
     def proxy_recipe(self) -> TrainingRecipe:
-        """How a candidate is trained on the proxy."""
-        return TrainingRecipe(epochs=self.epochs)
+        """How a candidate is trained on a proxy of which nothing is known: ``auto`` augments by nothing."""
+        return TrainingRecipe(self.epochs, augmentation=NONE if self.augmentation == AUTO else self.augmentation)
 
     def finalist_recipe(self, images: int) -> TrainingRecipe:
         """How a finalist is trained on a whole training part of ``images`` images."""
@@ -234,6 +249,10 @@ class SearchSettings:
         apart = {"time_budget", "out", "workers", "executor", "address", "data_dir", "storage"}
         apart |= {"calibrate", "min_correlation"}  # no score depends on them, and a finished run may be calibrated
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
+        # As runs have it of before there was a choice.
+        kept["soft_labels"] = self.soft_labels or None
+        if self.norm_statistics == NORM_STATISTICS[0]:
+            kept["norm_statistics"] = None
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
     def as_json(self) -> dict[str, Any]:
@@ -248,6 +267,8 @@ class SearchSettings:
 _TRIALS = 100
 _NAMES = {
     "preset": PRESETS,
+    "finalist_augmentation": AUGMENTATIONS,
+    "norm_statistics": NORM_STATISTICS,
     "executor": EXECUTORS,
     "precision": PRECISIONS,
     "scheduler": SCHEDULERS,

@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 
 from nasproxy.errors import InputError, nearest
+from nasproxy.training.strategy import SIAMESE, siamese_kinds
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
+"""Those that suit any training; one on condensed images may be ``siamese`` too."""
 PRECISIONS = ("auto", "bfloat16", "float32")
 
 
@@ -21,7 +23,8 @@ class TrainingRecipe:
         momentum: of SGD.
         weight_decay: of SGD.
         batch_size: images a step; a smaller set is one batch.
-        augmentation: ``none``, ``crop``, or ``crop-flip``.
+        augmentation: ``none``, ``crop``, ``crop-flip``, or ``siamese`` (what dsa and dm condense with: all six kinds,
+            or those behind a colon, as in ``siamese:color-crop``).
         images: that an epoch shows, other ones each time until all have been shown; None is all of them in each.
     """
 
@@ -42,10 +45,9 @@ class TrainingRecipe:
             raise InputError(f"An epoch shows 1 image or more, got {self.images}.")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"The learning rate must be above 0, got {self.learning_rate}.")
-        if self.augmentation not in AUGMENTATIONS:
-            raise InputError(
-                f"No augmentation is called {self.augmentation!r}.", nearest(self.augmentation, AUGMENTATIONS)
-            )
+        if self.augmentation not in AUGMENTATIONS and siamese_kinds(self.augmentation) is None:
+            known = (*AUGMENTATIONS, SIAMESE)
+            raise InputError(f"No augmentation is called {self.augmentation!r}.", nearest(self.augmentation, known))
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of ``epoch``, counted from 0."""

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from nasproxy.training.step import PlainStep, Stepped
+from nasproxy.training.step import PlainStep, Stepped, Targets
 
 _WARM_UP = 3  # steps before recording: libraries set themselves up, and memory is reserved
 _PLAIN = (bool, int, float, str, type(None))
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class _Recording:
     images: Tensor
-    labels: Tensor
+    targets: Tensor
     replay: Callable[[], object]
     results: Stepped
 
@@ -63,15 +63,15 @@ class RecordedStep:
         self._recordings: dict[torch.Size, _Recording] = {}
         self.reason: str | None = None
 
-    def __call__(self, images: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]) -> Stepped:
+    def __call__(self, images: Float[Tensor, "batch c h w"], targets: Targets) -> Stepped:
         """See :class:`~nasproxy.training.step.Step`; each size of batch is recorded by itself."""
         if self.reason is None and images.shape not in self._recordings:
-            self._try_to_record(images.clone(), labels.clone())
+            self._try_to_record(images.clone(), targets.clone())
         recording = self._recordings.get(images.shape)
         if recording is None:
-            return self._step(images, labels)
+            return self._step(images, targets)
         recording.images.copy_(images)
-        recording.labels.copy_(labels)
+        recording.targets.copy_(targets)
         recording.replay()
         return recording.results
 
@@ -79,13 +79,13 @@ class RecordedStep:
         """See :class:`~nasproxy.training.step.Step`."""
         self._step.set_rate(learning_rate)
 
-    def _try_to_record(self, images: Tensor, labels: Tensor) -> None:
+    def _try_to_record(self, images: Tensor, targets: Tensor) -> None:
         """Leaves everything as if no step had been taken."""
         changed: list[str] = []
 
         def step() -> Stepped:
             before = _host_state(self._step.model)
-            results = self._step(images, labels)
+            results = self._step(images, targets)
             # Only the last counts: the first step of a process loads what sets up its own random numbers.
             changed[:] = [name for name, state in _host_state(self._step.model).items() if state != before[name]]
             return results
@@ -97,7 +97,7 @@ class RecordedStep:
             self.reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         else:
             self.reason = f"a step changes {', '.join(changed)}" if changed else None
-            self._recordings[images.shape] = _Recording(images, labels, replay, results)
+            self._recordings[images.shape] = _Recording(images, targets, replay, results)
         if self.reason is not None:
             self._recordings.clear()
             logger.info("%s is trained without recording: %s", type(self._step.model).__name__, self.reason)

@@ -13,16 +13,18 @@ from nasproxy.training.precision import autocast
 from nasproxy.training.recipe import TrainingRecipe
 
 Stepped = tuple[Float[Tensor, "batch classes"], Float[Tensor, ""]]
+Targets = Int64[Tensor, " batch"] | Float[Tensor, "batch classes"]
+"""The class of each image, or the probability of each class."""
 
 
 @runtime_checkable
 class Step(Protocol):
-    """Takes one step on a batch; returns its logits and its mean loss, both of before the step.
+    """Takes one step of cross-entropy on a batch; returns its logits and its mean loss, both of before the step.
 
     The next call may overwrite what this one returned.
     """
 
-    def __call__(self, images: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]) -> Stepped:
+    def __call__(self, images: Float[Tensor, "batch c h w"], targets: Targets) -> Stepped:
         """Takes the step."""
 
     def set_rate(self, learning_rate: float) -> None:
@@ -53,12 +55,12 @@ class PlainStep:
             parameters, self._rate, recipe.momentum, weight_decay=recipe.weight_decay, fused=fused or None
         )
 
-    def __call__(self, images: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]) -> Stepped:
+    def __call__(self, images: Float[Tensor, "batch c h w"], targets: Targets) -> Stepped:
         """See :class:`Step`."""
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self._precision, images.device):
             logits = self.model(images)
-        loss = F.cross_entropy(logits.float(), labels)
+        loss = F.cross_entropy(logits.float(), targets)
         loss.backward()
         self.optimizer.step()
         return logits.detach(), loss.detach()

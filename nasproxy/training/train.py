@@ -18,7 +18,7 @@ from nasproxy.training.on_demand import ImagesOnDemand
 from nasproxy.training.precision import autocast
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.recorded import RecordedStep
-from nasproxy.training.step import PlainStep, Step
+from nasproxy.training.step import PlainStep, Step, Targets
 
 _EVALUATION_BATCH = {"cpu": 100, "mps": 500}  # on a CPU, what keeps the activations in cache
 _PIXELS = 5000 * 32 * 32  # of an evaluation batch on a GPU: the validation part of CIFAR-10 in one
@@ -30,10 +30,22 @@ OnBatch = Callable[[Int64[Tensor, " batch"], Float[Tensor, "batch classes"], Flo
 
 @dataclass(frozen=True)
 class Images:
-    """Normalised images and labels on one device; images perhaps only when they are picked."""
+    """Normalised images and labels on one device; images perhaps only when they are picked.
+
+    Args:
+        images: normalised.
+        labels: their classes, which accuracies are measured by.
+        soft_labels: class probabilities that a training aims at; None aims at ``labels``.
+    """
 
     images: Float[Tensor, "n c h w"] | ImagesOnDemand
     labels: Int64[Tensor, " n"]
+    soft_labels: Float[Tensor, "n classes"] | None = None
+
+    @property
+    def targets(self) -> Targets:
+        """What a training aims at."""
+        return self.labels if self.soft_labels is None else self.soft_labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,6 +81,7 @@ def train(
     precision: str,
     epochs: int | None = None,
     evaluate_at: Sequence[int] = (),
+    statistics: Images | None = None,
     on_batch: OnBatch | None = None,
 ) -> list[Score]:
     """Trains ``model`` in place, from beginning to end.
@@ -86,6 +99,7 @@ def train(
             precision=precision,
             epochs=epochs,
             evaluate_at=evaluate_at,
+            statistics=statistics,
             on_batch=on_batch,
         )
     )
@@ -101,6 +115,7 @@ def training(
     precision: str,
     epochs: int | None = None,
     evaluate_at: Sequence[int] = (),
+    statistics: Images | None = None,
     on_batch: OnBatch | None = None,
 ) -> Iterator[Score]:
     """Trains ``model`` in place from score to score; whoever stops asking stops the training.
@@ -114,12 +129,14 @@ def training(
         precision: ``bfloat16`` or ``float32``.
         epochs: stop after this many epochs of the recipe; all of them by default.
         evaluate_at: epochs, counted from 1, after which to score; the last one always is.
+        statistics: images, in any order that mixes the classes, of which batch-norm statistics are estimated anew for
+            every score, see ``settled_statistics``; no labels are looked at. None leaves the training's own.
         on_batch: called after each step with the batch's positions in ``data``, its logits and its mean loss, both of
             before the step; the next step may overwrite them.
 
     Yields:
-        The scores in the order of epochs. A training that diverges ends at the score that shows it. Before the
-        recipe's last epoch, batch-norm statistics are estimated anew for the score, see ``settled_statistics``.
+        The scores in the order of epochs. A training that diverges ends at the score that shows it. Without
+        ``statistics``, those for a score before the recipe's last epoch are estimated anew of ``data``.
     """
     generator = torch.Generator().manual_seed(seed)
     turns = _Turns(len(data), generator)
@@ -131,12 +148,10 @@ def training(
         step.set_rate(recipe.learning_rate_at(epoch))
         _train_epoch(model, data, recipe, step, turns, on_batch)
         if validation is not None and epoch + 1 in stops:
-            unsettled = epoch + 1 < recipe.epochs
-            with (
-                settled_statistics(model, _spread(data, recipe.images), precision)
-                if unsettled
-                else contextlib.nullcontext()
-            ):
+            seen = statistics
+            if seen is None and epoch + 1 < recipe.epochs:
+                seen = _spread(data, recipe.images)
+            with contextlib.nullcontext() if seen is None else settled_statistics(model, seen, precision):
                 score = evaluate(model, validation, epoch=epoch + 1, precision=precision)
             yield score
             if score.diverged:
@@ -149,7 +164,8 @@ def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterat
 
     A proxy is so small that an epoch is a step or two, and moving averages (a tenth of the new in each step) lag far
     behind the weights: after 6 steps of 100 a network that will be the best scores as by chance. Successive halving
-    must not cut it for that. Nothing else of the model changes, and its moving averages are put back.
+    must not cut it for that. Nothing else of the model changes, and its moving averages are put back. Means and
+    variances are averaged over batches of 256.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     kept = [(norm.momentum, {name: buffer.clone() for name, buffer in norm.named_buffers()}) for norm in norms]
@@ -189,11 +205,11 @@ def _train_epoch(
     device = data.images.device
     for picked in _batches(turns, recipe.images or len(data), recipe.batch_size):
         if picked is None:
-            images, labels = data.images[:], data.labels
+            images, targets = data.images[:], data.targets
         else:
             on_device = picked.to(device)
-            images, labels = data.images[on_device], data.labels[on_device]
-        logits, loss = step(augment(images, recipe.augmentation, turns.generator), labels)
+            images, targets = data.images[on_device], data.targets[on_device]
+        logits, loss = step(augment(images, recipe.augmentation, turns.generator), targets)
         if on_batch is not None:
             on_batch(torch.arange(len(data)) if picked is None else picked, logits, loss)
 

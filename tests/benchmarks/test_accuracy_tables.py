@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import signal
 import statistics
+import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,14 +21,17 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import ablation
 import accuracies
 import condensation_table
+import condensed_against_random
 import cross_architecture
 
+from nasproxy.condensation.checkpoints import Checkpoints
+from nasproxy.condensation.distribution_matching import DistributionRecipe
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.coresets.random import RandomImages
 from nasproxy.datasets.load import load_dataset
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.networks.names import NETWORKS
-from nasproxy.proxies.make import random_proxy
+from nasproxy.proxies.make import make_proxy, random_proxy
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Images, train
 
@@ -34,6 +42,7 @@ SMALL += ["--threads", "1", "--device", "cpu", "--precision", "float32"]
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NASPROXY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -118,12 +127,105 @@ def test_a_spent_budget_leaves_a_file_that_the_same_command_goes_on_with(run, fi
     assert [len(s["networks"]) for s in read(file)["sets"]] == [1, 1]
 
 
+def test_a_set_of_dm_is_trained_on_as_it_was_condensed(run, file, photos, capsys):
+    words = ["--methods", "dm", "random", "--ipc", "2", "--networks", "1", "--dm-iterations", "2"]
+    assert run(condensation_table, *words, "--augmented-epochs", "5") == 0
+    assert "2 epochs on a set, seed 0; 5 epochs with augmentation on one of dsa or dm" in capsys.readouterr().out
+    entry, other = read(file)["sets"]
+    assert (entry["made_by"], entry["augmentation"]) == ("dm", "siamese:color-crop-cutout-flip-scale-rotate")
+    assert other["augmentation"] == "none"
+    dataset = load_dataset(photos, image_size=(8, 8))
+    where = {"seed": 0, "device": torch.device("cpu"), "precision": "float32"}
+    proxy = make_proxy(replace(dataset, name="photos"), DistributionRecipe(ipc=2, iterations=2), **where)
+    test = Images(dataset.normalisation.apply(dataset.test.images), dataset.test.labels)
+    torch.manual_seed(0)
+    network = ConvNet(1, 3, (8, 8))
+    recipe = TrainingRecipe(5, augmentation=entry["augmentation"])
+    (score,) = train(network, Images(proxy.images, proxy.labels), recipe, test, seed=0, precision="float32")
+    assert entry["networks"][0]["accuracy"] == score.accuracy
+
+
+HALF = ["--methods", "dc", "--ipc", "1", "--networks", "1"]
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """What sets are made of: the iterations that each has gone on from, and the loss of each iteration."""
+    found = []
+
+    def make(*said, course, **more):
+        proxy = make_proxy(*said, course=course, **more)
+        found.append((len(course.start.losses) if course.start else 0, proxy.history))
+        return proxy
+
+    monkeypatch.setattr(accuracies, "make_proxy", make)
+    return found
+
+
+def checkpoints(cache):
+    return list((cache / "proxies").glob("*.checkpoint.safetensors"))
+
+
+def test_a_half_made_set_goes_on_from_its_checkpoint(run, file, cache, made, monkeypatch):
+    words = [*HALF, "--iterations", "4"]
+    assert run(condensation_table, *words) == 0
+    undisturbed = read(file)["sets"][0]
+    file.unlink()
+    shutil.rmtree(cache)
+    asked = []
+
+    def end_in_time(_):
+        asked.append(1)
+        if len(asked) == 3:
+            raise accuracies.BudgetSpentError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accuracies.Bench, "_check_time", end_in_time)
+        assert run(condensation_table, *words) == 0
+    assert read(file)["sets"] == []
+    assert len(checkpoints(cache)) == 1
+    assert run(condensation_table, *words) == 0
+    assert made == [(0, made[0][1]), (3, made[0][1])]
+    found = read(file)["sets"][0]
+    assert found["loss"] == undisturbed["loss"]
+    assert found["networks"][0]["accuracy"] == undisturbed["networks"][0]["accuracy"]
+    assert checkpoints(cache) == []
+
+
+def test_where_a_checkpoint_is_of_another_version_the_set_is_made_anew(run, made, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "load", lambda kept: (_ for _ in ()).throw(kept.unusable("old")))
+    assert run(condensation_table, *HALF) == 0
+    assert made[0][0] == 0
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_leaves_what_the_next_one_goes_on_from(run, file, photos, cache, made):
+    words = [*HALF, "--iterations", "60"]
+    script = Path(condensation_table.__file__)
+    said = [sys.executable, str(script), *SMALL, "--dataset", photos, "--out", str(file), *words]
+    process = subprocess.Popen([*said, "--checkpoint-every", "0.001"])
+    deadline = time.monotonic() + 300
+    while not checkpoints(cache) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert run(condensation_table, *words) == 0
+    ((start, history),) = made
+    assert 0 < start < 60
+    shutil.rmtree(cache)
+    file.unlink()
+    assert run(condensation_table, *words) == 0
+    assert made[1] == (0, history)
+
+
 @pytest.mark.parametrize(
     ("words", "fragments"),
     [
         (["--methods", "herdin"], ["herdin", "Did you mean herding"]),
         (["--epochs", "0"], ["--epochs must be 1 or more, got 0"]),
         (["--whole-epochs", "0"], ["--whole-epochs must be 1 or more, got 0"]),
+        (["--augmented-epochs", "0"], ["--augmented-epochs must be 1 or more, got 0"]),
+        (["--checkpoint-every", "0"], ["--checkpoint-every must be seconds above 0, got 0"]),
         (["--ipc", "1", "0"], ["--ipc must be 1 or more, got 0"]),
         (["--sets", "1001"], ["1000 at most"]),
         (["--time-budget", "0"], ["--time-budget"]),
@@ -173,6 +275,25 @@ def test_a_set_that_diverges_is_kept_as_such(file, photos, monkeypatch, capsys):
         failed, fine = read(file)["sets"]
         assert "matching loss became" in failed["failure"]
         assert (len(failed["networks"]), len(fine["networks"])) == (0, 1)
+
+
+def test_condensed_images_against_random_ones(run, file, capsys):
+    assert run(condensed_against_random, "--ipc", "2", "1", "--networks", "2") == 0
+    sets = {(s["made_by"], s["ipc"]): s for s in read(file)["sets"]}
+    assert [*sets] == [("random", 2), ("condensed", 2), ("random", 1), ("condensed", 1)]
+    assert [sets["condensed", n]["recipe"]["iterations"] for n in (1, 2)] == [1, 1]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:6]] == [
+        "| 2 random",
+        "| 2 condensed",
+        "| 1 random",
+        "| 1 condensed",
+    ]
+    accuracies = [100 * n["accuracy"] for n in sets["condensed", 2]["networks"]]
+    cell = f"{statistics.mean(accuracies):.1f} ± {statistics.stdev(accuracies):.1f}"
+    memory = sets["condensed", 2]["peak_memory_bytes"] / 2**30
+    assert lines[3].startswith(f"| 2 condensed | {cell} | 1 | 2 | ")
+    assert lines[3].endswith(f" | {memory:.2f} |")
 
 
 def test_the_matrix_of_architectures(run, file, capsys):
@@ -238,7 +359,7 @@ def test_values_that_a_factor_does_not_have(run, file, capsys):
     assert not file.exists()
 
 
-@pytest.mark.parametrize("script", [condensation_table, cross_architecture, ablation])
+@pytest.mark.parametrize("script", [condensation_table, condensed_against_random, cross_architecture, ablation])
 def test_help(script, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["script.py", "--help"])
     with pytest.raises(SystemExit) as end:

@@ -111,6 +111,7 @@ def test_a_file_of_the_authors_becomes_a_proxy_that_search_takes(legacy, folder)
         "dataset": "digits",
         "lossy": False,
         "clipped": None,
+        "soft_labels_left_out": False,
     }
     proxy = load_proxy(folder / "digits.safetensors")
     proxy.check_matches(load_dataset("digits", image_size=8))
@@ -147,6 +148,8 @@ def test_a_proxy_becomes_parquet_and_a_picture(proxy_file, folder):
         (["tiny.safetensors"], ["--out"]),
         (["tiny.safetensors", "--out", "tiny.safetensors"], ["is the file itself"]),
         (["tiny.safetensors", "--out", "a.png", "--dataset", "digits"], ["Leave out --dataset"]),
+        (["tiny.safetensors", "--out", "a.png", "--image-size", "16"], ["--image-size is for .pt files"]),
+        (["tiny.safetensors", "--out", "a.png", "--data-dir", "data"], ["--data-dir is for .pt files"]),
         (["nothing.safetensors", "--out", "a.png"], ["nothing.safetensors"]),
     ],
 )

@@ -8,13 +8,13 @@ import pytest
 import torch
 from tiny import tiny_dataset
 
-from nasproxy.condensation.augmentation import draw_transform
 from nasproxy.condensation.gradient_matching import matching_loss
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
 from nasproxy.errors import InputError
 from nasproxy.networks import build
 from nasproxy.networks.convnet import ConvNet
+from nasproxy.training.transforms import draw_transform
 
 RECIPE = SiameseRecipe(ipc=2, iterations=2, matching_steps=2, inner_epochs=3, width=4, depth=1)
 WHERE = {"device": torch.device("cpu"), "precision": "float32"}

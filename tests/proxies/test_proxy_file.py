@@ -46,7 +46,7 @@ def content(tmp_path_factory):
 def facts():
     return {
         "schema": 1,
-        **{name: value for name, value in asdict(PROXY).items() if name not in ("images", "labels")},
+        **{name: value for name, value in asdict(PROXY).items() if name not in ("images", "labels", "soft_labels")},
     }
 
 

@@ -38,15 +38,30 @@ def inline(folder: Path) -> Path:
     return folder / "inline"
 
 
+NORMALISED = SPACE.replace('width"]), activation', 'width"]), nn.BatchNorm1d(config["width"]), activation')
+REAL = ["--norm-statistics", "real", "--augmentation", "siamese"]
+
+
+@pytest.fixture(scope="module")
+def inline_real(folder: Path) -> Path:
+    """The same of networks with batch normalisation, on augmented images, under statistics of real ones."""
+    words = search_words(write_space(folder, NORMALISED, "normalised.py"), folder / "inline-real", *REAL)
+    assert invoke(*words).code == 0
+    return folder / "inline-real"
+
+
 def on_tune(space: Path, out: Path, workers: int, *more: str) -> Said:
     words = search_words(space, out, "--executor", "tune", "--workers", str(workers), "--json", *more)
     return finish(start(words))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_same_scores_on_ray_tune(folder: Path, inline: Path, workers: int):
+@pytest.mark.parametrize(("workers", "reference", "words"), [(1, "inline_real", REAL), (2, "inline", [])])
+def test_the_same_scores_on_ray_tune(
+    folder: Path, workers: int, reference: str, words: list[str], request: pytest.FixtureRequest
+):
+    inline: Path = request.getfixturevalue(reference)
     out = folder / f"tune-{workers}"
-    said = on_tune(write_space(folder), out, workers)
+    said = on_tune(folder / ("normalised.py" if words else "my_space.py"), out, workers, *words)
     assert said.code == 0, said.err
     assert_frame_equal(read_table(out), read_table(inline))
     assert set(recorded_trainings(out).values()) == {1}

@@ -32,7 +32,10 @@ CHANGED = {
     "proxy": "random",
     "preset": "paper",
     "ipc": 3,
+    "soft_labels": True,
     "epochs": 7,
+    "augmentation": "siamese:crop",
+    "norm_statistics": "real",
     "repeats": 4,
     "top_k": 3,
     "finalist_epochs": 9,
@@ -89,8 +92,10 @@ def test_a_count_below_one_is_refused_by_its_option(name, value):
     [
         ("preset", "quik", "quick"),
         ("scheduler", "halvin", "halving"),
+        ("norm_statistics", "rael", "real"),
         ("executor", "tunes", "tune"),
         ("precision", "bfloat", "bfloat16"),
+        ("augmentation", "siamse", "siamese"),
         ("finalist_augmentation", "crop-flipp", "crop-flip"),
     ],
 )
@@ -98,6 +103,14 @@ def test_an_unknown_name_is_refused_and_the_nearest_shown(name, value, meant):
     with pytest.raises(InputError, match=f"{value!r}") as caught:
         SearchSettings(**{name: value})
     assert f"Did you mean {meant}?" in caught.value.hint
+
+
+def test_siamese_augmentation_is_of_known_kinds_and_for_proxies_alone():
+    with pytest.raises(InputError, match="'colour'") as caught:
+        SearchSettings(augmentation="siamese:colour-crop")
+    assert "Did you mean color?" in caught.value.hint
+    with pytest.raises(InputError, match="No finalist augmentation is called 'siamese'"):
+        SearchSettings(finalist_augmentation="siamese")
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])

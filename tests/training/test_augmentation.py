@@ -1,4 +1,4 @@
-"""Crops against every translation written out, flips against their mirror images."""
+"""Crops against every translation written out, flips against their mirror images; test_transforms has the others."""
 
 from __future__ import annotations
 
@@ -71,6 +71,34 @@ def test_half_of_the_images_are_mirrored_if_asked():
     assert 150 < sum(mirrored) < 250
 
 
+def test_siamese_draws_one_kind_for_a_batch_and_its_parameters_for_each_image():
+    image, source = 1 + torch.rand(1, 8, 8, generator=generator()), generator()
+    images, met = image.expand(24, 1, 8, 8), set()
+    for _ in range(40):
+        results = augment(images, "siamese:flip-crop", source)
+        mirrors = [torch.equal(result, image.flip(2)) for result in results]
+        flips = any(mirrors)
+        met.add("flip" if flips else "crop")
+        if flips:
+            assert all(one or torch.equal(result, image) for one, result in zip(mirrors, results, strict=True))
+            assert 3 < sum(mirrors) < 21
+        else:
+            shifts = [found(image, result, 1, 1) for result in results]
+            assert all(shifts)
+            assert len(set(map(tuple, shifts))) > 4  # of 9
+        if len(met) == 2:
+            return
+    raise AssertionError(met)
+
+
+def test_siamese_without_kinds_is_of_all_of_them():
+    images = torch.rand(16, 1, 8, 8)
+    for seed in range(12):
+        every = augment(images, "siamese:color-crop-cutout-flip-scale-rotate", generator(seed))
+        assert torch.equal(augment(images, "siamese", generator(seed)), every)
+    assert augment(images, "siamese:none", generator()) is images
+
+
 def test_nothing_is_done_if_nothing_is_asked():
     images = torch.rand(2, 1, 4, 4)
     source = generator()
@@ -79,7 +107,7 @@ def test_nothing_is_done_if_nothing_is_asked():
     assert torch.equal(source.get_state(), before)
 
 
-@pytest.mark.parametrize("kind", ["crop", "crop-flip"])
+@pytest.mark.parametrize("kind", ["crop", "crop-flip", "siamese"])
 def test_the_generator_alone_decides(kind):
     images = torch.rand(16, 1, 8, 8)
     torch.manual_seed(0)
@@ -89,7 +117,7 @@ def test_the_generator_alone_decides(kind):
     assert not torch.equal(one, augment(images, kind, generator(2)))
 
 
-@pytest.mark.parametrize("kind", ["crop", "crop-flip"])
+@pytest.mark.parametrize("kind", ["crop", "crop-flip", "siamese"])
 def test_images_stay_on_their_device_while_the_generator_is_on_the_cpu(kind):
     results = augment(torch.empty(3, 2, 8, 6, device="meta"), kind, generator())
     assert results.device.type == "meta"

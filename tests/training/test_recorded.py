@@ -65,7 +65,12 @@ def fit(model, recipe, precision="float32", *, seed=0, watch=None, device="cpu",
 
 @pytest.mark.parametrize(
     ("batch_size", "augmentation", "momentum", "precision"),
-    [(256, "none", 0.9, "float32"), (4, "crop-flip", 0.9, "bfloat16"), (4, "none", 0.0, "float32")],
+    [
+        (256, "none", 0.9, "float32"),
+        (4, "crop-flip", 0.9, "bfloat16"),
+        (4, "none", 0.0, "float32"),
+        (4, "siamese", 0.9, "float32"),
+    ],
 )
 def test_a_replayed_step_is_the_step(record_with, batch_size, augmentation, momentum, precision):
     recipe = TrainingRecipe(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -99,6 +100,67 @@ def test_statistics_of_one_image_more_than_a_batch_are_those_of_all():
         torch.testing.assert_close(model[1].running_mean, images.flatten(1).mean(dim=0))
 
 
+def two_norms():
+    torch.manual_seed(0)
+    hidden = nn.Linear(8, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 4), nn.BatchNorm1d(4)
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(4, 3))
+
+
+def statistics_by_hand(model, images):
+    """Of both normalisations, in float64: averages over batches of 256, each normalised by its own statistics."""
+    weights = [value.detach().double().numpy() for value in model.state_dict().values() if value.ndim]
+    linear, norm, second = weights[:2], weights[2:4], weights[6:8]
+    found = []
+    for batch in np.array_split(images.flatten(1).double().numpy(), [256, 512]):
+        inner = batch @ linear[0].T + linear[1]
+        apart = (inner - inner.mean(0)) / np.sqrt(inner.var(0) + model[2].eps)
+        outer = np.tanh(norm[0] * apart + norm[1]) @ second[0].T + second[1]
+        found.append([inner.mean(0), inner.var(0, ddof=1), outer.mean(0), outer.var(0, ddof=1)])
+    return [np.mean(each, axis=0) for each in zip(*found, strict=True)]
+
+
+@pytest.mark.parametrize("epochs", [6, 3])
+def test_a_score_is_taken_under_the_statistics_of_the_images_that_are_given(epochs):
+    model, real, seen = two_norms(), draw(600, seed=2), []
+
+    def look(norm, _):
+        if not norm.training:
+            seen.append((norm.running_mean.clone(), norm.running_var.clone()))
+
+    for norm in (model[2], model[5]):
+        norm.register_forward_pre_hook(look)
+    recipe = TrainingRecipe(epochs=6, learning_rate=0.3)
+    fit(model, draw(10), recipe, draw(50, seed=1), epochs=epochs, statistics=real)
+    assert len(seen) == 2  # one batch was evaluated
+    for found, expected in zip([*seen[0], *seen[1]], statistics_by_hand(model, real.images), strict=True):
+        np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_statistics_of_other_images_change_scores_and_nothing_else():
+    recipe, given = TrainingRecipe(epochs=6, learning_rate=0.3, batch_size=4), draw(600, seed=2)
+    plain, real = two_norms(), two_norms()
+    expected = fit(plain, draw(10), recipe, draw(50, seed=1), evaluate_at=(2, 4))
+    found = fit(real, draw(10), recipe, draw(50, seed=1), evaluate_at=(2, 4), statistics=given)
+    assert all(one.cross_entropy != other.cross_entropy for one, other in zip(expected, found, strict=True))
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, real.state_dict()[name]), name
+
+
+def test_a_network_without_batch_normalisation_never_sees_them():
+    recipe, given, counts = TrainingRecipe(epochs=4, learning_rate=0.3), draw(600, shape=(2, 4, 4), seed=2), []
+    data, validation = draw(13, shape=(2, 4, 4)), draw(50, shape=(2, 4, 4), seed=1)
+    models = small_network("instance"), small_network("instance")
+    models[1].register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
+    scores = [
+        fit(model, data, recipe, validation, evaluate_at=(1, 2), statistics=statistics)
+        for model, statistics in zip(models, (None, given), strict=True)
+    ]
+    assert scores[0] == scores[1]
+    assert counts == [13, 50, 13, 50, 13, 13, 50]
+    for name, value in models[0].state_dict().items():
+        assert torch.equal(value, models[1].state_dict()[name]), name
+
+
 def test_every_epoch_has_another_order():
     data, model = draw(12), Recorder()
     fit(model, data, TrainingRecipe(epochs=4, batch_size=6))
@@ -171,7 +233,7 @@ def small_network(norm="batch"):
     return ConvNet(2, 3, (4, 4), width=4, depth=1, norm=norm)
 
 
-@pytest.mark.parametrize("augmentation", ["none", "crop-flip"])
+@pytest.mark.parametrize("augmentation", ["none", "crop-flip", "siamese"])
 @pytest.mark.parametrize("batch_size", [4, 256])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_shorter_training_has_the_scores_of_a_longer_one_at_its_epochs(augmentation, batch_size, precision):

@@ -40,6 +40,8 @@ def test_the_papers_values_are_the_defaults():
         ({"epochs": 1, "learning_rate": 0.0}, "above 0, got 0.0"),
         ({"epochs": 1, "learning_rate": float("nan")}, "above 0, got nan"),
         ({"epochs": 1, "augmentation": "cropflip"}, "No augmentation is called 'cropflip'.*Did you mean crop-flip"),
+        ({"epochs": 1, "augmentation": "siamese:colour"}, "No augmentation is called 'colour'.*Did you mean color"),
+        ({"epochs": 1, "augmentation": "siamese:"}, "No augmentation is called ''"),
     ],
 )
 def test_values_that_cannot_be(settings, message):

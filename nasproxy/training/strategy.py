@@ -1,4 +1,4 @@
-"""Which augmentations a matching step can draw from: how they are written, and which suit a dataset."""
+"""Which siamese augmentations a step can draw from: how they are written, and which suit a dataset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nasproxy.errors import InputError, nearest
 
 AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 """Those of Zhao & Bilen (2021)."""
-AUTO, NONE = "auto", "none"
+AUTO, NONE, SIAMESE = "auto", "none", "siamese"
 _GLYPHS = re.compile("digit|mnist|svhn|usps")
 
 
@@ -42,3 +42,24 @@ def parse_strategy(text: str, dataset: str) -> tuple[str, ...]:
 def strategy_of(kinds: tuple[str, ...]) -> str:
     """The text that lists ``kinds``."""
     return "-".join(kinds) or NONE
+
+
+def siamese_kinds(text: str, dataset: str = "") -> tuple[str, ...] | None:
+    """The kinds that a training's augmentation draws from; None where it is none of these.
+
+    Args:
+        text: ``siamese``, or ``siamese:`` and what :func:`parse_strategy` takes.
+        dataset: its name, see there.
+
+    Raises:
+        InputError: a word behind the colon is unknown.
+    """
+    name, colon, kinds = text.partition(":")
+    if name != SIAMESE:
+        return None
+    return parse_strategy(kinds if colon else AUTO, dataset)
+
+
+def training_with(kinds: tuple[str, ...]) -> str:
+    """The text of the training's augmentation that draws from ``kinds``, of which there may be none."""
+    return f"{SIAMESE}:{strategy_of(kinds)}" if kinds else NONE

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nasproxy.condensation.strategy import AUGMENTATIONS, parse_strategy
 from nasproxy.errors import InputError
+from nasproxy.training.strategy import AUGMENTATIONS, parse_strategy, siamese_kinds, training_with
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist", "svhn", "usps", "my-Digits", "data/EMNIST"])
@@ -30,3 +30,16 @@ def test_an_unknown_word_is_an_error(text, hint):
     with pytest.raises(InputError, match="No augmentation is called") as caught:
         parse_strategy(text, "")
     assert hint in caught.value.hint
+
+
+def test_a_training_names_them_behind_siamese():
+    assert siamese_kinds("siamese") == AUGMENTATIONS
+    assert (
+        siamese_kinds("siamese", "digits")
+        == siamese_kinds("siamese:auto", "digits")
+        == parse_strategy("auto", "digits")
+    )
+    assert siamese_kinds("siamese:flip-crop", "digits") == ("flip", "crop")
+    assert [siamese_kinds(text) for text in ("none", "crop", "siam")] == [None] * 3
+    assert training_with(("flip", "crop")) == "siamese:flip-crop"
+    assert training_with(()) == "none"

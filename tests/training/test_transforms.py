@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from nasproxy.condensation.augmentation import color, cut_out, draw_transform, mirror, rotate, scale, shift
-from nasproxy.condensation.strategy import AUGMENTATIONS
+from nasproxy.training.strategy import AUGMENTATIONS
+from nasproxy.training.transforms import color, cut_out, draw_transform, mirror, rotate, scale, shift
 
 SIZES = [(8, 8), (7, 12), (13, 6)]
 BILINEAR = InterpolationMode.BILINEAR
@@ -99,6 +99,21 @@ def test_one_draw_treats_every_image_of_every_batch_alike(kind, size):
 
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_draw_for_each_image_treats_it_as_it_would_be_by_itself(kind, size):
+    transform = draw_transform((kind,), size, generator(3), count=20)
+    images = batch(size, count=1).expand(20, 3, *size)
+    together = transform(images)
+    for position, one in enumerate(together):
+        mine = {
+            name: tuple(part[position] for part in value) if isinstance(value, tuple) else value[position]
+            for name, value in transform.keywords.items()
+        }
+        torch.testing.assert_close(one, transform.func(images[:1], **mine)[0], rtol=0, atol=1e-12)
+    assert len({one.numpy().tobytes() for one in together}) > (1 if kind == "flip" else 5)
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_the_gradient_agrees_with_finite_differences(kind):
     transform = draw_transform((kind,), (4, 5), generator(1))
     images = batch((4, 5)).requires_grad_()
@@ -121,22 +136,30 @@ def test_the_generator_alone_decides(kind):
 def test_each_kind_is_drawn_as_often():
     source = generator()
     drawn = Counter(
-        getattr(transform, "func", transform).__name__
-        for transform in (draw_transform(AUGMENTATIONS, (8, 8), source) for _ in range(1200))
+        transform.func.__name__ for transform in (draw_transform(AUGMENTATIONS, (8, 8), source) for _ in range(1200))
     )
-    assert sum(drawn[name] for name in ("mirror", "_same")) == pytest.approx(200, abs=60)
-    for name in ("color", "shift", "cut_out", "scale", "rotate"):
+    for name in ("color", "shift", "cut_out", "mirror", "scale", "rotate"):
         assert drawn[name] == pytest.approx(200, abs=60)
-    assert drawn["mirror"] == pytest.approx(100, abs=45)
+
+
+def test_half_of_the_flips_are_flips():
+    source, images = generator(), batch((7, 6))
+    flipped = [not torch.equal(draw_transform(("flip",), (7, 6), source)(images), images) for _ in range(200)]
+    assert sum(flipped) == pytest.approx(100, abs=45)
+    chosen = draw_transform(("flip",), (7, 6), source, count=200).keywords["chosen"]
+    assert int(chosen.sum()) == pytest.approx(100, abs=45)
 
 
 def test_parameters_stay_within_the_published_ranges():
     source = generator()
     drawn = {kind: [draw_transform((kind,), (16, 32), source) for _ in range(300)] for kind in AUGMENTATIONS}
 
+    def values_of(kind, name):
+        found = [transform.keywords[name] for transform in drawn[kind]]
+        return [tuple(map(int, value)) if isinstance(value, tuple) else value.item() for value in found]
+
     def span(kind, name):
-        values = [transform.keywords[name] for transform in drawn[kind]]
-        return min(values), max(values)
+        return min(values_of(kind, name)), max(values_of(kind, name))
 
     assert span("color", "brightness") == pytest.approx((-0.5, 0.5), abs=0.02)
     assert span("color", "saturation") == pytest.approx((0, 2), abs=0.05)
@@ -145,11 +168,11 @@ def test_parameters_stay_within_the_published_ranges():
     assert span("scale", "vertical") == pytest.approx((1 / 1.2, 1.2), abs=0.01)
     assert span("rotate", "degrees") == pytest.approx((-15, 15), abs=0.5)
     for side, name, half in ((16, "rows", 8), (32, "columns", 16)):
-        lengths = [last - first for first, last in (t.keywords[name] for t in drawn["cutout"])]
+        lengths = [last - first for first, last in values_of("cutout", name)]
         assert max(lengths) == half
         assert min(lengths) >= half // 2
         assert span("cutout", name)[0][0] == 0
-        assert max(t.keywords[name][1] for t in drawn["cutout"]) == side
+        assert max(last for _, last in values_of("cutout", name)) == side
 
 
 def test_nothing_is_drawn_where_nothing_is_asked():
