@@ -22,8 +22,8 @@ Spearman's rho is that of single sets, averaged over sets; its interval holds th
 candidates, the same for all contenders, and of each contender's sets. Of "averaged sets" it is that of each candidate's
 mean score over the sets, which costs as many trainings.
 
-The 48 trainings on a set take about five processor minutes, condensing one about two (dc-real-long: six). All contenders
-take about 1.6 processor hours for each of --sets, the teacher apart: half of that in hours on two idle cores.
+The 48 trainings on a set take about five processor minutes, condensing one about two (dc-real-long: six). All
+contenders take about 1.6 processor hours for each of --sets, the teacher apart: half of that on two idle cores.
 
 All results are written as trainings on a set are done, those of the first sets first; the same command goes on, and
 more --sets or other --contenders may be asked of it. What is in the file has a table by --from.
@@ -99,7 +99,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         for number in range(arguments.sets):
             for title, jobs in (("Making", _to_make), ("Training on", _to_train)):
                 waiting = jobs(document, asked, number)
-                screen.stage(f"{title} sets {number + 1} of {arguments.sets}", len(waiting))
+                if waiting:
+                    screen.stage(f"{title} sets {number + 1} of {arguments.sets}", len(waiting))
                 for job, found in _performed(waiting, bench, arguments):
                     _keep(job, found, document)
                     _save(document, file)
