@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from nasproxy.errors import InputError, nearest
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
-PRECISIONS = ("auto", "bfloat16", "float32")
+PRECISIONS = ("auto", "bfloat16", "float32", "float32-direct")
+"""``float32-direct`` is float32 without Winograd convolutions, which a CPU computes wide layers by."""
 
 
 @dataclass(frozen=True)
