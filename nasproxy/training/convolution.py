@@ -42,7 +42,7 @@ class WinogradConvolutions(TorchFunctionMode):
     ) -> Any:
         """Called by torch in place of each of its functions."""
         named = kwargs or {}
-        if func is torch.conv2d and _is_taken(*args, **named):
+        if func is torch.conv2d and not torch.compiler.is_compiling() and _is_taken(*args, **named):
             return convolve(*_operands(*args, **named))
         return func(*args, **named)
 
@@ -133,7 +133,6 @@ def _is_taken(
         and groups == 1
         and pays(input.shape[1], len(weight), *input.shape[2:])
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()  # what torch.autograd.Function itself asks
     )
 
