@@ -1,7 +1,7 @@
 """Candidates a second: nasproxy against the loop anyone would write and plain Ray Tune, on this machine's processor.
 
-    python benchmarks/search_throughput.py              # throughput, scheduling, balance: about 9 minutes on two cores
-    python benchmarks/search_throughput.py --quality    # are the results as good? about 12 minutes
+    python benchmarks/search_throughput.py              # throughput, scheduling, balance: about 11 minutes on two cores
+    python benchmarks/search_throughput.py --quality    # are the results as good? about 15 minutes
 
 All train the same seeded, stratified sample of the 720 ConvNets on the same proxy (random real images of digits, or
 --proxy-file) by the same recipe; search_contenders.py says what each does. Every measurement is a process of its own;
@@ -17,7 +17,8 @@ scheduling  what Tune's engine takes for each of 720 candidates whose training t
 balance     how long workers stand idle: of the throughput runs, and simulated for 2 to 64 workers with the engine's
             own hand-out and the candidates' times in --costs.
 quality     accuracies of the loop and of nasproxy on Tune, over other seeds each: their means, and Spearman's rho
-            between them, beside that between seeds of the loop.
+            between them, beside that between seeds of the loop. With --against float32-direct, those of nasproxy
+            inline without and with what --precision changes, over the same seeds.
 
 Results go to ``benchmarks/results/search_throughput.json``, run by run; what is there, measured under the same
 settings on the same machine with the same versions, is not measured again unless --again says so. Balance always is:
@@ -72,6 +73,7 @@ CONTENDERS = {
     LOOP: ("loop", "float32"),
     "textbook loop float32": ("loop-textbook", "float32"),
     "plain Tune float32": ("plain-tune", "float32"),
+    "inline float32-direct": ("inline", "float32-direct"),
     "inline float32": ("inline", "float32"),
     "inline bfloat16": ("inline", "bfloat16"),
     "Tune float32": ("tune", "float32"),
@@ -79,6 +81,7 @@ CONTENDERS = {
 }
 PARTS = ("throughput", "scheduling", "balance", "quality")
 WORKERS_SIMULATED = (2, 4, 8, 16, 32, 64)
+_PORTION = 20  # candidates of the quality part in one run, so that little is lost where it is interrupted
 
 
 def main() -> int:
@@ -136,7 +139,7 @@ class Bench:
             "throughput": ("rounds", "candidates", "epochs", "plain_tune_sample", "inline_threads", "workers", "seed"),
             "scheduling": ("sleep", "workers", "seed"),
             "balance": ("costs",),
-            "quality": ("quality_candidates", "quality_epochs", "repeats", "precision", "workers", "seed"),
+            "quality": ("quality_candidates", "quality_epochs", "repeats", "precision", "against", "workers", "seed"),
         }
         settings = {name: getattr(self._arguments, name) for name in of_part[part]}
         if part == "throughput":
@@ -219,14 +222,22 @@ class Bench:
         arguments = self._arguments
         configs = self._sample(arguments.quality_candidates)
         precision = resolve_precision(arguments.precision, torch.device("cpu"))
-        self._screen.stage("Quality", 2)
-        found = {}
-        for name, kind, chosen in (("loop", "loop", "float32"), ("nasproxy", "tune", precision)):
+        reference = ("loop", "float32") if arguments.against == "loop" else ("inline", arguments.against)
+        ours = "tune" if arguments.against == "loop" else "inline"
+        starts = range(0, len(configs), _PORTION)
+        self._screen.stage("Quality", 2 * len(starts))
+        both = []
+        for name, (kind, chosen) in (("reference", reference), ("nasproxy", (ours, precision))):
             options = {"precision": chosen, "epochs": arguments.quality_epochs, "repeats": arguments.repeats}
-            found[name] = self._once(name, kind, configs, **options)
-            self._screen.advance(f"{name}: mean accuracy {np.mean(found[name]['accuracies']):.1%}")
-        both = [np.array(found[name]["accuracies"]) for name in ("loop", "nasproxy")]
-        summary = {"precision": precision, **compare_quality(*both)}
+            rows = []
+            for start in starts:
+                portion = configs[start : start + _PORTION]
+                rows += self._once(f"{name}, from candidate {start}", kind, portion, **options)["accuracies"]
+                self._screen.advance(f"{name}: mean accuracy {np.mean(rows):.1%}")
+            both.append(np.array(rows))
+        summary = {"reference": " ".join(reference), "precision": precision, **compare_quality(*both)}
+        if arguments.against != "loop":
+            del summary["mean_rho_inside_range_of_seed_pairs"]  # at equal seeds it should be above
         return {"summary": summary, "candidates": [Candidate.of(config).id for config in configs]}
 
     def _sample(self, count: int | None) -> list[Config]:
@@ -353,34 +364,34 @@ def simulate(
 
 
 def compare_quality(
-    loop: Float64[np.ndarray, "candidates repeats"], nasproxy: Float64[np.ndarray, "candidates repeats"]
+    reference: Float64[np.ndarray, "candidates repeats"], nasproxy: Float64[np.ndarray, "candidates repeats"]
 ) -> dict[str, Any]:
-    """Whether nasproxy's accuracies are the loop's, but for the noise that seeds make.
+    """Whether nasproxy's accuracies are the reference's, but for the noise that seeds make.
 
     Standard errors of the means are those of the noise of training, the candidates being given; that of the
     difference is over candidates, whose mean accuracies are paired.
     """
-    difference = nasproxy.mean(1) - loop.mean(1)
-    repeats = range(loop.shape[1])
-    among = [_rho(loop[:, i], loop[:, j]) for i, j in itertools.combinations(repeats, 2)]
-    between = [[_rho(loop[:, i], nasproxy[:, j]) for j in repeats] for i in repeats]
+    difference = nasproxy.mean(1) - reference.mean(1)
+    repeats = range(reference.shape[1])
+    among = [_rho(reference[:, i], reference[:, j]) for i, j in itertools.combinations(repeats, 2)]
+    between = [[_rho(reference[:, i], nasproxy[:, j]) for j in repeats] for i in repeats]
     known = [rho for rho in among if rho is not None]
     crossed = [rho for row in between for rho in row if rho is not None]
     mean = float(np.mean(crossed)) if crossed else None
     return {
-        "mean_accuracy_loop": round(float(loop.mean()), 5),
-        "standard_error_loop": _standard_error(loop),
+        "mean_accuracy_reference": round(float(reference.mean()), 5),
+        "standard_error_reference": _standard_error(reference),
         "mean_accuracy_nasproxy": round(float(nasproxy.mean()), 5),
         "standard_error_nasproxy": _standard_error(nasproxy),
         "difference": round(float(difference.mean()), 5),
         "standard_error_difference": round(float(difference.std(ddof=1) / math.sqrt(len(difference))), 5),
-        "rho_seed_pairs_of_loop": among,
+        "rho_seed_pairs_of_reference": among,
         "rho_seed_pairs_of_nasproxy": [
             _rho(nasproxy[:, i], nasproxy[:, j]) for i, j in itertools.combinations(repeats, 2)
         ],
-        "rho_loop_to_nasproxy_same_number": [between[i][i] for i in repeats],
-        "rho_loop_to_nasproxy_all": between,
-        "rho_loop_to_nasproxy_mean": None if mean is None else round(mean, 4),
+        "rho_reference_to_nasproxy_same_number": [between[i][i] for i in repeats],
+        "rho_reference_to_nasproxy_all": between,
+        "rho_reference_to_nasproxy_mean": None if mean is None else round(mean, 4),
         "mean_rho_inside_range_of_seed_pairs": bool(known and mean is not None and min(known) <= mean <= max(known)),
     }
 
@@ -507,6 +518,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--costs", type=Path, default=RESULTS / "full_ranking_digits.csv", help="candidates' times for the simulation")
     add("--quality-candidates", type=int, default=100, help="default: %(default)s")
     add("--quality-epochs", type=int, default=15, help="default: %(default)s")
+    add("--against", choices=("loop", *PRECISIONS[1:]), default="loop", help="whom quality is measured against")
     add("--repeats", type=int, default=3, help="seeds of the quality part (default: %(default)s)")
     add(
         "--precision", choices=PRECISIONS, default="auto", help="of nasproxy in the quality part (default: %(default)s)"

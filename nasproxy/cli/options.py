@@ -22,7 +22,12 @@ SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.", rich_help_panel=DATA)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or mps.", rich_help_panel=RUN)]
-Precision = Annotated[str, typer.Option(help="auto, bfloat16, or float32.", rich_help_panel=RUN)]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="auto, bfloat16, float32, or float32-direct (without Winograd convolutions).", rich_help_panel=RUN
+    ),
+]
 SOFT_LABELS = (
     "Train on the class probabilities that a network trained on all the training images gives to those of the proxy,"
     " instead of on their classes."

@@ -3,7 +3,7 @@
 Activations lie channels-last from beginning to end, where torch's instance normalisation copies them to another layout
 and back, and their statistics are sums over rows of contiguous channels. A convolution's bias is left out, because
 normalisation takes it away again: its gradient is zero. Float32 convolutions but the first, which has few input
-channels, are Winograd's.
+channels, are Winograd's, unless the precision is ``float32-direct``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from nasproxy.condensation.winograd import WinogradConvolution
 from nasproxy.networks.convnet import ConvNet, InstanceNorm
+from nasproxy.training.winograd import WinogradConvolution
 
 _BLOCK = (nn.Conv2d, InstanceNorm, nn.ReLU, nn.AvgPool2d)
 
@@ -55,7 +55,7 @@ class ConvNetGradients:
         convolutions = [layer for layer in network.features if isinstance(layer, nn.Conv2d)]
         norms = [layer for layer in network.features if isinstance(layer, InstanceNorm)]
         self._blocks = [
-            _Block(convolution, norm, in_bfloat16=precision == "bfloat16", is_first=at == 0)
+            _Block(convolution, norm, precision, is_first=at == 0)
             for at, (convolution, norm) in enumerate(zip(convolutions, norms, strict=True))
         ]
         self._weight, self._bias = network.classifier.weight.detach(), network.classifier.bias.detach()
@@ -142,11 +142,11 @@ class _PlainConvolution:
 class _Block:
     """Convolution, instance normalisation, ReLU and average pooling; after each forward pass, one backward."""
 
-    def __init__(self, convolution: nn.Conv2d, norm: InstanceNorm, *, in_bfloat16: bool, is_first: bool) -> None:
+    def __init__(self, convolution: nn.Conv2d, norm: InstanceNorm, precision: str, *, is_first: bool) -> None:
         weight = convolution.weight.detach()
         self._convolution: _Convolution
-        if in_bfloat16 or is_first:
-            dtype = torch.bfloat16 if in_bfloat16 else weight.dtype
+        if is_first or precision != "float32":
+            dtype = torch.bfloat16 if precision == "bfloat16" else weight.dtype
             self._convolution = _PlainConvolution(convolution, dtype=dtype, is_first=is_first)
         else:
             self._convolution = WinogradConvolution(weight)

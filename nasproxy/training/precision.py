@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
 from nasproxy.errors import InputError, nearest
+from nasproxy.training.convolution import WinogradConvolutions
 from nasproxy.training.recipe import PRECISIONS
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """``bfloat16`` or ``float32``: what ``auto`` means on ``device``, or the name itself.
+    """``bfloat16``, ``float32`` or ``float32-direct``: what ``auto`` means on ``device``, or the name itself.
 
     Raises:
         InputError: the name is unknown.
@@ -33,6 +35,11 @@ def _bfloat16_is_fast(device: torch.device) -> bool:
     return False
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """The context in which a forward pass runs; weights, losses and updates stay float32."""
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which a forward pass runs; weights, losses and updates stay float32.
+
+    In float32 on a CPU, wide 3×3 convolutions are Winograd's; ``float32-direct`` leaves all of them to torch.
+    """
+    if precision == "float32" and device.type == "cpu":
+        return WinogradConvolutions()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

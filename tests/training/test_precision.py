@@ -11,7 +11,7 @@ from nasproxy.training.precision import autocast, resolve_precision
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["bfloat16", "float32"])
+@pytest.mark.parametrize("name", ["bfloat16", "float32", "float32-direct"])
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 def test_a_format_that_is_named_is_taken(name, device):
     assert resolve_precision(name, torch.device(device)) == name

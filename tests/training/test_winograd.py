@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nasproxy.condensation.winograd import WinogradConvolution
+from nasproxy.training.winograd import WinogradConvolution
 
 
 def both(number, height, width, inputs, outputs, dtype):

@@ -1,0 +1,193 @@
+"""Convolutions in place of a network's own: the same results, layouts and gradients, and no network changed."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from nasproxy.training.convolution import convolve, pays
+from nasproxy.training.precision import autocast
+from nasproxy.training.recipe import TrainingRecipe
+from nasproxy.training.train import Images, train
+
+CPU = torch.device("cpu")
+WIDE, SIZE = 96, 8  # from here on it pays
+LAYOUTS = {"first": torch.contiguous_format, "last": torch.channels_last}
+
+
+def gradients(operation, operands, slope):
+    result = operation(*operands)
+    wanted = [operand for operand in operands if operand is not None and operand.requires_grad]
+    return [result.detach(), *torch.autograd.grad(result, wanted, slope)]
+
+
+@given(
+    number=st.integers(1, 40),
+    channels=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    size=st.tuples(st.integers(1, 13), st.integers(1, 13)),
+    biased=st.booleans(),
+    layouts=st.tuples(*[st.sampled_from(sorted(LAYOUTS))] * 3),
+    wanted=st.tuples(*[st.booleans()] * 3).filter(any),
+)
+@settings(max_examples=30, deadline=None)
+def test_results_and_gradients_are_those_of_the_plain_sum(number, channels, size, biased, layouts, wanted):
+    inputs, outputs = channels
+    torch.manual_seed(number)
+    shapes = (number, inputs, *size), (outputs, inputs, 3, 3), (number, outputs, *size)
+    images, weight, slope = (
+        torch.randn(shape, dtype=torch.float64).contiguous(memory_format=LAYOUTS[layout])
+        for shape, layout in zip(shapes, layouts, strict=True)
+    )
+    bias = torch.randn(outputs, dtype=torch.float64) if biased else None
+    operands = [images, weight, bias]
+    for operand, want in zip(operands, wanted, strict=True):
+        if operand is not None:
+            operand.requires_grad_(want or not (wanted[0] or wanted[1]))
+    found = gradients(convolve, operands, slope)
+    expected = gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), operands, slope)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_float32_is_off_by_millionths():
+    torch.manual_seed(0)
+    operands = [torch.randn(9, 32, 16, 16), torch.randn(48, 32, 3, 3) / 17, torch.randn(48)]
+    slope = torch.randn(9, 48, 16, 16)
+    found = gradients(convolve, [operand.requires_grad_() for operand in operands], slope)
+    exact = [operand.detach().double().requires_grad_() for operand in operands]
+    expected = gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), exact, slope.double())
+    for ours, theirs in zip(found, expected, strict=True):
+        assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("images", sorted(LAYOUTS))
+@pytest.mark.parametrize("weight", sorted(LAYOUTS))
+def test_the_layout_is_the_one_that_torch_would_give(images, weight):
+    operands = torch.randn(2, 3, 5, 6), torch.randn(4, 3, 3, 3)
+    x, w = (each.contiguous(memory_format=LAYOUTS[name]) for each, name in zip(operands, (images, weight), strict=True))
+    assert convolve(x, w, None).stride() == F.conv2d(x, w, padding=1).stride()
+
+
+def test_a_gradient_can_be_differentiated_again():
+    torch.manual_seed(0)
+    operands = [torch.randn(1, 2, 5, 2), torch.randn(1, 2, 3, 3), torch.randn(1)]
+    operands = [operand.double().requires_grad_() for operand in operands]
+    assert torch.autograd.gradcheck(convolve, operands)
+    assert torch.autograd.gradgradcheck(convolve, operands)
+
+
+@given(*[st.integers(1, 300)] * 2, *[st.integers(1, 40)] * 2)
+def test_what_pays_does_so_with_more_channels(inputs, outputs, height, width):
+    if pays(inputs, outputs, height, width):
+        assert pays(2 * inputs, outputs, height, width)
+        assert pays(inputs, 2 * outputs, height, width)
+
+
+def test_few_channels_and_small_maps_do_not_pay():
+    assert pays(128, 128, 4, 4)
+    assert pays(256, 256, 32, 32)
+    assert not pays(3, 256, 32, 32)
+    assert not pays(32, 32, 16, 16)
+    assert not pays(512, 512, 2, 2)
+
+
+def images_of(channels=WIDE, size=SIZE):
+    torch.manual_seed(1)
+    return torch.randn(3, channels, size, size)
+
+
+TAKEN = [
+    nn.Conv2d(WIDE, WIDE, 3, padding=1),
+    nn.Conv2d(WIDE, 2 * WIDE, 3, padding="same", bias=False),
+    nn.Conv2d(WIDE, WIDE, 3, padding=(1, 1)).to(memory_format=torch.channels_last),
+]
+LEFT = [
+    nn.Conv2d(WIDE, WIDE, 3, padding=1, stride=2),
+    nn.Conv2d(WIDE, WIDE, 3, padding=1, groups=2),
+    nn.Conv2d(WIDE, WIDE, 3, padding=2, dilation=2),
+    nn.Conv2d(WIDE, WIDE, 3, padding="valid"),
+    nn.Conv2d(WIDE, WIDE, 3, padding=1, padding_mode="circular"),
+    nn.Conv2d(WIDE, WIDE, 5, padding=2),
+    nn.Conv2d(WIDE, WIDE, 1),
+    nn.Conv2d(WIDE, 8, 3, padding=1),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", TAKEN, ids=str)
+def test_a_wide_convolution_is_taken_unless_asked_not_to(layer):
+    images = images_of()
+    plain = layer(images)
+    with autocast("float32", CPU):
+        ours = layer(images)
+        by_name = torch.conv2d(input=images, weight=layer.weight, bias=layer.bias, padding=1)
+    with autocast("float32-direct", CPU):
+        direct = layer(images)
+    assert torch.equal(ours, convolve(images, layer.weight, layer.bias))
+    assert torch.equal(ours, by_name)
+    assert not torch.equal(ours, plain)
+    assert torch.equal(direct, plain)
+    assert torch.equal(layer(images), plain)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", LEFT, ids=str)
+def test_others_are_torchs(layer):
+    images = images_of()
+    plain = layer(images)
+    with autocast("float32", CPU):
+        assert torch.equal(layer(images), plain)
+
+
+@torch.no_grad()
+def test_other_formats_other_ranks_and_transforms_are_torchs():
+    layer, images = nn.Conv2d(WIDE, WIDE, 3, padding=1), images_of()
+    plain, double = layer(images), copy.deepcopy(layer).double()
+    with autocast("float32", CPU):
+        assert torch.equal(double(images.double()), F.conv2d(images.double(), double.weight, double.bias, padding=1))
+        torch.testing.assert_close(layer(images[0]), plain[0])
+        torch.testing.assert_close(torch.vmap(layer)(images[:, None])[:, 0], plain)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert layer(images).dtype == torch.bfloat16
+        assert len(layer(images[:0])) == 0
+
+
+@pytest.mark.slow  # torch's checkpoint imports its compiler
+def test_a_checkpointed_part_is_computed_anew():
+    layer, images = nn.Conv2d(WIDE, WIDE, 3, padding=1), images_of()
+    found = []
+    for call in (layer, lambda x: checkpoint(layer, x, use_reentrant=False)):
+        with autocast("float32", CPU):
+            loss = call(images).square().sum()
+        found.append(torch.autograd.grad(loss, list(layer.parameters())))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def network():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, WIDE, 3, padding=1), nn.ReLU(), nn.Conv2d(WIDE, WIDE, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(WIDE * SIZE * SIZE, 3))
+
+
+def test_a_training_differs_by_rounding_and_leaves_the_network_what_it_was():
+    data = Images(images_of(channels=1), torch.arange(3))
+    scores, weights = {}, {}
+    for precision in ("float32", "float32", "float32-direct"):
+        model = network()
+        made = {name: set(vars(module)) for name, module in model.named_modules()}
+        score = train(model, data, TrainingRecipe(2), data, seed=0, precision=precision)[-1]
+        assert {name: set(vars(module)) for name, module in model.named_modules()} == made
+        assert list(copy.deepcopy(model).state_dict()) == list(network().state_dict())
+        assert scores.setdefault(precision, score) == score
+        weights[precision] = model[2].weight.detach()
+    assert scores["float32"] != scores["float32-direct"]
+    assert scores["float32"].cross_entropy == pytest.approx(scores["float32-direct"].cross_entropy, rel=1e-4)
+    torch.testing.assert_close(weights["float32"], weights["float32-direct"], rtol=1e-4, atol=1e-5)
