@@ -27,11 +27,12 @@ from nasproxy.cli.options import (
     Precision,
     Repeats,
     SkipBroken,
+    Tensorboard,
     ThreadsPerWorker,
     Workers,
     parse_image_size,
 )
-from nasproxy.cli.output import plain_table, print_json, say_how_to_go_on, stdout
+from nasproxy.cli.output import plain_table, print_json, say_how_to_go_on, say_how_to_see_curves, stdout
 from nasproxy.cli.screen import open_screen
 from nasproxy.search.settings import SearchSettings
 
@@ -134,6 +135,7 @@ def search(
     finalist_learning_rate: FinalistLearningRate = _D.finalist_learning_rate,
     finalist_batch_size: FinalistBatchSize = None,
     finalist_augmentation: FinalistAugmentation = _D.finalist_augmentation,
+    tensorboard: Tensorboard = False,
     executor: Executor = _D.executor,
     workers: Workers = None,
     threads_per_worker: ThreadsPerWorker = _D.threads_per_worker,
@@ -268,6 +270,7 @@ def _print(result: SearchResult) -> None:
     console.print(
         f"\n[bold]Files[/]  {escape(summary['run'])}: report.html, results.csv, winner/, study.log", soft_wrap=True
     )
+    say_how_to_see_curves(result.directory)
 
 
 def _finalists(summary: dict[str, Any]) -> Any:

@@ -10,6 +10,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 _BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 _FILE = re.compile(r"# (\w+\.py)\n")
+_SNIPPET = re.compile(r'--8<-- "(docs/(\w+\.py))"\n')
+"""A block that is a file of the repository, as pymdownx.snippets has it."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,16 @@ class Block:
     @property
     def file(self) -> str:
         """The name of the file whose content it is, by its first line; empty for what is run as it is."""
+        if snippet := _SNIPPET.fullmatch(self.text):
+            return snippet[2]
         named = _FILE.match(self.text) if self.language == "python" else None
         return named[1] if named else ""
+
+    @property
+    def content(self) -> str:
+        """What the file holds."""
+        snippet = _SNIPPET.fullmatch(self.text)
+        return (ROOT / snippet[1]).read_text(encoding="utf-8") if snippet else self.text
 
 
 def blocks_of(page: Path) -> list[Block]:

@@ -62,7 +62,7 @@ def check_command(line: str) -> None:
 def execute(block: Block, folder: Path) -> None:
     """Does in ``folder`` what ``block`` says, with the interpreter that runs the tests first on the path."""
     if block.file:
-        (folder / block.file).write_text(block.text, encoding="utf-8")
+        (folder / block.file).write_text(block.content, encoding="utf-8")
         return
     commands = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
     if block.language not in commands:
