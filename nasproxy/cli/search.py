@@ -254,8 +254,8 @@ def say_how_to_resume(directory: Path) -> None:
 
 def _print(result: SearchResult) -> None:
     summary, console = result.summary, stdout()
-    console.print(_finalists(summary))
     winner, agreement = summary["winner"], summary["agreement"]
+    console.print(_finalists(summary) if summary["top"] else "No candidate came so far that it could be a finalist.")
     if winner is not None:
         console.print(f"\n[bold]Winner[/] {winner['id']}  {escape(_describe(winner['config']))}")
         console.print(f"  test accuracy {percent(winner['test_accuracy'])}, {count(winner['parameters'])} parameters")
@@ -268,7 +268,8 @@ def _print(result: SearchResult) -> None:
         reasons = [*result.table["reason"].dropna(), *filter(None, calibrated)]
         console.print(f"\n[bold red]{summary['failed']} candidates failed[/], the first: {escape(str(reasons[0]))}")
     console.print(
-        f"\n[bold]Files[/]  {escape(summary['run'])}: report.html, results.csv, winner/, study.log", soft_wrap=True
+        f"\n[bold]Files[/]  {escape(summary['run'])}: report.html, results.csv, {'winner/, ' if winner else ''}study.log",
+        soft_wrap=True,
     )
     say_how_to_see_curves(result.directory)
 
