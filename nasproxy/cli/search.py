@@ -267,10 +267,8 @@ def _print(result: SearchResult) -> None:
         calibrated = [entry["reason"] for entry in (summary["calibration"] or {"sample": []})["sample"]]
         reasons = [*result.table["reason"].dropna(), *filter(None, calibrated)]
         console.print(f"\n[bold red]{summary['failed']} candidates failed[/], the first: {escape(str(reasons[0]))}")
-    console.print(
-        f"\n[bold]Files[/]  {escape(summary['run'])}: report.html, results.csv, {'winner/, ' if winner else ''}study.log",
-        soft_wrap=True,
-    )
+    files = f"report.html, results.csv, {'winner/, ' if winner else ''}study.log"
+    console.print(f"\n[bold]Files[/]  {escape(summary['run'])}: {files}", soft_wrap=True)
     say_how_to_see_curves(result.directory)
 
 
