@@ -187,9 +187,9 @@ def _train(
     model = finalist.fresh(candidate.seed(settings.seed, 0, "anew")) if settings.anew else finalist.model()
     recipe = settings.recipe(len(dataset.train))
     events = EventFile(out / "tensorboard") if settings.tensorboard else None
-    # Anew from the beginning: a resumed training has no gap and no double.
-    for epoch in done.history if events is not None else ():
-        events.add(epoch.epoch, figures_of(epoch))
+    if events is not None:  # anew from the beginning: a resumed training has no gap and no double
+        for epoch in done.history:
+            events.add(epoch.epoch, figures_of(epoch))
     before = max(0, len(done.history) - 1)
     progress.stage(f"Training {candidate.id}, whole data", recipe.epochs, done=before)
     for state in course(

@@ -266,8 +266,8 @@ def _to_json(found: Measurement) -> dict[str, Any]:
 
 def _from_json(facts: Mapping[str, Any]) -> Measurement:
     scores = (Score(int(e), float(a), math.inf if c is None else float(c)) for e, a, c in facts["scores"])
-    others = (facts.get(name) for name in ("test_accuracy", "failure", "latency_ms"))
     curve = tuple((loss, float(accuracy)) for loss, accuracy in facts.get("train_curve", ()))
+    others = facts.get("test_accuracy"), facts.get("failure"), facts.get("latency_ms")
     return Measurement(tuple(scores), float(facts["seconds"]), *others, curve)
 
 
