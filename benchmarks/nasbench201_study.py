@@ -20,7 +20,7 @@ from nasproxy.compare.settings import CompareSettings
 from nasproxy.search.settings import SearchSettings
 
 PROXIES = "condensed,random,dm,early-stopping,parameters,multiply-adds,synflow,naswot"
-PROTOCOL = "cells of one a stage, which is not that of NAS-Bench-201"
+PROTOCOL = "one cell a stage where NAS-Bench-201 has five"
 
 
 def main() -> int:

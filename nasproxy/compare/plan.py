@@ -108,7 +108,7 @@ def _proxy(settings: CompareSettings, name: str) -> ProxyMethod | Procedure | Ca
 
 def _candidates(settings: CompareSettings, common: Plan, notes: list[str]) -> list[Candidate]:
     """Those of the plan; of the quick preset's, a stratified sample where nobody said how many."""
-    every, size = common.candidates, len(common.space)
+    every, size = common.candidates, common.valid
     quick = settings.search.preset == "quick" and settings.search.limit is None and len(every) > QUICK_LIMIT
     if quick:
         configs = stratified(common.space, [c.config for c in every], QUICK_LIMIT, settings.search.seed)

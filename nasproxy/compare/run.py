@@ -136,7 +136,7 @@ def _facts(plan: ComparePlan, runs: Mapping[str, ProxyRun]) -> dict[str, Any]:
         "dataset": common.dataset.name,
         "fingerprint": common.dataset.fingerprint,
         "space": common.space.name,
-        "space_size": len(common.space),
+        "space_size": common.valid,
         "choices": {name: list(values) for name, values in common.space.choices.items()},
         "preset": settings.preset,
         "seed": settings.seed,

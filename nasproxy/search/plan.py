@@ -68,6 +68,11 @@ class Plan:
     procedure: Procedure | None = None
 
     @property
+    def valid(self) -> int:
+        """Configurations of the space that make sense at this image size."""
+        return len(self.space) - self.invalid
+
+    @property
     def proxy_recipe(self) -> TrainingRecipe:
         """How a candidate is trained to be ranked."""
         if self.procedure is None:

@@ -307,6 +307,24 @@ def test_the_quick_preset_takes_a_stratified_sample_and_says_so(tmp_path: Path):
     assert all(isinstance(candidate, Candidate) for candidate in plan.sample)
 
 
+def test_the_space_is_as_large_as_its_valid_candidates_are_many(tmp_path: Path):
+    file = tmp_path / "even.py"
+    file.write_text(
+        "from torch import nn\n\n"
+        "from nasproxy import SearchSpace\n\n\n"
+        "class Even(SearchSpace):\n"
+        '    name = "even"\n'
+        '    choices = {"width": [1, 2, 3, 4, 5, 6, 7]}\n\n'
+        "    def is_valid(self, config, image_size):\n"
+        '        return config["width"] % 2 == 0 or "odd"\n\n'
+        "    def build(self, config, *, in_channels, num_classes, image_size):\n"
+        '        return nn.Sequential(nn.Flatten(), nn.LazyLinear(config["width"]), nn.LazyLinear(num_classes))\n'
+    )
+    result = run_compare(settings_of(file, tmp_path / "run", ("parameters",), limit=3, top_k=3, sample=3))
+    assert result.scores.facts["space_size"] == 3
+    assert "3 of the 3 candidates of even take part: a stratified sample." in result.scores.facts["notes"]
+
+
 @pytest.fixture(scope="module")
 def procedures(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("procedures") / "run"
