@@ -56,6 +56,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 def commands_of(page: Path) -> list[str]:
     """Every line that calls nasproxy, in bash blocks and in indented ones, without what is said behind it."""
-    fenced = [line for block in blocks_of(page) if block.language == "bash" for line in block.text.splitlines()]
+    scripts = [block.text.replace("\\\n", "") for block in blocks_of(page) if block.language == "bash"]
+    fenced = [line for script in scripts for line in script.splitlines()]
     indented = re.findall(r"^    (nasproxy .*)$", page.read_text(encoding="utf-8"), re.M)
     return [re.split(r"\s{2,}#", line)[0].strip() for line in (*fenced, *indented) if line.startswith("nasproxy ")]
