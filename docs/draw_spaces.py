@@ -43,7 +43,7 @@ def main() -> None:
 def draw(space: SearchSpace, file: Path) -> None:
     """The values of each choice on the left; the sizes of a sample of the networks on the right."""
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9.6, 3.2), width_ratios=(3, 2), layout="constrained", facecolor="white"
+        1, 2, figsize=(9.6, 3.2), width_ratios=(2, 1), layout="constrained", facecolor="white"
     )
     _choices(left, space)
     _sizes(right, space)
@@ -53,15 +53,15 @@ def draw(space: SearchSpace, file: Path) -> None:
 
 def _choices(axes: Axes, space: SearchSpace) -> None:
     axes.axis("off")
-    axes.set(xlim=(-0.42, 1), ylim=(len(space.choices), 0))
+    axes.set(xlim=(-0.25, 1), ylim=(len(space.choices), 0))
     for row, (name, values) in enumerate(space.choices.items()):
-        axes.text(-0.42, row + 0.5, name, va="center", color=INK, fontsize=10)
+        axes.text(-0.25, row + 0.5, name, va="center", color=INK, fontsize=10)
         width = 1 / len(values)
         for place, value in enumerate(values):
             box = plt.Rectangle((place * width + 0.005, row + 0.12), width - 0.01, 0.76, color=SOFT)
             axes.add_patch(box)
             text = str(value)
-            size = 9 if len(text) * len(values) < 45 else 6
+            size = 9 if len(text) * len(values) < 45 else 7.5
             axes.text((place + 0.5) * width, row + 0.5, text, ha="center", va="center", color=INK, fontsize=size)
 
 

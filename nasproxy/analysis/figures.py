@@ -254,7 +254,7 @@ def _part_by_epochs(above: Axes, below: Axes, scored: pd.DataFrame) -> str:
     for axes in (above, below):
         for start in starts:
             axes.axvline(start - 0.5, color="#777777", linewidth=0.8, linestyle=":")
-    return f"; trained for {', '.join(map(str, epochs))} epochs"
+    return f"; trained for {', '.join(map(str, epochs[:-1]))} or {epochs[-1]} epochs"
 
 
 def _boxes(axes: Axes, scored: pd.DataFrame, choice: str) -> None:

@@ -104,12 +104,14 @@
     const log = low > 0 && high > 20 * low;
     const map = log ? Math.log10 : Number;
     const marks = [];
-    if (log) {
+    if (low === high) {
+      marks.push(low);
+    } else if (log) {
       const factors = high > 1e3 * low ? [1] : [1, 2, 5];
       for (let power = Math.floor(map(low)); power <= map(high); power++)
         marks.push(...factors.map((factor) => factor * 10 ** power));
     } else {
-      const rough = (high - low || Math.abs(high) || 1) / 5, power = 10 ** Math.floor(Math.log10(rough));
+      const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
       const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
       for (let mark = Math.ceil(low / step - 1); mark <= high / step + 1; mark++) marks.push(mark * step);
     }

@@ -165,6 +165,11 @@ def _verdict(winner: Mapping[str, Any], summary: Mapping[str, Any]) -> str | Non
         return None
     if first.get("id") == winner.get("id"):
         return "The proxy's first choice is also the finalist that is best on the whole data."
+    if first["whole_accuracy"] == winner.get("whole_accuracy"):
+        return (
+            f"The finalist that is best on the whole data was number {winner.get('rank')} on the proxy; the proxy's "
+            "first choice has the same validation accuracy there, and a higher cross-entropy."
+        )
     return (
         f"The finalist that is best on the whole data was number {winner.get('rank')} on the proxy; the proxy's first "
         f"choice reaches {percent(first['whole_accuracy'])} where it reaches {percent(winner.get('whole_accuracy'))} "

@@ -87,6 +87,12 @@ RunSpace = Annotated[
         show_default="where the search found it",
     ),
 ]
+Tensorboard = Annotated[
+    bool,
+    typer.Option(
+        "--tensorboard", help="Write TensorBoard's curves too (takes an optional package).", rich_help_panel=RUN
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -26,6 +27,14 @@ def say_how_to_go_on(out: Path) -> None:
     typer.echo(
         f"What is finished is kept. Go on with:\n  {shlex.join(['nasproxy', *words, *given, '--resume'])}", err=True
     )
+
+
+def say_how_to_see_curves(run: Path) -> None:
+    """Prints the command that shows the curves of a run, if TensorBoard's were written."""
+    if (folder := run / "tensorboard").exists():
+        stdout().print(
+            f"[bold]Curves[/] {escape(shlex.join(['tensorboard', '--logdir', str(folder)]))}", soft_wrap=True
+        )
 
 
 def stdout() -> Console:

@@ -30,11 +30,12 @@ from nasproxy.cli.options import (
     ProxyAugmentation,
     Repeats,
     SkipBroken,
+    Tensorboard,
     ThreadsPerWorker,
     Workers,
     parse_image_size,
 )
-from nasproxy.cli.output import plain_table, print_json, say_how_to_go_on, stdout
+from nasproxy.cli.output import plain_table, print_json, say_how_to_go_on, say_how_to_see_curves, stdout
 from nasproxy.cli.screen import open_screen
 from nasproxy.search.settings import SearchSettings
 
@@ -142,6 +143,7 @@ def search(
     finalist_learning_rate: FinalistLearningRate = _D.finalist_learning_rate,
     finalist_batch_size: FinalistBatchSize = None,
     finalist_augmentation: FinalistAugmentation = _D.finalist_augmentation,
+    tensorboard: Tensorboard = False,
     executor: Executor = _D.executor,
     workers: Workers = None,
     threads_per_worker: ThreadsPerWorker = _D.threads_per_worker,
@@ -260,8 +262,8 @@ def say_how_to_resume(directory: Path) -> None:
 
 def _print(result: SearchResult) -> None:
     summary, console = result.summary, stdout()
-    console.print(_finalists(summary))
     winner, agreement = summary["winner"], summary["agreement"]
+    console.print(_finalists(summary) if summary["top"] else "No candidate came so far that it could be a finalist.")
     if winner is not None:
         console.print(f"\n[bold]Winner[/] {winner['id']}  {escape(_describe(winner['config']))}")
         console.print(f"  test accuracy {percent(winner['test_accuracy'])}, {count(winner['parameters'])} parameters")
@@ -273,9 +275,9 @@ def _print(result: SearchResult) -> None:
         calibrated = [entry["reason"] for entry in (summary["calibration"] or {"sample": []})["sample"]]
         reasons = [*result.table["reason"].dropna(), *filter(None, calibrated)]
         console.print(f"\n[bold red]{summary['failed']} candidates failed[/], the first: {escape(str(reasons[0]))}")
-    console.print(
-        f"\n[bold]Files[/]  {escape(summary['run'])}: report.html, results.csv, winner/, study.log", soft_wrap=True
-    )
+    files = f"report.html, results.csv, {'winner/, ' if winner else ''}study.log"
+    console.print(f"\n[bold]Files[/]  {escape(summary['run'])}: {files}", soft_wrap=True)
+    say_how_to_see_curves(result.directory)
 
 
 def _finalists(summary: dict[str, Any]) -> Any:

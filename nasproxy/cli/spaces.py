@@ -129,7 +129,8 @@ def check(
     console.print(table)
     for problem in found.problems:
         console.print(f"[red]✗[/] {escape(problem)}")
-    console.print("[green]✓ nothing wrong found[/]" if found.ok else f"[red]{len(found.problems)} problems[/]")
+    wrong = len(found.problems)
+    console.print(f"[red]{wrong} problem{'s' if wrong > 1 else ''}[/]" if wrong else "[green]✓ nothing wrong found[/]")
     return 0 if found.ok else 1
 
 

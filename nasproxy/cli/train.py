@@ -9,8 +9,8 @@ import typer
 from rich.markup import escape
 
 from nasproxy.analysis.text import duration, percent
-from nasproxy.cli.options import DATA, RUN, DataDir, Device, Json, Precision, Rank, RunSpace
-from nasproxy.cli.output import plain_table, print_json, stdout
+from nasproxy.cli.options import DATA, RUN, DataDir, Device, Json, Precision, Rank, RunSpace, Tensorboard
+from nasproxy.cli.output import plain_table, print_json, say_how_to_see_curves, stdout
 from nasproxy.cli.screen import open_screen
 from nasproxy.cli.search import say_how_to_resume
 
@@ -36,12 +36,7 @@ def train(
         bool, typer.Option("--anew", help="Begin with fresh weights, not the search's.", rich_help_panel=TRAINING)
     ] = False,
     seed: Annotated[int, typer.Option(help="Of order, augmentation and fresh weights.", rich_help_panel=TRAINING)] = 0,
-    tensorboard: Annotated[
-        bool,
-        typer.Option(
-            "--tensorboard", help="Write TensorBoard's curves too (takes an optional package).", rich_help_panel=RUN
-        ),
-    ] = False,
+    tensorboard: Tensorboard = False,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -109,3 +104,4 @@ def _print(summary: dict[str, Any]) -> None:
         f"\n{summary['id']}, {summary['epochs']} epochs in {duration(summary['seconds'])}; best by validation"
     )
     console.print(f"[bold]Files[/]  {escape(summary['out'])}: best/, last/, curves.csv, curves.png", soft_wrap=True)
+    say_how_to_see_curves(Path(summary["out"]))

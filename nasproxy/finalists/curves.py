@@ -1,23 +1,18 @@
-"""The course of a training for the eye: CSV, a figure, TensorBoard."""
+"""The course of a training for the eye: CSV, a figure, TensorBoard's curves."""
 
 from __future__ import annotations
 
 import csv
 import io
-import shutil
 from collections.abc import Sequence
 from dataclasses import astuple, fields
-from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nasproxy.analysis.canvas import BLUE, STYLE, VERMILLION, in_percent
-from nasproxy.export.trace import silent
 from nasproxy.finalists.checkpoint import Epoch
-from nasproxy.optional import require
 
 
 def curves_csv(history: Sequence[Epoch]) -> bytes:
@@ -57,42 +52,11 @@ def curves_figure(history: Sequence[Epoch], best: int | None) -> Figure:
     return figure
 
 
-def check_tensorboard() -> None:
-    """Makes sure that TensorBoard's event files can be written.
-
-    Raises:
-        MissingPackageError: the package is missing.
-    """
-    require("--tensorboard", "tensorboard")
-
-
-class EventFile:
-    """TensorBoard's view of a training, written anew from its beginning: a resumed one has no gap and no double.
-
-    Args:
-        folder: to write; what an earlier invocation left there is replaced.
-        history: the epochs so far.
-    """
-
-    def __init__(self, folder: Path, history: Sequence[Epoch]) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        with silent():
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer: Any = SummaryWriter(str(folder))
-        for epoch in history:
-            self.add(epoch)
-
-    def add(self, epoch: Epoch) -> None:
-        """Adds the figures of an epoch."""
-        for kind in ("loss", "accuracy"):
-            for part in ("train", "validation"):
-                value = getattr(epoch, f"{part}_{kind}")
-                if value is not None:
-                    self._writer.add_scalar(f"{kind}/{part}", value, epoch.epoch)
-        self._writer.add_scalar("learning rate", epoch.learning_rate, epoch.epoch)
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Ends the file."""
-        self._writer.close()
+def figures_of(epoch: Epoch) -> dict[str, float | None]:
+    """What TensorBoard shows of an epoch, by the names of its curves."""
+    figures = {
+        f"{kind}/{part}": getattr(epoch, f"{part}_{kind}")
+        for kind in ("loss", "accuracy")
+        for part in ("train", "validation")
+    }
+    return {**figures, "learning rate": epoch.learning_rate}

@@ -110,7 +110,7 @@ def _files(form: str, out: Path) -> tuple[Path, ...]:
         return (out,)
     suffix = f".{form}"
     if out.suffix == suffix and not out.is_dir():
-        return out, out.with_suffix(".md")
+        return out, out.with_name(f"{out.name}.md")  # so that two formats of one name have each their own
     if out.suffix and not out.is_dir():
         raise InputError(
             f"--out {out} does not end in {suffix}, as a file of the format {form} does.",

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nasproxy.analysis.canvas import save_figure
+from nasproxy.analysis.event_file import EventFile, check_tensorboard
 from nasproxy.datasets.image_dataset import ImageDataset, Split
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import DatasetError, DivergedError, ExportError, InputError, nearest
@@ -21,7 +22,7 @@ from nasproxy.export.standalone import write_standalone
 from nasproxy.files import write_atomically
 from nasproxy.finalists.checkpoint import Checkpoint, Epoch, read_checkpoint
 from nasproxy.finalists.course import course
-from nasproxy.finalists.curves import EventFile, check_tensorboard, curves_csv, curves_figure
+from nasproxy.finalists.curves import curves_csv, curves_figure, figures_of
 from nasproxy.finalists.load import Finalist
 from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
@@ -190,7 +191,10 @@ def _train(
     candidate = Candidate(dict(finalist.entry["config"]), finalist.description.id)
     model = finalist.fresh(candidate.seed(settings.seed, 0, "anew")) if settings.anew else finalist.model()
     recipe = settings.recipe(len(dataset.train))
-    events = EventFile(out / "tensorboard", done.history) if settings.tensorboard else None
+    events = EventFile(out / "tensorboard") if settings.tensorboard else None
+    if events is not None:  # anew from the beginning: a resumed training has no gap and no double
+        for epoch in done.history:
+            events.add(epoch.epoch, figures_of(epoch))
     before = max(0, len(done.history) - 1)
     progress.stage(f"Training {candidate.id}, whole data", recipe.epochs, done=before)
     for state in course(
@@ -206,7 +210,7 @@ def _train(
             state.write(file)
         latest, best = state.history[-1], state.best_epoch
         if events is not None:
-            events.add(latest)
+            events.add(latest.epoch, figures_of(latest))
         if latest.epoch:
             progress.advance("" if best is None else f"best {best.validation_accuracy:.1%}")
         if latest.diverged:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from nasproxy.training.latency import milliseconds_of
 from nasproxy.training.memory import lacks_memory, release_memory
 from nasproxy.training.on_demand import ImagesOnDemand, normalised_on
 from nasproxy.training.process import prepare_process
+from nasproxy.training.tally import Tally
 from nasproxy.training.train import Images, Score, evaluate, training
 
 _STATISTICS = "statistics"  # beside the splits: the images under whose batch-norm statistics a proxy's trainings score
@@ -38,6 +39,8 @@ class _Course:
     rest: Iterator[Score]
     scores: list[Score]
     seconds: float
+    tally: Tally | None = None
+    train_curve: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,8 @@ class Bench:
         course = course or self._begin(task)
         for score in course.rest:
             course.scores.append(score)
+            if course.tally is not None:
+                course.train_curve.append(course.tally.take())
             if task.watched and score.epoch < task.epochs and not score.diverged:
                 self._waiting[task.key] = course
                 break
@@ -172,14 +177,16 @@ class Bench:
         test = evaluate(course.model, self._images("test"), epoch=task.epochs, precision=self._payload.precision)
         weights: dict[str, Tensor] = {name: value.detach().cpu() for name, value in course.model.state_dict().items()}
         seconds = time.perf_counter() - began
-        return Outcome(task, scores, seconds, test.accuracy, weights=weights)
+        curve = tuple(course.train_curve)
+        return Outcome(task, scores, seconds, test.accuracy, weights=weights, train_curve=curve)
 
     def _begin(self, task: Task) -> _Course:
-        model = self.build(task)
+        model, data = self.build(task), self._images(task.data)
         real = task.data == PROXY and _STATISTICS in self._payload.splits
+        tally = Tally(data.labels) if task.curves else None
         scores = training(
             model,
-            self._images(task.data),
+            data,
             task.recipe,
             self._images("validation"),
             seed=task.seed,
@@ -187,8 +194,9 @@ class Bench:
             epochs=task.epochs,
             evaluate_at=task.evaluate_at,
             statistics=self._images(_STATISTICS) if real else None,
+            on_batch=tally,
         )
-        return _Course(model, scores, [], 0.0)
+        return _Course(model, scores, [], 0.0, tally)
 
     def _score(self, score: CandidateScore, model: nn.Module, task: Task, began: float) -> Outcome:
         """What is worked out without training takes the place of an accuracy; nothing breaks its ties."""

@@ -476,13 +476,16 @@ class Campaign:
                 evaluate_at,
                 timed="latency" in self._settings.objectives
                 and (data, epochs, repeat) == (PROXY, self.rungs[0].epochs, 0),
+                curves=self._settings.tensorboard and data == WHOLE,
             )
             for candidate in candidates
             for repeat in range(self._settings.repeats or 1)
         )
 
     def _whole_tasks(self, candidates: Sequence[Candidate]) -> tuple[Task, ...]:
-        return self._tasks(candidates, WHOLE, self._whole_recipe, self._whole_recipe.epochs)
+        recipe = self._whole_recipe
+        each = tuple(range(1, recipe.epochs)) if self._settings.tensorboard else ()
+        return self._tasks(candidates, WHOLE, recipe, recipe.epochs, each)
 
     def score(self, candidate: Candidate, data: str, epochs: int) -> Score | None:
         """The mean score of a candidate after ``epochs`` on ``data``; None where a repeat failed or is missing."""

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 import torch
 
+from nasproxy.analysis.event_file import check_tensorboard
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.coresets.random import check_class_sizes
 from nasproxy.coresets.whole_training import WholeRecipe
@@ -114,6 +115,8 @@ class Plan:
 
 def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
     """Loads and checks everything the user named; writes nothing."""
+    if settings.tensorboard:
+        check_tensorboard()
     settings = settings.resolved()
     settings, device, workers = _place(settings)
     source = SpaceSource.parse(settings.space)

@@ -37,6 +37,7 @@ from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.constraints import measure_candidates
 from nasproxy.search.costs import Costs
+from nasproxy.search.curves import write_curves
 from nasproxy.search.inline import run_inline
 from nasproxy.search.known_spaces import remember_space
 from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
@@ -117,6 +118,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
             )
             with contextlib.suppress(NasproxyError):
                 write_atomically(directory / "results.csv", table.to_csv(index=False).encode())
+                _write_curves(plan, campaign, study, progress)
             if not done:
                 stopwatch.keep()
         summary = _summary(plan, campaign, table, study, directory)
@@ -130,6 +132,20 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         write_json(directory / "summary.json", summary)
         write_report(directory)
     return SearchResult(summary, table, directory)
+
+
+def _write_curves(plan: Plan, campaign: Campaign, study: Study, progress: Progress) -> None:
+    """TensorBoard's event files of the finalists, where they were asked for."""
+    settings = plan.settings
+    if not settings.tensorboard:
+        return
+    recipe, folder = settings.finalist_recipe(len(plan.dataset.train)), plan.directory / "tensorboard"
+    unwatched = write_curves(folder, campaign.finalists, study, recipe, settings.repeats or 1)
+    if unwatched:
+        progress.note(
+            f"{unwatched} finalists were trained before --tensorboard was asked for: of these the last epoch is all"
+            " that TensorBoard shows."
+        )
 
 
 def _read_summary(directory: Path) -> dict[str, Any]:

@@ -87,6 +87,7 @@ class SearchSettings:
         data_dir: where torchvision keeps its downloads.
         image_size: (height, width) that images are resized to.
         skip_broken: leave out image files that cannot be read.
+        tensorboard: whether finalists are scored after each epoch, and their curves written for TensorBoard.
         evaluate_at: epochs of the proxy training to score after, besides the last.
     """
 
@@ -128,6 +129,7 @@ class SearchSettings:
     data_dir: Path | None = None
     image_size: tuple[int, int] | None = None
     skip_broken: bool = False
+    tensorboard: bool = False
     evaluate_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -247,7 +249,8 @@ class SearchSettings:
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share with the run it resumes: all that scores depend on, as JSON values."""
         apart = {"time_budget", "out", "workers", "executor", "address", "data_dir", "storage"}
-        apart |= {"calibrate", "min_correlation"}  # no score depends on them, and a finished run may be calibrated
+        # No score depends on these, and a finished run may be calibrated.
+        apart |= {"calibrate", "min_correlation", "tensorboard"}
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
         # As runs have it of before there was a choice.
         kept["soft_labels"] = self.soft_labels or None

@@ -41,6 +41,8 @@ class Measurement:
         test_accuracy: on the test part, where the whole data were trained on.
         failure: why there is no score, or None.
         latency_ms: milliseconds of a forward pass of one image, where that was asked.
+        train_curve: mean cross-entropy in nats and accuracy on the training images up to each score, where that was
+            asked.
     """
 
     scores: tuple[Score, ...]
@@ -48,6 +50,7 @@ class Measurement:
     test_accuracy: float | None = None
     failure: str | None = None
     latency_ms: float | None = None
+    train_curve: tuple[tuple[float | None, float], ...] = ()
 
 
 class Study:
@@ -93,7 +96,10 @@ class Study:
     def record(self, outcome: Outcome) -> None:
         """Stores one measurement, durably, before it returns."""
         task = outcome.task
-        found = Measurement(outcome.scores, outcome.seconds, outcome.test_accuracy, outcome.failure, outcome.latency_ms)
+        curve = tuple((loss if math.isfinite(loss) else None, accuracy) for loss, accuracy in outcome.train_curve)
+        found = Measurement(
+            outcome.scores, outcome.seconds, outcome.test_accuracy, outcome.failure, outcome.latency_ms, curve
+        )
         name = _attribute(task.data, task.epochs, task.repeat)
         with _writing():
             if task.data == PROXY:
@@ -253,14 +259,16 @@ def _to_json(found: Measurement) -> dict[str, Any]:
         "test_accuracy": found.test_accuracy,
         "failure": found.failure,
         "latency_ms": found.latency_ms,
+        "train_curve": [list(point) for point in found.train_curve] or None,
     }
     return {name: value for name, value in facts.items() if value is not None}
 
 
 def _from_json(facts: Mapping[str, Any]) -> Measurement:
     scores = (Score(int(e), float(a), math.inf if c is None else float(c)) for e, a, c in facts["scores"])
-    others = (facts.get(name) for name in ("test_accuracy", "failure", "latency_ms"))
-    return Measurement(tuple(scores), float(facts["seconds"]), *others)
+    curve = tuple((loss, float(accuracy)) for loss, accuracy in facts.get("train_curve", ()))
+    others = facts.get("test_accuracy"), facts.get("failure"), facts.get("latency_ms")
+    return Measurement(tuple(scores), float(facts["seconds"]), *others, curve)
 
 
 def mean_score(measurements: Sequence[Measurement]) -> Score:

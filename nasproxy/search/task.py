@@ -29,6 +29,7 @@ class Task:
         evaluate_at: epochs to score after, besides the last.
         watched: whether it is decided at each of these if the training goes on.
         timed: whether to measure the trained network's latency.
+        curves: whether to keep how it does on the training images up to each score.
     """
 
     candidate: Candidate
@@ -40,6 +41,7 @@ class Task:
     evaluate_at: tuple[int, ...] = ()
     watched: bool = False
     timed: bool = False
+    curves: bool = False
 
     @property
     def key(self) -> tuple[str, str, int, int]:
@@ -61,6 +63,8 @@ class Outcome:
         unfinished: whether the training waits to be told that it goes on.
         weights: the trained parameters and buffers, where the whole data were trained on.
         latency_ms: milliseconds of a forward pass of one image, where that was asked.
+        train_curve: mean cross-entropy in nats and accuracy on the training images up to each score, where that was
+            asked.
     """
 
     task: Task
@@ -72,3 +76,4 @@ class Outcome:
     unfinished: bool = False
     weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     latency_ms: float | None = None
+    train_curve: tuple[tuple[float, float], ...] = ()

@@ -160,7 +160,7 @@ def test_explained_variance_is_eta_squared(table):
 def test_the_ranking_takes_the_choice_that_explains_most_or_the_one_asked_for(table):
     names = [name.removeprefix("params_") for name in table.columns if name.startswith("params_")]
     best = max(names, key=lambda name: figures.explained_variance(table, name))
-    assert f"718 candidates by {best}; trained for 40, 20, 10 epochs" == figures.ranking(table).get_suptitle()
+    assert f"718 candidates by {best}; trained for 40, 20 or 10 epochs" == figures.ranking(table).get_suptitle()
     above, below = figures.ranking(table, "pooling").axes
     assert [label.get_text() for label in below.get_yticklabels()] == ["none", "max", "average"]
     ranks = np.sort(np.concatenate([part.get_offsets()[:, 0] for part in above.collections]))

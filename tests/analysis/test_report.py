@@ -256,3 +256,12 @@ def test_no_run_no_report(tmp_path):
     with pytest.raises(RunError):
         write_report(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_first_choice_that_is_as_good_as_the_winner_is_said_to_be(tmp_path):
+    run = make_run(tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    first, second, *_ = summary["top"]
+    first["whole_accuracy"], summary["winner"] = second["whole_accuracy"], second
+    write_json(run / "summary.json", summary)
+    assert "was number 2 on the proxy; the proxy's first choice has the same validation accuracy" in report(run).text

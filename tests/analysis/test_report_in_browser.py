@@ -130,3 +130,22 @@ def test_hostile_names_stay_text(tmp_path):
         assert "${1 + 1}" in texts
     finally:
         browser.quit()
+
+
+def test_finalists_of_one_accuracy_have_it_on_the_axis(tmp_path):
+    run = make_run(tmp_path / "run")
+    table = (run / "results.csv").read_text().splitlines()
+    column = table[0].split(",").index("whole_accuracy")
+    for number, line in enumerate(table[1:], 1):
+        cells = line.split(",")
+        cells[column] = "0.9625" if cells[column] else ""
+        table[number] = ",".join(cells)
+    (run / "results.csv").write_text("\n".join(table))
+    browser = open_page(tmp_path / "profile", write_report(run))
+    try:
+        texts = browser.execute_script(
+            "return [...document.querySelectorAll('#trust-plot text[text-anchor=end]')].map((text) => text.textContent)"
+        )
+        assert "96.25" in texts
+    finally:
+        browser.quit()

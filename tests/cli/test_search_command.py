@@ -103,6 +103,17 @@ def test_failures_are_one_in_the_exit_code_and_told(folder: Path):
     assert "ValueError: [bold]two[/bold] is not enough (my_space.py:" in said.out
 
 
+def test_where_all_candidates_fail_there_is_no_table_and_no_winner(folder: Path):
+    text = SPACE.replace("nn.LazyLinear(num_classes)", "nn.LazyLinear(7)")
+    said = invoke(*search_words(write_space(folder, text), folder / "run", "--limit", "2"))
+    assert said.code == 1
+    assert "No candidate came so far that it could be a finalist." in said.out
+    assert "Rank" not in said.out
+    assert "expected (2, 10)" in said.out
+    assert "winner/" not in said.out
+    assert not (folder / "run" / "winner").exists()
+
+
 def test_a_proxy_file_of_ones_own(folder: Path, home: Path, as_json: Said):
     kept = home / "json" / "proxy.safetensors"
     said = invoke(*search_words(write_space(folder), folder / "run", "--proxy", str(kept), "--json"))

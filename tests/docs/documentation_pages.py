@@ -10,6 +10,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 _BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 _FILE = re.compile(r"# (\w+\.py)\n")
+_SNIPPET = re.compile(r'--8<-- "(docs/(\w+\.py))"\n')
+"""A block that is a file of the repository, as pymdownx.snippets has it."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,16 @@ class Block:
     @property
     def file(self) -> str:
         """The name of the file whose content it is, by its first line; empty for what is run as it is."""
+        if snippet := _SNIPPET.fullmatch(self.text):
+            return snippet[2]
         named = _FILE.match(self.text) if self.language == "python" else None
         return named[1] if named else ""
+
+    @property
+    def content(self) -> str:
+        """What the file holds."""
+        snippet = _SNIPPET.fullmatch(self.text)
+        return (ROOT / snippet[1]).read_text(encoding="utf-8") if snippet else self.text
 
 
 def blocks_of(page: Path) -> list[Block]:
@@ -46,6 +56,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 def commands_of(page: Path) -> list[str]:
     """Every line that calls nasproxy, in bash blocks and in indented ones, without what is said behind it."""
-    fenced = [line for block in blocks_of(page) if block.language == "bash" for line in block.text.splitlines()]
+    scripts = [block.text.replace("\\\n", "") for block in blocks_of(page) if block.language == "bash"]
+    fenced = [line for script in scripts for line in script.splitlines()]
     indented = re.findall(r"^    (nasproxy .*)$", page.read_text(encoding="utf-8"), re.M)
     return [re.split(r"\s{2,}#", line)[0].strip() for line in (*fenced, *indented) if line.startswith("nasproxy ")]

@@ -37,6 +37,12 @@ def test_pages_have_blocks_and_skipped_ones_say_why():
     assert {block.language for block in blocks} <= {"bash", "python", "text", "toml"}
 
 
+def test_a_file_of_the_repository_that_a_page_shows_is_run_as_it_is():
+    shown = [block for block in blocks_of(ROOT / "docs" / "how-to" / "define-by-run.md") if block.file]
+    assert [block.file for block in shown] == ["tutorial_space.py"]
+    assert shown[0].content == (ROOT / "docs" / "tutorial_space.py").read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=_NAMES)
 def test_every_block_of_a_page_runs_in_order(page, tmp_path):
@@ -62,7 +68,7 @@ def check_command(line: str) -> None:
 def execute(block: Block, folder: Path) -> None:
     """Does in ``folder`` what ``block`` says, with the interpreter that runs the tests first on the path."""
     if block.file:
-        (folder / block.file).write_text(block.text, encoding="utf-8")
+        (folder / block.file).write_text(block.content, encoding="utf-8")
         return
     commands = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
     if block.language not in commands:

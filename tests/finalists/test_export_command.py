@@ -97,14 +97,14 @@ def test_one_file_with_all_that_running_it_takes(searched: Searched, tmp_path: P
     assert document["difference"] < 1e-5
     image = searched.photos / CLASSES[1] / "00.png"
     expected = invoke("predict", str(searched.run), str(image), "--rank", "2", "--json").json["images"][0]["class"]
-    assert _run_the_cards_code(tmp_path / "net.md", tmp_path, image, monkeypatch) == expected
+    assert _run_the_cards_code(tmp_path / f"net.{form}.md", tmp_path, image, monkeypatch) == expected
     content = file.read_bytes()
     if form == "pt2":
         with zipfile.ZipFile(file) as archive:
             content = b"".join(archive.read(name) for name in archive.namelist())
     assert str(searched.space.parent).encode() not in content  # nobody learns where the user's files lie
     left = {path.name for path in tmp_path.iterdir() if path.name.startswith(("net", "."))}
-    assert left == {f"net.{form}", "net.md"}
+    assert left == {f"net.{form}", f"net.{form}.md"}
 
 
 @pytest.mark.slow

@@ -65,6 +65,7 @@ CHANGED = {
     "data_dir": Path("data"),
     "image_size": (24, 32),
     "skip_broken": True,
+    "tensorboard": True,
     "evaluate_at": (2, 5),
 }
 """Every setting, with a value that is not the default."""
@@ -76,7 +77,7 @@ TOGETHER = CHANGED | {"executor": "tune"}
 """As many of them as go together: a cluster is not for the inline executor."""
 
 APART = {"time_budget", "out", "workers", "executor", "address", "data_dir", "storage"}
-APART |= {"calibrate", "min_correlation"}
+APART |= {"calibrate", "min_correlation", "tensorboard"}
 """Scores do not depend on these."""
 
 

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from tiny_search import Said, invoke, read_table, recorded_trainings, search_words, write_space
+
+EPOCHS = 3
+WORDS = ["--finalist-epochs", str(EPOCHS), "--precision", "float32"]
+
+
+def _search(home: Path, name: str, *more: str) -> Said:
+    return invoke(*search_words(write_space(home), home / name, *WORDS, *more))
+
+
+def _curves(run: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """(epoch, value) of each curve of each run that TensorBoard finds in the folder that the search names."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = {}
+    for folder in sorted((run / "tensorboard").iterdir()):
+        events = EventAccumulator(str(folder)).Reload()
+        found[folder.name] = {
+            tag: [(scalar.step, scalar.value) for scalar in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+        }
+    return found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("tensorboard")
+    return tmp_path_factory.mktemp("tensorboard")
+
+
+@pytest.fixture(scope="module")
+def said(home: Path) -> Said:
+    return _search(home, "curves", "--tensorboard")
+
+
+def test_every_finalist_has_its_curves_up_to_the_score_in_the_table(said: Said, home: Path):
+    assert said.code == 0, said.err
+    top = json.loads((home / "curves" / "summary.json").read_text())["top"]
+    found = _curves(home / "curves")
+    assert list(found) == [f"{entry['rank']:02}-{entry['id']}" for entry in top]
+    for curves, entry in zip(found.values(), top, strict=True):
+        names = ["accuracy/train", "accuracy/validation", "learning rate", "loss/train", "loss/validation"]
+        assert sorted(curves) == names
+        assert all([epoch for epoch, _ in curve] == [1, 2, 3] for curve in curves.values())
+        assert curves["accuracy/validation"][-1][1] == pytest.approx(entry["whole_accuracy"])
+        rates = [rate for _, rate in curves["learning rate"]]
+        assert rates == pytest.approx([0.01, 0.01, 0.001])
+        # Digits are learnt: worse than chance before the first steps, better at the end.
+        assert curves["loss/train"][0][1] > curves["loss/train"][-1][1]
+    assert f"tensorboard --logdir {home / 'curves' / 'tensorboard'}" in said.out
+
+
+def test_watching_changes_no_score(said: Said, home: Path):
+    assert _search(home, "plain").code == 0
+    assert not (home / "plain" / "tensorboard").exists()
+    pd.testing.assert_frame_equal(read_table(home / "curves"), read_table(home / "plain"), check_exact=True)
+
+
+def test_a_resumed_run_shows_each_epoch_once_and_trains_nothing_again(said: Said, home: Path):
+    before, trainings = _curves(home / "curves"), recorded_trainings(home / "curves")
+    assert _search(home, "curves", "--tensorboard", "--resume").code == 0
+    assert _curves(home / "curves") == before
+    assert recorded_trainings(home / "curves") == trainings
+
+
+def test_finalists_of_before_are_shown_with_what_is_known(home: Path):
+    assert _search(home, "late").code == 0
+    late = _search(home, "late", "--tensorboard", "--resume")
+    assert late.code == 0
+    assert "2 finalists were trained before --tensorboard" in late.err
+    for curves in _curves(home / "late").values():
+        assert sorted(curves) == ["accuracy/validation", "learning rate", "loss/validation"]
+        assert [epoch for epoch, _ in curves["accuracy/validation"]] == [EPOCHS]
+
+
+def test_a_finalist_that_diverges_ends_where_it_left_the_finite_numbers(home: Path):
+    _search(home, "wild", "--tensorboard", "--finalist-learning-rate", "1e30")
+    for curves in _curves(home / "wild").values():
+        assert curves["accuracy/validation"] == [(1, 0.0)]
+        assert all(math.isfinite(value) for curve in curves.values() for _, value in curve)
+
+
+def test_a_missing_package_is_named_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    there = importlib.util.find_spec
+
+    def find_spec(name: str, *more: Any) -> Any:
+        return None if name == "tensorboard" else there(name, *more)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    said = _search(tmp_path, "run", "--tensorboard")
+    assert (said.code, said.out) == (2, "")
+    assert "--tensorboard takes tensorboard, not installed here." in said.err
+    assert "pip install tensorboard" in said.err
+    assert not (tmp_path / "run").exists()
