@@ -143,8 +143,8 @@ def _write_curves(plan: Plan, campaign: Campaign, study: Study, progress: Progre
     unwatched = write_curves(folder, campaign.finalists, study, recipe, settings.repeats or 1)
     if unwatched:
         progress.note(
-            f"{unwatched} finalists were trained before --tensorboard was asked for: of these the last epoch is all"
-            " that TensorBoard shows."
+            f"Trainings of finalists from before --tensorboard was asked for: {unwatched}. Of these TensorBoard shows"
+            " the last epoch alone."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 
 import pytest
@@ -134,13 +135,13 @@ def test_hostile_names_stay_text(tmp_path):
 
 def test_finalists_of_one_accuracy_have_it_on_the_axis(tmp_path):
     run = make_run(tmp_path / "run")
-    table = (run / "results.csv").read_text().splitlines()
-    column = table[0].split(",").index("whole_accuracy")
-    for number, line in enumerate(table[1:], 1):
-        cells = line.split(",")
-        cells[column] = "0.9625" if cells[column] else ""
-        table[number] = ",".join(cells)
-    (run / "results.csv").write_text("\n".join(table))
+    with (run / "results.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    for row in rows:
+        place = header.index("whole_accuracy")
+        row[place] = "0.9625" if row[place] else ""
+    with (run / "results.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
     browser = open_page(tmp_path / "profile", write_report(run))
     try:
         texts = browser.execute_script(

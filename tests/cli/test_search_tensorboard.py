@@ -76,7 +76,7 @@ def test_finalists_of_before_are_shown_with_what_is_known(home: Path):
     assert _search(home, "late").code == 0
     late = _search(home, "late", "--tensorboard", "--resume")
     assert late.code == 0
-    assert "2 finalists were trained before --tensorboard" in late.err
+    assert "Trainings of finalists from before --tensorboard was asked for: 2." in late.err
     for curves in _curves(home / "late").values():
         assert sorted(curves) == ["accuracy/validation", "learning rate", "loss/validation"]
         assert [epoch for epoch, _ in curves["accuracy/validation"]] == [EPOCHS]
