@@ -90,7 +90,9 @@ RunSpace = Annotated[
 Tensorboard = Annotated[
     bool,
     typer.Option(
-        "--tensorboard", help="Write TensorBoard's curves too (takes an optional package).", rich_help_panel=RUN
+        "--tensorboard",
+        help="Write curves of trainings on the whole data for TensorBoard too (an optional package).",
+        rich_help_panel=RUN,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

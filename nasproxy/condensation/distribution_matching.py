@@ -23,6 +23,8 @@ from nasproxy.errors import InputError
 from nasproxy.training.precision import autocast
 from nasproxy.training.strategy import AUTO, parse_strategy, strategy_of
 
+_WIDTH, _DEPTH = 128, 3  # of the default ConvNet
+
 
 @dataclass(frozen=True)
 class DistributionRecipe(Condenser):
@@ -94,6 +96,9 @@ def _iterate(
 ) -> float:
     """One step of the images towards the features that one random network sees."""
     network.requires_grad_(False)
+    # Networks of a space have from a few to tens of thousands of features; the sum over so many would be a step that
+    # throws the images far away.
+    like = None if recipe.space_source() is None else _default_features(material.images)
     optimizer.zero_grad()
     loss = torch.zeros((), device=material.images.device)
     with frozen_statistics(network, material.real, material.by_class, material.generator, material.precision):
@@ -106,6 +111,7 @@ def _iterate(
                 transform(material.images[mine]),
                 precision=material.precision,
                 chunk=recipe.chunk,
+                like=like,
             )
             distance.backward(inputs=[material.images])
             loss += distance.detach()
@@ -120,6 +126,7 @@ def distribution_loss(
     *,
     precision: str,
     chunk: int = 0,
+    like: int | None = None,
 ) -> Float[Tensor, ""]:
     """Squared Euclidean distance between the mean features of two batches.
 
@@ -130,12 +137,19 @@ def distribution_loss(
         precision: of the real images' features.
         chunk: how many real images are computed at a time, see :func:`nasproxy.condensation.chunks.chunk_size`; a
             network in training mode sees all.
+        like: weigh the distance as if it were one between so many features.
 
     Raises:
         InputError: the network ends in no linear layer.
     """
     apart = _mean_features(network, real, precision, chunk) - features(network, synthetic).mean(dim=0)
-    return apart.square().sum()
+    return apart.square().sum() if like is None else like * apart.square().mean()
+
+
+def _default_features(images: Float[Tensor, "n c h w"]) -> int:
+    """How many features the default ConvNet has, which the paper's learning rate was chosen for."""
+    height, width = (max(1, side // 2**_DEPTH) for side in images.shape[2:])
+    return _WIDTH * height * width
 
 
 @torch.no_grad()

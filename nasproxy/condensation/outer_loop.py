@@ -25,6 +25,8 @@ from nasproxy.errors import DivergedError
 from nasproxy.training.on_demand import ImagesOnDemand, normalised_on
 from nasproxy.training.transforms import Transform, draw_transform
 
+_FARTHEST = 1000.0  # real images, which are normalised, lie within a few units of 0
+
 
 @dataclass(frozen=True)
 class Material:
@@ -97,7 +99,7 @@ def condense_by(
 
     Raises:
         InputError: a class has fewer training images than ``recipe.ipc``, or the images are too small for a network.
-        DivergedError: the loss left the finite numbers; what was before is kept.
+        DivergedError: the loss left the finite numbers, or the images those of any image; what was before is kept.
         CheckpointError: the state to go on from is of something else.
         WriteError: a checkpoint cannot be written.
     """
@@ -156,8 +158,8 @@ class _Condensation:
     def _advance(self, iterate: Iterate) -> None:
         with self._networks.fresh() as network:
             loss = iterate(network, self._material, self._optimizer)
-        # The last step's images are in no loss yet.
-        if not math.isfinite(loss) or not bool(torch.isfinite(self._material.images).all()):
+        # The last step's images are in no loss yet. No number that is not one lies within these bounds.
+        if not math.isfinite(loss) or not bool((self._material.images.abs() < _FARTHEST).all()):
             raise self._diverged(loss)
         now = time.perf_counter()
         self._losses.append(loss)
@@ -194,8 +196,11 @@ class _Condensation:
 
     def _diverged(self, loss: float) -> DivergedError:
         recipe, done = self._recipe, len(self._losses)
-        loss = math.nan if math.isfinite(loss) else loss
-        message = f"The matching loss became {loss} in outer iteration {done + 1} of {recipe.iterations}."
+        where = f"in outer iteration {done + 1} of {recipe.iterations}."
+        if math.isfinite(loss) and bool(torch.isfinite(self._material.images).all()):
+            message = f"Pixels went beyond ±{_FARTHEST:,.0f} standard deviations of real ones {where}"
+        else:
+            message = f"The matching loss became {math.nan if math.isfinite(loss) else loss} {where}"
         hint = f"Lower the image learning rate (now {recipe.image_learning_rate}) or use --precision float32."
         if self._kept is not None and self._kept.rescue():
             message += f" The images of iteration {done} are kept in {self._kept.path}."

@@ -59,6 +59,32 @@ def test_on_linear_features_the_loss_and_its_gradient_are_the_closed_form():
         np.testing.assert_allclose(image.numpy().ravel(), slope, rtol=1e-4, atol=1e-6)
 
 
+def test_a_distance_can_be_weighed_as_one_between_fewer_features():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    real, synthetic = torch.randn(6, 1, 4, 4), torch.randn(4, 1, 4, 4)
+    whole, weighed = (distribution_loss(network, real, synthetic, precision="float32", like=n) for n in (None, 4))
+    assert weighed.item() == pytest.approx(whole.item() * 4 / 16, rel=1e-5)
+
+
+def test_networks_of_a_space_with_many_features_leave_the_images_near_real_ones(tmp_path):
+    file = tmp_path / "many.py"
+    file.write_text(
+        "from torch import nn\n\n"
+        "from nasproxy import SearchSpace\n\n\n"
+        "class Many(SearchSpace):\n"
+        '    name = "many"\n'
+        '    choices = {"filters": [128]}\n\n'
+        "    def build(self, config, *, in_channels, num_classes, image_size):\n"
+        '        filters = config["filters"]\n'
+        "        block = [nn.Conv2d(in_channels, filters, 3, padding=1), nn.GroupNorm(4, filters), nn.ReLU()]\n"
+        "        return nn.Sequential(*block, nn.Flatten(), nn.LazyLinear(num_classes))\n"
+    )
+    recipe = DistributionRecipe(ipc=2, iterations=20, network=f"space:{file}", augmentation="none")
+    images = run(tiny_dataset((7, 5), size=(16, 16)), recipe).images
+    assert images.abs().max() < 10
+
+
 def test_the_gradient_agrees_with_finite_differences():
     torch.manual_seed(0)
     network = ConvNet(1, 2, (4, 4), width=3, depth=1, activation="sigmoid").double()
