@@ -148,8 +148,8 @@ def distribution_loss(
 
 def _default_features(images: Float[Tensor, "n c h w"]) -> int:
     """How many features the default ConvNet has, which the paper's learning rate was chosen for."""
-    height, width = (max(1, side // 2**_DEPTH) for side in images.shape[2:])
-    return _WIDTH * height * width
+    height, width = images.shape[2:]
+    return _WIDTH * max(1, height >> _DEPTH) * max(1, width >> _DEPTH)
 
 
 @torch.no_grad()
