@@ -273,7 +273,7 @@ def test_a_set_that_diverges_is_kept_as_such(file, photos, monkeypatch, capsys):
         assert said.startswith("diverged, ")
         assert "diverged, \N{EN DASH}" not in said
         failed, fine = read(file)["sets"]
-        assert "matching loss became" in failed["failure"]
+        assert "in outer iteration 1 of 3" in failed["failure"]
         assert (len(failed["networks"]), len(fine["networks"])) == (0, 1)
 
 
