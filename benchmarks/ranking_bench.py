@@ -19,11 +19,11 @@ from nasproxy.cli.options import parse_image_size
 from nasproxy.compare.scores import load_scores
 from nasproxy.coresets.whole_training import WholeRecipe
 from nasproxy.datasets.load import load_dataset
-from nasproxy.datasets.pixel_memory import take_rows
 from nasproxy.errors import DivergedError, InputError, RunError
 from nasproxy.proxies.early_stopping import EarlyStopping
 from nasproxy.proxies.make import make_proxy
 from nasproxy.proxies.soft_labels import Teacher, softness
+from nasproxy.search.bench import statistics_images
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.rebuild import rebuild
 from nasproxy.search.space_source import SpaceSource
@@ -37,7 +37,6 @@ from nasproxy.training.train import Images, evaluate, settled_statistics, train
 CPU = torch.device("cpu")
 TEACHER = WholeRecipe.preset("quick")
 SEEDS_APART = 1000  # sets of one --seed never share a seed below this many
-_STATISTICS = 1000  # images
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,8 @@ class Bench:
         self.candidates, self.truth = _truth(arguments.truth, dataset.fingerprint)
         self._space = SpaceSource.parse(arguments.space).load()
         self._validation = Images(dataset.normalisation.apply(dataset.validation.images), dataset.validation.labels)
-        order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(0))[:_STATISTICS]
-        pixels = take_rows(dataset.train.images, order)
-        self._statistics = Images(dataset.normalisation.apply(pixels), dataset.train.labels[order])
+        real = statistics_images(dataset.train)
+        self._statistics = Images(dataset.normalisation.apply(real.images), real.labels)
 
     def perform(self, job: Job) -> dict[str, Any]:
         """What is kept of it."""

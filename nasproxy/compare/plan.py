@@ -106,7 +106,7 @@ def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progre
 
 def _training_notes(plan: ComparePlan) -> list[str]:
     """How trainings on the proxies' images differ from plain ones."""
-    sets = [name for name, proxy in plan.proxies.items() if isinstance(proxy, (ProxyMethod, ProxySet))]
+    sets = _with_images(plan.proxies)
     notes = [
         f"Trainings on the images of {name} are augmented: {augmentation}."
         for name in sets
@@ -117,8 +117,12 @@ def _training_notes(plan: ComparePlan) -> list[str]:
     return notes
 
 
+def _with_images(rankers: Mapping[str, Ranker]) -> list[str]:
+    return [name for name, ranker in rankers.items() if isinstance(ranker, ProxyMethod | ProxySet)]
+
+
 def _about_soft_labels(rankers: Mapping[str, Ranker]) -> str:
-    images = [name for name, ranker in rankers.items() if isinstance(ranker, ProxyMethod | ProxySet)]
+    images = _with_images(rankers)
     if not images:
         raise InputError(
             f"--soft-labels are of a proxy's images, and none of {', '.join(rankers)} makes any.",

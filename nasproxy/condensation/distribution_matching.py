@@ -74,8 +74,11 @@ class DistributionRecipe(Condenser):
         In bfloat16 only the real images' features are computed in that format. The loss of an iteration is the mean
         over classes. The rest is as in :func:`nasproxy.condensation.outer_loop.condense_by`.
         """
+        # Networks of a space have from a few to tens of thousands of features; the sum over so many would be a step
+        # that throws the images far away.
+        like = None if self.space_source() is None else _default_features(dataset.image_size)
         return condense_by(
-            partial(_iterate, recipe=self),
+            partial(_iterate, recipe=self, like=like),
             dataset,
             self,
             seed=seed,
@@ -92,13 +95,15 @@ class DistributionRecipe(Condenser):
 
 
 def _iterate(
-    network: nn.Module, material: Material, optimizer: torch.optim.Optimizer, *, recipe: DistributionRecipe
+    network: nn.Module,
+    material: Material,
+    optimizer: torch.optim.Optimizer,
+    *,
+    recipe: DistributionRecipe,
+    like: int | None,
 ) -> float:
     """One step of the images towards the features that one random network sees."""
     network.requires_grad_(False)
-    # Networks of a space have from a few to tens of thousands of features; the sum over so many would be a step that
-    # throws the images far away.
-    like = None if recipe.space_source() is None else _default_features(material.images)
     optimizer.zero_grad()
     loss = torch.zeros((), device=material.images.device)
     with frozen_statistics(network, material.real, material.by_class, material.generator, material.precision):
@@ -146,9 +151,9 @@ def distribution_loss(
     return apart.square().sum() if like is None else like * apart.square().mean()
 
 
-def _default_features(images: Float[Tensor, "n c h w"]) -> int:
+def _default_features(image_size: tuple[int, int]) -> int:
     """How many features the default ConvNet has, which the paper's learning rate was chosen for."""
-    height, width = images.shape[2:]
+    height, width = image_size
     return _WIDTH * max(1, height >> _DEPTH) * max(1, width >> _DEPTH)
 
 

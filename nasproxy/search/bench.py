@@ -91,7 +91,7 @@ class Payload:
         if proxy is not None and proxy is not dataset.train:
             parts[PROXY] = proxy
         if real_statistics and isinstance(proxy, ProxySet):
-            parts[_STATISTICS] = _statistics_images(dataset.train)
+            parts[_STATISTICS] = statistics_images(dataset.train)
         splits = {name: (_images_of(part), part.labels.numpy()) for name, part in parts.items()}
         if proxy is dataset.train:
             splits[PROXY] = splits[WHOLE]
@@ -225,7 +225,7 @@ class Bench:
         return normalised_on(self._device, as_tensor(array), self._payload.normalisation, sharers=sharers)
 
 
-def _statistics_images(train: Split) -> Split:
+def statistics_images(train: Split) -> Split:
     """A random thousand of the training part, or all, their order random too: the same ones in every run."""
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     picked = order[:_STATISTICS_IMAGES]
