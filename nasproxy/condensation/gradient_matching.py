@@ -137,7 +137,8 @@ def _train_inner(network: nn.Module, material: Material, recipe: MatchingRecipe)
     for _ in range(recipe.inner_epochs):
         order = torch.randperm(len(labels), generator=material.generator).to(images.device)
         for picked in in_batches(order, recipe.network_batch):
-            batch = material.draw_transform()(images[picked])
+            # Nothing is compared here, so each image has parameters of its own, as in the published code.
+            batch = material.draw_transform(len(picked))(images[picked])
             gradients = mean_gradients(
                 network, parameters, batch, labels[picked], chunk=recipe.chunk, precision=material.precision
             )
