@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from optuna.trial import TrialState
 
-from nasproxy.analysis.pareto import front_numbers
 from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
 from nasproxy.search.budget import Budget
@@ -21,13 +19,11 @@ from nasproxy.search.halving import PRUNERS, Rung
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.pruning import Pruning
 from nasproxy.search.settings import SearchSettings
+from nasproxy.search.standings import Standings
 from nasproxy.search.stopwatch import Stopwatch
-from nasproxy.search.study import Key, Study, mean_score
+from nasproxy.search.study import Key, Study
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
 from nasproxy.training.recipe import TrainingRecipe
-from nasproxy.training.train import Score
-
-_TOGETHER = 1000  # candidates settled under one lock: less than a second's work, and Optuna waits 30 s for a lock
 
 
 @dataclass(frozen=True)
@@ -99,6 +95,10 @@ class Campaign:
         self._settings = settings
         self._costs = costs
         self._study = study
+        self.standings = Standings(
+            settings, costs, study, lambda candidate: study.latency_ms(candidate.id, self.rungs[0].epochs)
+        )
+        """The candidates' scores, and their order."""
         self._model = CostModel(costs, proxy_images=proxy_images, train_images=train_images)
         self._whole_model = CostModel(costs, proxy_images=proxy_images, train_images=train_images, data=WHOLE)
         self._predicted = self._model.predict()
@@ -352,20 +352,20 @@ class Campaign:
         yield Stage(self._ranking_title(settings.epochs), watched, in_order=True)
         self._pruning = None
         if self.cut_short:
-            alive = self._measured(alive, settings.epochs)
+            alive = self.standings.measured(alive, settings.epochs)
         stopped: dict[int, list[Candidate]] = {level: [] for level in reversed(scored_at)}
         complete: list[Candidate] = []
         for candidate in alive:
-            came = self.score(candidate, PROXY, settings.epochs)
+            came = self.standings.score(candidate, PROXY, settings.epochs)
             early = came is not None and came.epoch < settings.epochs and not came.diverged
             (stopped[came.epoch] if came is not None and early else complete).append(candidate)
-        complete = self._ranked(complete, settings.epochs)
-        self._settle(complete, TrialState.COMPLETE, settings.epochs)
+        complete = self.standings.ranked(complete, settings.epochs)
+        self.standings.settle(complete, TrialState.COMPLETE, settings.epochs)
         eliminated: list[Candidate] = []
         for level, candidates in stopped.items():
-            ranked = self._ranked(candidates, settings.epochs)
+            ranked = self.standings.ranked(candidates, settings.epochs)
             for candidate in ranked:
-                last = self.score(candidate, PROXY, settings.epochs)
+                last = self.standings.score(candidate, PROXY, settings.epochs)
                 self._study.settle(candidate, TrialState.PRUNED, level, last)
             eliminated += ranked
         # So few may have come to the end that those stopped last are finalists too.
@@ -388,10 +388,10 @@ class Campaign:
             yield Stage(self._ranking_title(rung.epochs), self._tasks(alive, PROXY, recipe, rung.epochs, scored_at))
             if self.cut_short:
                 return self._ranked_in_part(alive, number), eliminated
-            alive = self._ranked(alive, rung.epochs)
+            alive = self.standings.ranked(alive, rung.epochs)
             keep = len(alive) if final else self.rungs[number + 1].candidates
-            self._settle(alive[:keep], TrialState.COMPLETE if final else TrialState.RUNNING, rung.epochs)
-            self._settle(alive[keep:], TrialState.PRUNED, rung.epochs)
+            self.standings.settle(alive[:keep], TrialState.COMPLETE if final else TrialState.RUNNING, rung.epochs)
+            self.standings.settle(alive[keep:], TrialState.PRUNED, rung.epochs)
             eliminated = alive[keep:] + eliminated
             alive = alive[:keep]
         return alive, eliminated
@@ -402,17 +402,12 @@ class Campaign:
         Nothing is closed that an undisturbed search would treat otherwise.
         """
         epochs = self.rungs[number].epochs
-        measured = self._measured(alive, epochs)
-        ranked = self._ranked(measured, epochs)
+        measured = self.standings.measured(alive, epochs)
+        ranked = self.standings.ranked(measured, epochs)
         if number + 1 == len(self.rungs):
-            self._settle(ranked, TrialState.COMPLETE, epochs)
+            self.standings.settle(ranked, TrialState.COMPLETE, epochs)
         known = {candidate.id for candidate in measured}
         return ranked + [candidate for candidate in alive if number and candidate.id not in known]
-
-    def _measured(self, candidates: Sequence[Candidate], epochs: int) -> list[Candidate]:
-        """Those whose trainings on the proxy for ``epochs`` are all done."""
-        repeats = range(self._settings.repeats or 1)
-        return [c for c in candidates if self._study.has((c.id, PROXY, epochs, repeat) for repeat in repeats)]
 
     def _sample(self, proposals: Proposals) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
         """Generations of candidates, each proposed after the one before was measured; returns them best first.
@@ -430,13 +425,13 @@ class Campaign:
             tasks = self._tasks(self._buildable(generation), PROXY, recipe, settings.epochs, settings.evaluate_at)
             yield Stage(self._ranking_title(settings.epochs), tasks, before, trials * repeats)
             for candidate in generation:
-                score = self.score(candidate, PROXY, settings.epochs)
-                proposals.tell(candidate, None if score is None else self._values(candidate, score))
+                score = self.standings.score(candidate, PROXY, settings.epochs)
+                proposals.tell(candidate, None if score is None else self.standings.values(candidate, score))
         proposed = self._buildable(self.candidates)
-        ranking = self._ranked(
-            self._measured(proposed, settings.epochs) if self.cut_short else proposed, settings.epochs
+        ranking = self.standings.ranked(
+            self.standings.measured(proposed, settings.epochs) if self.cut_short else proposed, settings.epochs
         )
-        self._settle(ranking, TrialState.COMPLETE, settings.epochs)
+        self.standings.settle(ranking, TrialState.COMPLETE, settings.epochs)
         return ranking, []
 
     def _buildable(self, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -445,17 +440,6 @@ class Campaign:
             if (reason := self._costs[candidate.id].failure) is not None:
                 self._study.settle(candidate, TrialState.FAIL, 0, None, reason)
         return [candidate for candidate in candidates if self._costs[candidate.id].failure is None]
-
-    def _values(self, candidate: Candidate, score: Score) -> list[float]:
-        """The objectives, in the order in which the settings name them."""
-        cost = self._costs[candidate.id]
-        sizes: dict[str, float | None] = {
-            "parameters": cost.parameters,
-            "multiply-adds": cost.multiply_adds,
-            "latency": self._study.latency_ms(candidate.id, self.rungs[0].epochs),
-        }
-        values = [score.accuracy if name == "accuracy" else sizes[name] for name in self._settings.objectives]
-        return [math.inf if value is None else float(value) for value in values]
 
     def _tasks(
         self,
@@ -486,48 +470,6 @@ class Campaign:
         recipe = self._whole_recipe
         each = tuple(range(1, recipe.epochs)) if self._settings.tensorboard else ()
         return self._tasks(candidates, WHOLE, recipe, recipe.epochs, each)
-
-    def score(self, candidate: Candidate, data: str, epochs: int) -> Score | None:
-        """The mean score of a candidate after ``epochs`` on ``data``; None where a repeat failed or is missing."""
-        keys = [(candidate.id, data, epochs, repeat) for repeat in range(self._settings.repeats or 1)]
-        found = [self._study.measurements.get(key) for key in keys]
-        whole = [measurement for measurement in found if measurement is not None and measurement.failure is None]
-        return mean_score(whole) if len(whole) == len(keys) else None
-
-    def _ranked(self, candidates: Sequence[Candidate], epochs: int) -> list[Candidate]:
-        """Best first: Pareto front, accuracy, lower cross-entropy, id. Those that failed are closed and left out."""
-        scored: list[tuple[Candidate, Score]] = []
-        reasons = self._reasons()
-        for candidate in candidates:
-            score = self.score(candidate, PROXY, epochs)
-            if score is None:
-                reason = reasons.get(candidate.id, "no result")
-                self._study.settle(candidate, TrialState.FAIL, epochs, None, reason)
-            else:
-                scored.append((candidate, score))
-        signs = [-1 if name == "accuracy" else 1 for name in self._settings.objectives]
-        losses = [[sign * value for sign, value in zip(signs, self._values(*row), strict=True)] for row in scored]
-        # With one objective, the order by accuracy is the order of the fronts.
-        fronts = front_numbers(losses) if len(signs) > 1 else [0] * len(losses)
-        keys = [
-            (front, -score.accuracy, score.cross_entropy, candidate.id)
-            for front, (candidate, score) in zip(fronts, scored, strict=True)
-        ]
-        return [scored[position][0] for position in sorted(range(len(keys)), key=keys.__getitem__)]
-
-    def _settle(self, candidates: Sequence[Candidate], state: TrialState, epochs: int) -> None:
-        for start in range(0, len(candidates), _TOGETHER):
-            with self._study.together():
-                for candidate in candidates[start : start + _TOGETHER]:
-                    self._study.settle(candidate, state, epochs, self.score(candidate, PROXY, epochs))
-
-    def _reasons(self) -> dict[str, str]:
-        """Why candidates failed, by id: of several reasons the first that was recorded."""
-        reasons: dict[str, str] = {}
-        for (candidate_id, *_), measurement in self._study.measurements.items():
-            if measurement.failure:
-                reasons.setdefault(candidate_id, measurement.failure)
-        return reasons
 
     def _ranking_title(self, epochs: int) -> str:
         return self._title or f"Ranking, {epochs} epochs"
