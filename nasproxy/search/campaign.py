@@ -266,8 +266,8 @@ class Campaign:
     def _go_ahead(self) -> None:
         """Once all of the stage is handed out, has those who would stand idle begin with what is sure of the next."""
         # What is tried when nothing else runs is tried so, and does not wait for ever.
-        exclusive = not self._last_try.isdisjoint(self._outstanding)
-        if self._sure and not self._waiting and not exclusive and self._budget.left > 0:
+        shared = self._outstanding.keys().isdisjoint(self._last_try)
+        if self._sure and shared and not self._waiting and self._budget.left > 0:
             self._queue, self._sure = self._ordered(self._sure), []
 
     def _heed_budget(self) -> None:

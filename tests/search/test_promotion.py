@@ -185,12 +185,24 @@ def held_back(campaign: Campaign, trainer: Trainer, number: int = 0) -> tuple[Ta
 KEEP = RUNGS[1].candidates
 
 
+class Headlines(Events):
+    """Keeps the last headline of each stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: dict[str, str] = {}
+
+    def advance(self, headline: str = "", work: float = 1.0) -> None:
+        super().advance(headline, work)
+        self.said[self.stages[-1][0]] = headline
+
+
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("number", [0, 11])
 def test_while_one_is_still_in_training_all_but_one_of_the_places_are_taken(number: int, fails: bool):
     failing = {3, 17, number} if fails else {3, 17}
     expected, _ = undisturbed(failing=failing)
-    trainer, events = Trainer(failing=failing), Events()
+    trainer, events = Trainer(failing=failing), Headlines()
     campaign, study = campaign_of(InMemoryStorage(), progress=events)
     straggler, done = held_back(campaign, trainer, number)
     first, early = done[: 40 - 1], done[40 - 1 :]
@@ -211,6 +223,11 @@ def test_while_one_is_still_in_training_all_but_one_of_the_places_are_taken(numb
     assert outcome_of(campaign, study) == expected
     assert set(trainer.trained.values()) == {1}
     assert events.done == [*(rung.candidates for rung in RUNGS), 2]
+    for rung in RUNGS:
+        accuracies = [
+            m.scores[0].accuracy for key, m in study.measurements.items() if key[2] == rung.epochs and m.scores
+        ]
+        assert events.said[f"Ranking, {rung.epochs} epochs"] == f"best {max(accuracies):.1%}"
 
 
 def test_what_is_early_and_not_done_when_its_rung_begins_belongs_to_it():
@@ -229,8 +246,15 @@ def test_what_is_early_and_not_done_when_its_rung_begins_belongs_to_it():
     campaign.give_up([early[0]], "its worker died")
     campaign.record(trainer.perform(straggler))
     assert events.stages[1][1:3] == (KEEP, 0)
-    for task in early[1:]:
+    handed: list[Task] = []
+    while bundle := campaign.next_bundle(4):
+        handed += bundle
+    assert len(handed) == 1
+    assert handed[0].key not in {task.key for task in early}
+    for task in [*early[1:], *handed]:
         campaign.record(trainer.perform(task))
+    assert campaign.next_bundle(4) == early[:1]
+    campaign.record(trainer.perform(early[0]))
     run_plainly(campaign, trainer)
     assert events.work == pytest.approx([work for *_, work in events.stages])
     assert events.done == [*(rung.candidates for rung in RUNGS), 2]
@@ -299,7 +323,7 @@ WAITING = SPACE.replace("import time\n", "import sys\nimport time\nfrom pathlib 
             log, name = Path(os.environ["TINY_LOG"]), f"{config['width']} {config['activation']}"
             with log.open("a") as file:
                 file.write(f"{name}\\n")
-            end = time.monotonic() + 120
+            end = time.monotonic() + 60
             # The last of the first rung ends only when somebody's second training has begun.
             while name == STRAGGLER and len(lines := log.read_text().splitlines()) == len({*lines}):
                 if time.monotonic() > end:
