@@ -262,6 +262,30 @@ def test_what_is_early_and_not_done_when_its_rung_begins_belongs_to_it():
     assert set(trainer.trained.values()) == {1}
 
 
+def test_a_rung_whose_trainings_are_all_under_way_when_it_begins_waits_for_them():
+    failing = set(range(37))
+    expected, _ = undisturbed(failing=failing)
+    trainer = Trainer(failing=failing)
+    campaign, study = campaign_of(InMemoryStorage())
+    waiting: list[Task] = []
+    while bundle := campaign.next_bundle(4):
+        for task in bundle:
+            if task.candidate.config["n"] == 0 or task.epochs > RUNGS[0].epochs:
+                waiting.append(task)
+            else:
+                campaign.record(trainer.perform(task))
+    straggler, *early = sorted(waiting, key=lambda task: task.epochs)
+    assert len(early) == 3
+    campaign.record(trainer.perform(straggler))
+    assert campaign.next_bundle(4) == []
+    for task in early:
+        assert not campaign.finished
+        campaign.record(trainer.perform(task))
+    run_plainly(campaign, trainer)
+    assert outcome_of(campaign, study) == expected
+    assert set(trainer.trained.values()) == {1}
+
+
 def test_the_time_that_early_trainings_took_is_learnt_once():
     campaign, _ = campaign_of(InMemoryStorage())
 
