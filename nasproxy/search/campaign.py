@@ -265,9 +265,10 @@ class Campaign:
 
     def _go_ahead(self) -> None:
         """Once all of the stage is handed out, has those who would stand idle begin with what is sure of the next."""
-        # What is tried when nothing else runs is tried so, and does not wait for ever.
-        shared = self._outstanding.keys().isdisjoint(self._last_try)
-        if self._sure and shared and not self._waiting and self._budget.left > 0:
+        if not self._sure or self._waiting or self.cut_short or self._budget.left <= 0:
+            return
+        # Beside what is tried when nothing else runs, nothing does.
+        if self._outstanding.keys().isdisjoint(self._last_try):
             self._queue, self._sure = self._ordered(self._sure), []
 
     def _heed_budget(self) -> None:

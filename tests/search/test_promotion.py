@@ -123,7 +123,7 @@ def table_of(campaign: Campaign, study: Study) -> pd.DataFrame:
     return table.drop(columns="latency_ms", errors="ignore")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
     st.randoms(use_true_random=False),
     st.integers(0, 10**9),
