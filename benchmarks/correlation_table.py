@@ -156,6 +156,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[str, CompareSettings]:
         preset=protocol.preset,
         ipc=arguments.ipc,
         epochs=arguments.epochs,
+        augmentation=arguments.augmentation,
         limit=arguments.limit or protocol.limit,
         max_multiply_adds=arguments.max_multiply_adds,
         repeats=arguments.repeats or protocol.repeats,
@@ -193,6 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-multiply-adds", type=int, help="leave out candidates that take more for an image")
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=100, help="on a proxy")
+    parser.add_argument("--augmentation", default="none", help="on a proxy's images (default: none, as in the paper)")
     parser.add_argument("--finalist-epochs", type=int, help="on the whole data; paper 100, small 4")
     parser.add_argument("--finalist-batch-size", type=int, help="on the whole data; paper 256, small 64")
     parser.add_argument("--repeats", type=int, help="trainings averaged; paper 5, small 1")

@@ -39,6 +39,7 @@ def _settings(arguments: argparse.Namespace) -> CompareSettings:
         preset="quick",
         ipc=arguments.ipc,
         epochs=arguments.epochs,
+        augmentation=arguments.augmentation,
         limit=arguments.limit,
         repeats=arguments.repeats,
         top_k=arguments.top_k,
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sample", type=int, default=60, help="random ones trained on the whole data")
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=100, help="on a proxy")
+    parser.add_argument("--augmentation", default="auto", help="on a proxy's images, as for nasproxy compare")
     parser.add_argument("--finalist-epochs", type=int, default=8, help="on the whole data")
     parser.add_argument("--repeats", type=int, default=1, help="trainings averaged")
     parser.add_argument("--top-k", type=int, default=10)

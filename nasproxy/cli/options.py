@@ -36,9 +36,9 @@ ProxyAugmentation = Annotated[
     str,
     typer.Option(
         "--augmentation",
-        help="Of trainings on a proxy's images: none, crop, crop-flip, siamese (all kinds of dsa and dm, but no flip of"
-        " digits), or siamese:KINDS, spelt as condense takes them.",
-        show_default="none; for dsa and dm siamese, by the kinds they condensed with",
+        help="Of trainings on a proxy's images: none (as the paper of dc), crop, crop-flip, siamese (all kinds of dsa"
+        " and dm, but no flip of digits), or siamese:KINDS, spelt as condense takes them.",
+        show_default="siamese; for dsa and dm by the kinds they condensed with",
         rich_help_panel=RANK,
     ),
 ]

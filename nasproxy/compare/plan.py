@@ -107,10 +107,13 @@ def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progre
 def _training_notes(plan: ComparePlan) -> list[str]:
     """How trainings on the proxies' images differ from plain ones."""
     sets = _with_images(plan.proxies)
+    alike: dict[str, list[str]] = {}
+    for name in sets:
+        alike.setdefault(plan.of_proxy(name).augmentation, []).append(name)
     notes = [
-        f"Trainings on the images of {name} are augmented: {augmentation}."
-        for name in sets
-        if (augmentation := plan.of_proxy(name).augmentation) != NONE
+        f"Trainings on the images of {', '.join(names)} are augmented: {augmentation}."
+        for augmentation, names in alike.items()
+        if augmentation != NONE
     ]
     if sets and plan.common.settings.norm_statistics == "real":
         notes.append("Trainings on a proxy's images are scored under batch-norm statistics of real ones.")

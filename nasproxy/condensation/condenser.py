@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # settings are read before torch is loaded
 
     from nasproxy.condensation.condensed import Condensed
     from nasproxy.condensation.course import Course
+    from nasproxy.condensation.outer_loop import Iterate
     from nasproxy.datasets.image_dataset import ImageDataset
 
 INITIAL = ("noise", "real")
@@ -106,7 +107,6 @@ class Condenser(ProxyMethod):
         """With the image learning rate that the paper has for this network in particular, if it has one."""
         return self
 
-    @abstractmethod
     def make(
         self,
         dataset: ImageDataset,
@@ -117,7 +117,23 @@ class Condenser(ProxyMethod):
         on_iteration: Callable[[int, float], None] | None = None,
         course: Course | None = None,
     ) -> Condensed:
-        """As :meth:`ProxyMethod.make`; ``course`` says where to go on from, what to keep, and when to stop."""
+        """As :meth:`ProxyMethod.make`; see :func:`nasproxy.condensation.outer_loop.condense_by`."""
+        from nasproxy.condensation.outer_loop import condense_by
+
+        return condense_by(
+            self.iteration(dataset),
+            dataset,
+            self,
+            seed=seed,
+            device=device,
+            precision=precision,
+            on_iteration=on_iteration,
+            course=course,
+        )
+
+    @abstractmethod
+    def iteration(self, dataset: ImageDataset) -> Iterate:
+        """What is done with the network of each outer iteration."""
 
     @abstractmethod
     def augmentations(self, dataset: ImageDataset) -> tuple[str, ...]:

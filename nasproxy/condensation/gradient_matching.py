@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nasproxy.condensation.condensed import Condensed
-from nasproxy.condensation.course import Course
 from nasproxy.condensation.distance import distance_between, is_compared
 from nasproxy.condensation.frozen_statistics import frozen_statistics
 from nasproxy.condensation.mean_gradients import mean_gradients
-from nasproxy.condensation.outer_loop import Material, condense_by
+from nasproxy.condensation.outer_loop import Material
 from nasproxy.condensation.recipe import MatchingRecipe
-from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import InputError
 from nasproxy.training.train import in_batches
 
 
-def condense(
-    dataset: ImageDataset,
-    recipe: MatchingRecipe,
-    *,
-    seed: int,
-    device: torch.device,
-    precision: str,
-    on_iteration: Callable[[int, float], None] | None = None,
-    course: Course | None = None,
-) -> Condensed:
-    """Learns ``recipe.ipc`` synthetic images a class whose gradients match those of real ones (Algorithm 1).
-
-    In bfloat16 the real images' gradients and the inner training are computed in that format; the synthetic images'
-    gradients, which are differentiated again, always in float32. The loss of an outer iteration is the mean matching
-    loss of a class and a step. The rest is as in :func:`nasproxy.condensation.outer_loop.condense_by`.
-    """
-    return condense_by(
-        partial(_iterate, recipe=recipe),
-        dataset,
-        recipe,
-        seed=seed,
-        device=device,
-        precision=precision,
-        on_iteration=on_iteration,
-        course=course,
-    )
-
-
-def _iterate(
+def match_gradients(
     network: nn.Module, material: Material, optimizer: torch.optim.Optimizer, *, recipe: MatchingRecipe
 ) -> float:
-    """One initialisation of the network: T matching steps, and the network's training between them."""
+    """An outer iteration of Algorithm 1: T matching steps, and the network's training between them.
+
+    In bfloat16 the real images' gradients and the inner training are computed in that format; the synthetic images'
+    gradients, which are differentiated again, always in float32.
+
+    Returns:
+        The mean matching loss of a class and a step.
+    """
     loss = torch.zeros((), device=material.images.device)
     for step in range(recipe.matching_steps):
         # Images of one class lie together, so one optimiser over all is the paper's update of each class by itself.
@@ -137,7 +110,8 @@ def _train_inner(network: nn.Module, material: Material, recipe: MatchingRecipe)
     for _ in range(recipe.inner_epochs):
         order = torch.randperm(len(labels), generator=material.generator).to(images.device)
         for picked in in_batches(order, recipe.network_batch):
-            batch = material.draw_transform()(images[picked])
+            # Nothing is compared here, so each image has parameters of its own, as in the published code.
+            batch = material.draw_transform(len(picked))(images[picked])
             gradients = mean_gradients(
                 network, parameters, batch, labels[picked], chunk=recipe.chunk, precision=material.precision
             )

@@ -61,10 +61,10 @@ class Material:
         ipc = len(self.labels) // len(self.by_class)
         return slice(label * ipc, (label + 1) * ipc)
 
-    def draw_transform(self) -> Transform:
-        """One augmentation with its parameters."""
+    def draw_transform(self, count: int = 1) -> Transform:
+        """One augmentation with its parameters; ``count`` as in :func:`nasproxy.training.transforms.draw_transform`."""
         height, width = self.images.shape[2:]
-        return draw_transform(self.augmentations, (height, width), self.generator)
+        return draw_transform(self.augmentations, (height, width), self.generator, count=count)
 
 
 Iterate = Callable[[nn.Module, Material, torch.optim.Optimizer], float]

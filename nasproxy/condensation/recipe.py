@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from nasproxy.condensation.condenser import Condenser
@@ -12,8 +12,7 @@ from nasproxy.errors import InputError, nearest
 if TYPE_CHECKING:  # settings are read before torch is loaded
     import torch
 
-    from nasproxy.condensation.condensed import Condensed
-    from nasproxy.condensation.course import Course
+    from nasproxy.condensation.outer_loop import Iterate
     from nasproxy.datasets.image_dataset import ImageDataset
 
 DISTANCES = ("layerwise-cosine", "squared-euclidean", "cosine")
@@ -76,22 +75,11 @@ class MatchingRecipe(Condenser):
         """None."""
         return ()
 
-    def make(
-        self,
-        dataset: ImageDataset,
-        *,
-        seed: int,
-        device: torch.device,
-        precision: str,
-        on_iteration: Callable[[int, float], None] | None = None,
-        course: Course | None = None,
-    ) -> Condensed:
-        """See :func:`nasproxy.condensation.gradient_matching.condense`."""
-        from nasproxy.condensation.gradient_matching import condense
+    def iteration(self, dataset: ImageDataset) -> Iterate:
+        """See :func:`nasproxy.condensation.gradient_matching.match_gradients`."""
+        from nasproxy.condensation.gradient_matching import match_gradients
 
-        return condense(
-            dataset, self, seed=seed, device=device, precision=precision, on_iteration=on_iteration, course=course
-        )
+        return partial(match_gradients, recipe=self)
 
     def expected_seconds(self, dataset: ImageDataset, *, device: torch.device, precision: str) -> float:
         """By one matching step and one round of inner training."""

@@ -17,7 +17,8 @@ class SiameseRecipe(MatchingRecipe):
     """Gradient matching in which each step draws one augmentation for real and synthetic images alike.
 
     The class's real images and its synthetic ones pass through the same transformation, with the same parameters,
-    before their gradients are compared. The network's own training between the steps is augmented, too.
+    before their gradients are compared. The network's own training between the steps is augmented, too: one kind for a
+    batch, with parameters for each of its images.
 
     Args:
         augmentation: kinds joined by hyphens, ``none``, or ``auto``, see

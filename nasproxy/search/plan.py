@@ -97,13 +97,17 @@ class Plan:
         if asked != AUTO:
             kinds = siamese_kinds(asked, self.dataset.name)
             return asked if kinds is None else training_with(kinds)
+        return training_with(self._condensed_with() or parse_strategy(AUTO, self.dataset.name))
+
+    def _condensed_with(self) -> tuple[str, ...]:
+        """The kinds of augmentation that the proxy's images were condensed with."""
         if isinstance(self.method, Condenser):
-            return training_with(self.method.augmentations(self.dataset))
+            return self.method.augmentations(self.dataset)
         said = self.given_proxy.recipe.get("augmentation") if self.given_proxy else None
         try:
-            return training_with(parse_strategy(str(said or NONE), self.dataset.name))
+            return parse_strategy(str(said or NONE), self.dataset.name)
         except InputError:  # a file of a method that means something else by the word
-            return NONE
+            return ()
 
     def by(self, method: ProxyMethod | Procedure | None) -> Plan:
         """The same plan with another way to rank; None is the given file, or no ranking at all."""

@@ -47,7 +47,7 @@ class SearchSettings:
         epochs: of the training on the proxy; of ``whole``, ``finalist_epochs`` take their place.
         augmentation: of the training on a proxy set: ``none``, ``crop``, ``crop-flip``, ``siamese`` (what dsa and dm
             condense with: all six kinds, but no flip for digits; or those behind a colon, as in
-            ``siamese:color-crop``), or ``auto``: a set of dsa or dm with what it was condensed with, others with none.
+            ``siamese:color-crop``), or ``auto``: ``siamese``, on a set of dsa or dm by the kinds it was made with.
         norm_statistics: under which batch-norm statistics what is trained on a proxy set is scored: ``proxy`` (those of
             that training) or ``real`` (of 1,000 real training images, without their labels). Procedures, which train
             on real images, and candidates without batch normalisation score the same under both.
@@ -228,7 +228,7 @@ class SearchSettings:
         return find_method(self.proxy).preset(self.preset, self.ipc)
 
     def proxy_recipe(self) -> TrainingRecipe:
-        """How a candidate is trained on a proxy of which nothing is known: ``auto`` augments by nothing."""
+        """How a candidate is trained on a proxy, but that ``auto`` augments by nothing: the dataset decides by what."""
         return TrainingRecipe(self.epochs, augmentation=NONE if self.augmentation == AUTO else self.augmentation)
 
     def finalist_recipe(self, images: int) -> TrainingRecipe:

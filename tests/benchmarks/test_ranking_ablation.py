@@ -84,8 +84,8 @@ def test_its_scores_are_those_of_a_comparison(run, home):
         key: float(row["whole.0"]) for key, row in truth.items()
     }
     sets = {entry["images"]: entry for entry in document["sets"]}
-    for images in ("random", "early-stopping"):
-        found = {key: scores["accuracy"] for key, scores in sets[images]["hard"]["scores"].items()}
+    for images, training in (("random", "siamese"), ("early-stopping", "hard")):  # as a comparison does by default
+        found = {key: scores["accuracy"] for key, scores in sets[images][training]["scores"].items()}
         assert found == {key: float(row[f"{images}.0"]) for key, row in truth.items()}
     scores = sets["random"]["hard"]["scores"]
     changed = {c["config"]["norm"] for c in document["candidates"] if len(set(scores[c["id"]].values())) > 1}
@@ -102,7 +102,11 @@ def test_nothing_is_measured_twice_and_more_may_be_asked(run, tmp_path, capsys):
     code, second = run("--contenders", *FEW, "dm", "--sets", "2")
     assert code == 0
     assert second["sets"][0]["hard"] == first["sets"][0]["hard"]  # with its seconds
-    assert [row["contender"] for row in second["rows"]] == [c.name for c in CONTENDERS if c.name in (*FEW, "dm")]
+    # A training is scored under both kinds of statistics, whichever was asked for.
+    done = {(c.images, c.training) for c in CONTENDERS if c.name in (*FEW, "dm")}
+    expected = [c.name for c in CONTENDERS if (c.images, c.training) in done]
+    assert [row["contender"] for row in second["rows"]] == expected
+    assert {"dm-statistics", "random-siamese-statistics"} < set(expected)
     assert [s["set"] for s in second["sets"]] == [0, 0, 0, 1, 1, 1]
     assert {row["sets"] for row in second["rows"]} == {2}
     capsys.readouterr()

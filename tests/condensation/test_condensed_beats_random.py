@@ -7,7 +7,6 @@ import statistics
 import pytest
 import torch
 
-from nasproxy.condensation.gradient_matching import condense
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.coresets.random import draw_per_class
 from nasproxy.datasets.load import load_dataset
@@ -37,7 +36,7 @@ def test_one_condensed_image_a_digit_beats_one_random_image(digits):
     )
     random, condensed = [], []
     for seed in range(2):
-        made = condense(digits, recipe, seed=seed, device=torch.device("cpu"), precision="float32")
+        made = recipe.make(digits, seed=seed, device=torch.device("cpu"), precision="float32")
         condensed.append(accuracy(digits, made.images, made.labels, seed))
         # The very images that the condensation began with.
         positions = draw_per_class(digits, 1, torch.Generator().manual_seed(seed))

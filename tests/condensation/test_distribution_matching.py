@@ -12,7 +12,12 @@ import torch.nn.functional as F
 from tiny import tiny_dataset, with_other_held_out_images
 from torch import nn
 
-from nasproxy.condensation.distribution_matching import DistributionRecipe, distribution_loss, features
+from nasproxy.condensation.distribution_matching import (
+    LARGEST_STEP,
+    DistributionRecipe,
+    distribution_loss,
+    features,
+)
 from nasproxy.errors import DatasetError, DivergedError, InputError
 from nasproxy.networks import build
 from nasproxy.networks.convnet import ConvNet
@@ -83,6 +88,31 @@ def test_networks_of_a_space_with_many_features_leave_the_images_near_real_ones(
     recipe = DistributionRecipe(ipc=2, iterations=20, network=f"space:{file}", augmentation="none")
     images = run(tiny_dataset((7, 5), size=(16, 16)), recipe).images
     assert images.abs().max() < 10
+
+
+@pytest.mark.parametrize(("scale", "bounded"), [(1000.0, True), (0.001, False)])
+def test_a_network_of_a_space_moves_the_images_by_so_much_at_most(tmp_path, scale, bounded):
+    file = tmp_path / "scaled.py"
+    file.write_text(
+        "from torch import nn\n\n"
+        "from nasproxy import SearchSpace\n\n\n"
+        "class Scaled(nn.Module):\n"
+        "    def forward(self, images):\n"
+        f"        return {scale} * images.flatten(1)\n\n\n"
+        "class Linear(SearchSpace):\n"
+        '    name = "linear"\n'
+        '    choices = {"filters": [1]}\n\n'
+        "    def build(self, config, *, in_channels, num_classes, image_size):\n"
+        "        return nn.Sequential(Scaled(), nn.LazyLinear(num_classes))\n"
+    )
+    recipe = DistributionRecipe(ipc=2, iterations=1, network=f"space:{file}", augmentation="none")
+    dataset = tiny_dataset((7, 5), size=(8, 8))
+    before = run(dataset, replace(recipe, image_learning_rate=STILL)).images
+    step = (run(dataset, replace(recipe, image_learning_rate=2.0)).images - before).square().mean().sqrt()
+    if bounded:
+        assert step.item() == pytest.approx(2 * LARGEST_STEP, rel=1e-3)
+    else:
+        assert 0 < step < 0.1 * LARGEST_STEP
 
 
 def test_the_gradient_agrees_with_finite_differences():

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tiny import tiny_dataset, with_other_held_out_images
 from torch import nn
 
-from nasproxy.condensation.gradient_matching import condense, matching_loss
+from nasproxy.condensation.gradient_matching import matching_loss
 from nasproxy.condensation.recipe import DISTANCES, MatchingRecipe
 from nasproxy.errors import DatasetError, DivergedError, InputError
 from nasproxy.networks import build
@@ -26,7 +26,7 @@ RECIPE = MatchingRecipe(ipc=2, iterations=2, matching_steps=2, inner_epochs=3, w
 
 
 def run(dataset, recipe, seed=0, precision="float32", **more):
-    return condense(dataset, recipe, seed=seed, device=CPU, precision=precision, **more)
+    return recipe.make(dataset, seed=seed, device=CPU, precision=precision, **more)
 
 
 @pytest.fixture(scope="module")

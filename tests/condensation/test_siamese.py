@@ -51,6 +51,18 @@ def test_real_and_synthetic_images_get_the_same_transformation(shown):
     assert changed > 12  # a crop by no pixel and half of the flips change nothing
 
 
+def test_between_the_steps_each_image_has_parameters_of_its_own(shown):
+    dataset = tiny_dataset((5, 5))
+    recipe = replace(RECIPE, ipc=5, iterations=1, inner_epochs=8, augmentation="flip", image_learning_rate=STILL)
+    recipe.make(dataset, seed=0, **WHERE)
+    plain = dataset.normalisation.apply(dataset.train.images)
+    inner = [batch for batch in shown if len(batch) == 10]
+    flipped = [sum(not any(torch.equal(image, known) for known in plain) for image in batch) for batch in inner]
+    assert len(inner) == 8
+    assert 0 < sum(flipped) < 80
+    assert any(0 < number < 10 for number in flipped)
+
+
 def test_without_augmentation_it_is_gradient_matching():
     dataset = tiny_dataset()
     plain = MatchingRecipe(ipc=2, iterations=2, matching_steps=2, inner_epochs=3, width=4, depth=1, initial="real")

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_search import write_space
 
 from nasproxy.compare.plan import plan_comparison
 from nasproxy.compare.settings import CompareSettings
+from nasproxy.condensation.distribution_matching import DistributionRecipe
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
 from nasproxy.progress import Silent
-from nasproxy.proxies.make import random_proxy
+from nasproxy.proxies.make import make_proxy, random_proxy
 from nasproxy.proxies.proxy_file import save_proxy
 from nasproxy.search.plan import make_plan
 from nasproxy.search.settings import SearchSettings
@@ -32,16 +34,20 @@ def settings_of(folder: Path, **asked: Any) -> SearchSettings:
     [
         ({"proxy": "dm"}, UPRIGHT),
         ({"proxy": "dsa"}, UPRIGHT),
-        ({"proxy": "dc"}, "none"),
-        ({"proxy": "random"}, "none"),
+        ({"proxy": "dc"}, UPRIGHT),
+        ({"proxy": "random"}, UPRIGHT),
+        ({"proxy": "dc", "augmentation": "none"}, "none"),
         ({"proxy": "dm", "augmentation": "none"}, "none"),
         ({"proxy": "dm", "augmentation": "crop"}, "crop"),
         ({"proxy": "random", "augmentation": "siamese"}, UPRIGHT),
         ({"proxy": "random", "augmentation": "siamese:flip"}, "siamese:flip"),
+        ({"proxy": "early-stopping"}, "none"),
         ({"proxy": "early-stopping", "augmentation": "siamese"}, "none"),
     ],
 )
-def test_sets_of_dsa_and_dm_are_trained_on_as_their_papers_do(tmp_path: Path, asked: dict[str, Any], expected: str):
+def test_all_sets_are_trained_on_as_dsa_and_dm_are_in_their_papers(
+    tmp_path: Path, asked: dict[str, Any], expected: str
+):
     assert make_plan(settings_of(tmp_path, **asked), resume=False).proxy_recipe.augmentation == expected
 
 
@@ -52,7 +58,12 @@ def digits() -> ImageDataset:
 
 @pytest.mark.parametrize(
     ("recipe", "expected"),
-    [({"augmentation": "color-flip"}, "siamese:color-flip"), ({"augmentation": ["odd"]}, "none"), ({}, "none")],
+    [
+        ({"augmentation": "color-flip"}, "siamese:color-flip"),
+        ({"augmentation": "none"}, UPRIGHT),
+        ({"augmentation": ["odd"]}, UPRIGHT),
+        ({}, UPRIGHT),
+    ],
 )
 def test_a_proxy_file_says_what_it_was_condensed_with(
     tmp_path: Path, digits: ImageDataset, recipe: dict[str, Any], expected: str
@@ -61,10 +72,17 @@ def test_a_proxy_file_says_what_it_was_condensed_with(
     assert make_plan(settings_of(tmp_path, proxy=str(file)), resume=False).proxy_recipe.augmentation == expected
 
 
-def test_a_comparison_trains_on_each_proxy_in_its_own_way_and_says_so(tmp_path: Path):
-    named = CompareSettings(settings_of(tmp_path, ipc=2), ("random", "dm", "parameters"))
+def test_a_comparison_says_how_it_trains_on_each_proxy(tmp_path: Path, digits: ImageDataset):
+    method = DistributionRecipe(ipc=2, iterations=1, augmentation="crop", width=4, depth=1)
+    made = make_proxy(digits, method, seed=0, device=torch.device("cpu"), precision="float32", use_cache=False)
+    file = str(save_proxy(made, tmp_path / "cropped.safetensors"))
+    named = CompareSettings(settings_of(tmp_path, ipc=2), ("random", file, "herding", "early-stopping", "parameters"))
     plan = plan_comparison(named, resume=False, progress=Silent())
-    assert [plan.of_proxy(name).proxy_recipe.augmentation for name in ("random", "dm")] == ["none", UPRIGHT]
+    trained_on = ("random", "cropped", "herding", "early-stopping")
+    assert [plan.of_proxy(name).proxy_recipe.augmentation for name in trained_on] == [
+        UPRIGHT, "siamese:crop", UPRIGHT, "none"
+    ]  # fmt: skip
     assert [note for note in plan.notes if "augmented" in note] == [
-        f"Trainings on the images of dm are augmented: {UPRIGHT}."
+        f"Trainings on the images of random, herding are augmented: {UPRIGHT}.",
+        "Trainings on the images of cropped are augmented: siamese:crop.",
     ]
