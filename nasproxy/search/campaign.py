@@ -434,8 +434,7 @@ class Campaign:
     def _ranked_in_part(self, alive: Sequence[Candidate], number: int) -> list[Candidate]:
         """Of a rung that was cut short, those that it measured, then in the order of the rung before those it did not.
 
-        Those that have gone ahead to the next rung come first.
-
+        Of those that it measured, who has gone ahead to the next rung comes first.
         Nothing is closed that an undisturbed search would treat otherwise.
         """
         epochs = self.rungs[number].epochs
