@@ -1,3 +1,4 @@
+import io
 import os
 import pty
 import re
@@ -5,8 +6,9 @@ import subprocess
 import sys
 
 from rich.console import Console
+from rich.progress import Progress
 
-from nasproxy.cli.screen import PlainScreen
+from nasproxy.cli.screen import LiveScreen, PlainScreen, TimeLeft
 
 
 def test_plain_lines_say_what_begins_and_ends(capsys):
@@ -75,3 +77,33 @@ def test_without_a_terminal_nothing_moves():
     assert "\x1b" not in done.stderr
     assert "\r" not in done.stderr
     assert "Ranking: 4, 1 done before\n" in done.stderr
+
+
+def test_the_time_left_is_counted_down_and_never_below_nothing():
+    now = 0.0
+    display = Progress(console=Console(file=io.StringIO()), get_time=lambda: now)
+    screen, column = LiveScreen(display), TimeLeft()
+
+    def shown(at: float) -> str:
+        nonlocal now
+        now = at
+        return column.render(display.tasks[-1]).plain
+
+    screen.stage("Finalists", 3, work=6.0)
+    assert shown(60) == ""
+    screen.advance(work=2.0)
+    assert [shown(at) for at in (60, 100, 170, 181)] == [
+        "about 2 min 0 s left",
+        "about 1 min 20 s left",
+        "about 10 s left",
+        "",
+    ]
+    # It took longer than the first: so will the last.
+    now = 200
+    screen.advance(work=2.0)
+    assert shown(200) == "about 1 min 40 s left"
+    screen.advance(work=-5.0)
+    assert shown(200) == ""
+    screen.advance(work=7.0)
+    screen.close()
+    assert shown(201) == ""
