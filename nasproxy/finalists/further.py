@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,10 +192,12 @@ def _train(
     candidate = Candidate(dict(finalist.entry["config"]), finalist.description.id)
     model = finalist.fresh(candidate.seed(settings.seed, 0, "anew")) if settings.anew else finalist.model()
     recipe = settings.recipe(len(dataset.train))
-    events = EventFile(out / "tensorboard") if settings.tensorboard else None
+    events = EventFile(out / "tensorboard", candidate.config) if settings.tensorboard else None
     if events is not None:  # anew from the beginning: a resumed training has no gap and no double
+        at = time.time() - sum(epoch.seconds for epoch in done.history)
         for epoch in done.history:
-            events.add(epoch.epoch, figures_of(epoch))
+            at += epoch.seconds
+            events.add(epoch.epoch, figures_of(epoch), at)
     before = max(0, len(done.history) - 1)
     progress.stage(f"Training {candidate.id}, whole data", recipe.epochs, done=before)
     for state in course(
