@@ -82,6 +82,8 @@ class PlainScreen:
             left = (now - self._began) * (self._work / self._worked - 1) if self._worked > 0 else 0.0
             said = f", about {duration(left)} left" if left > 0 else ""
             self._say(f"{self._name}: {self._done} of {self._steps}, {headline}{said}")
+        if self._done == self._steps:
+            self.close()
 
     def note(self, text: str) -> None:
         """Says so."""

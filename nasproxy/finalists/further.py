@@ -13,6 +13,7 @@ from torch import nn
 
 from nasproxy.analysis.canvas import save_figure
 from nasproxy.analysis.event_file import EventFile, check_tensorboard
+from nasproxy.analysis.text import counted
 from nasproxy.datasets.image_dataset import ImageDataset, Split
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import DatasetError, DivergedError, ExportError, InputError, nearest
@@ -279,9 +280,9 @@ def _sentences(settings: FurtherSettings, epoch: Epoch, name: str) -> str:
         else "the last epoch"
     )
     return (
-        f"After the search it was trained {start}: {settings.epochs} epochs, learning rate {settings.learning_rate}"
-        f"{batch}, augmentation {settings.augmentation}, precision {settings.precision}, seed {settings.seed}. These"
-        f" are the weights of epoch {epoch.epoch}, {chosen}."
+        f"After the search it was trained {start}: {counted(settings.epochs, 'epoch')}, learning rate"
+        f" {settings.learning_rate}{batch}, augmentation {settings.augmentation}, precision {settings.precision},"
+        f" seed {settings.seed}. These are the weights of epoch {epoch.epoch}, {chosen}."
     )
 
 

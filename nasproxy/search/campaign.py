@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from optuna.trial import TrialState
 
 from nasproxy.analysis.pareto import front_numbers
+from nasproxy.analysis.text import counted
 from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
 from nasproxy.search.budget import Budget
@@ -530,7 +531,7 @@ class Campaign:
         return reasons
 
     def _ranking_title(self, epochs: int) -> str:
-        return self._title or f"Ranking, {epochs} epochs"
+        return self._title or f"Ranking, {counted(epochs, 'epoch')}"
 
     def _headline(self, outcome: Outcome) -> str:
         if outcome.scores:

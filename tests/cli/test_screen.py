@@ -14,9 +14,11 @@ from nasproxy.cli.screen import LiveScreen, PlainScreen, TimeLeft
 def test_plain_lines_say_what_begins_and_ends(capsys):
     screen = PlainScreen(Console(file=sys.stdout, width=30))
     screen.stage("Ranking, 6 epochs", 3)
-    for _ in range(3):
-        screen.advance("best 50.0%")
+    screen.advance("best 50.0%")
+    screen.advance("best 50.0%")
     screen.note("a note [bold]as it is[/bold] that is longer than thirty columns")
+    screen.advance("best 50.0%")
+    screen.note("what follows is not of the stage")
     screen.stage("Finalists", 5, done=3)
     screen.advance()
     screen.advance()
@@ -26,9 +28,10 @@ def test_plain_lines_say_what_begins_and_ends(capsys):
     assert lines[0] == "Ranking, 6 epochs: 3"
     assert lines[1] == "a note [bold]as it is[/bold] that is longer than thirty columns"
     assert re.fullmatch(r"Ranking, 6 epochs: 3 of 3 in \d+\.\d s", lines[2])
-    assert lines[3] == "Finalists: 5, 3 done before"
-    assert re.fullmatch(r"Finalists: 5 of 5 in \d+\.\d s", lines[4])
-    assert len(lines) == 5
+    assert lines[3] == "what follows is not of the stage"
+    assert lines[4] == "Finalists: 5, 3 done before"
+    assert re.fullmatch(r"Finalists: 5 of 5 in \d+\.\d s", lines[5])
+    assert len(lines) == 6
 
 
 LIVE = """
