@@ -76,6 +76,14 @@ class Said:
         return json.loads(self.out, parse_constant=lambda name: (_ for _ in ()).throw(ValueError(name)))
 
 
+def register_space(site: Path, package: str, entry: str) -> None:
+    """Makes ``site``, once it is on ``sys.path``, hold an installed package that registers a space."""
+    info = site / f"{package}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[nasproxy.search_spaces]\n{entry}\n")
+
+
 def write_space(folder: Path, text: str = SPACE, name: str = "my_space.py") -> Path:
     """Puts a space's file into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nasproxy.optional import require
 
@@ -21,27 +21,43 @@ def check_tensorboard() -> None:
 
 
 class EventFile:
-    """The curves of one training.
+    """The curves of one training, and the configuration of the network, by which TensorBoard sorts and filters.
 
     Args:
         folder: to write; what an earlier invocation left there is replaced.
+        config: the network's.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what TensorBoard imports warns of other things than ours
             from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard.summary import hparams
 
-            self._writer: Any = SummaryWriter(str(folder))
+            self._writer = cast("Any", SummaryWriter(str(folder)))
+        # Not the first, which would name the choices of all networks: TensorBoard gathers them from the files.
+        _, start, self._end = hparams({name: _shown(value) for name, value in config.items()}, {})
+        self._writer.file_writer.add_summary(start)
 
-    def add(self, epoch: int, figures: Mapping[str, float | None]) -> None:
-        """Adds the figures of an epoch by the names of their curves; one that is None leaves a gap."""
+    def add(self, epoch: int, figures: Mapping[str, float | None], at: float | None = None) -> None:
+        """Adds the figures of an epoch.
+
+        Args:
+            epoch: its number.
+            figures: by the names of their curves; one that is None leaves a gap.
+            at: when it ended, in seconds since 1970; None is now.
+        """
         for name, value in figures.items():
             if value is not None:
-                self._writer.add_scalar(name, value, epoch)
+                self._writer.add_scalar(name, value, epoch, at)
         self._writer.flush()
 
     def close(self) -> None:
         """Ends the file."""
+        self._writer.file_writer.add_summary(self._end)
         self._writer.close()
+
+
+def _shown(value: Any) -> Any:
+    return "none" if value is None else value  # which TensorBoard would leave out

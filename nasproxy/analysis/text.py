@@ -68,6 +68,16 @@ def count(number: Number) -> str:
     return f"{number:.0f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, by a noun whose plural ends in s.
+
+    Example:
+        >>> counted(1, "epoch"), counted(1_200, "epoch")
+        ('1 epoch', '1,200 epochs')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def milliseconds(value: Number) -> str:
     """A short time with three digits.
 

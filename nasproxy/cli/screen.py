@@ -28,13 +28,15 @@ class LiveScreen:
         """Begins a line."""
         self.close()
         size = work if work is not None else float(total - done)
-        self._task = self._display.add_task(name, total=size, steps=total, done=done, headline="")
+        self._task = self._display.add_task(name, total=size, steps=total, done=done, headline="", ends=None)
 
     def advance(self, headline: str = "", work: float = 1.0) -> None:
         """Moves the bar."""
         if self._task is not None:
-            done = self._display.tasks[self._task].fields["done"] + 1
-            self._display.update(self._task, advance=work, done=done, headline=headline)
+            task = self._display.tasks[self._task]
+            done, worked = task.fields["done"] + 1, task.completed + work
+            ends = (task.elapsed or 0.0) * (task.total or 0.0) / worked if worked > 0 else None
+            self._display.update(self._task, completed=worked, done=done, headline=headline, ends=ends)
 
     def note(self, text: str) -> None:
         """Prints above the display."""
@@ -77,8 +79,11 @@ class PlainScreen:
         now = time.monotonic()
         if self._done < self._steps and now - self._said >= _EVERY:
             self._said = now
-            left = (now - self._began) * max(0.0, self._work / self._worked - 1)
-            self._say(f"{self._name}: {self._done} of {self._steps}, {headline}, about {duration(left)} left")
+            left = (now - self._began) * (self._work / self._worked - 1) if self._worked > 0 else 0.0
+            said = f", about {duration(left)} left" if left > 0 else ""
+            self._say(f"{self._name}: {self._done} of {self._steps}, {headline}{said}")
+        if self._done == self._steps:
+            self.close()
 
     def note(self, text: str) -> None:
         """Says so."""
@@ -110,7 +115,7 @@ def open_screen() -> Iterator[LiveScreen | PlainScreen]:
         TextColumn("{task.fields[done]} of {task.fields[steps]}", justify="right"),
         TextColumn("{task.fields[headline]}", style="cyan"),
         TimeElapsedColumn(),
-        _TimeLeft(),
+        TimeLeft(),
     )
     with Progress(*columns, console=console) as display:
         live = LiveScreen(display)
@@ -118,15 +123,15 @@ def open_screen() -> Iterator[LiveScreen | PlainScreen]:
         live.close()
 
 
-class _TimeLeft(TextColumn):
-    """The time left by the work that is left; nothing for a stage that has ended."""
+class TimeLeft(TextColumn):
+    """The time left by the work that was left after the last step, counted down since; nothing once that has passed."""
 
     def __init__(self) -> None:
         super().__init__("", style="dim")
 
     def render(self, task: Task) -> Text:
         """``about 2 min left``."""
-        if task.finished or task.stop_time is not None or not task.completed or not task.elapsed or not task.total:
+        ends = task.fields["ends"]
+        if task.finished or task.stop_time is not None or ends is None or task.elapsed is None or ends <= task.elapsed:
             return Text("")
-        left = task.elapsed * max(0.0, task.total / task.completed - 1)
-        return Text(f"about {duration(left)} left", style="dim")
+        return Text(f"about {duration(ends - task.elapsed)} left", style="dim")

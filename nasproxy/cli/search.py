@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from nasproxy.analysis.text import count, duration, milliseconds, percent
+from nasproxy.analysis.text import count, counted, duration, milliseconds, percent
 from nasproxy.cli.options import (
     RANK,
     RUN,
@@ -227,15 +227,16 @@ def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
         print_json(found)
         return 0
     console = stdout()
-    console.print(f"{found['candidates']} candidates of {escape(found['space'])} on {escape(found['proxy'])} images:")
+    space, proxy = escape(found["space"]), escape(found["proxy"])
+    console.print(f"{counted(found['candidates'], 'candidate')} of {space} on {proxy} images:")
     for rung in found["rungs"]:
         done = f", {rung['done']} done" if rung["done"] else ""
-        console.print(f"  {rung['candidates']} × {rung['epochs']} epochs{done}")
+        console.print(f"  {rung['candidates']} × {counted(rung['epochs'], 'epoch')}{done}")
     if "calibration" in found:
-        console.print(f"  {found['calibration']['candidates']} random candidates on the whole data")
+        console.print(f"  {counted(found['calibration']['candidates'], 'random candidate')} on the whole data")
     finalists = found["finalists"]
     done = f", {finalists['done']} done" if finalists["done"] else ""
-    console.print(f"  {finalists['candidates']} finalists on the whole data{done}")
+    console.print(f"  {counted(finalists['candidates'], 'finalist')} on the whole data{done}")
     times = ", ".join(
         f"{name} {'not known' if seconds is None else duration(seconds)}" for name, seconds in found["seconds"].items()
     )
@@ -320,7 +321,7 @@ def _calibration(summary: dict[str, Any]) -> str:
 
 
 def _effort(summary: dict[str, Any]) -> str:
-    rungs = " → ".join(f"{rung['candidates']} × {rung['epochs']} epochs" for rung in summary["rungs"])
+    rungs = " → ".join(f"{rung['candidates']} × {counted(rung['epochs'], 'epoch')}" for rung in summary["rungs"])
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in summary["seconds"].items())
     ended = f"; the time budget ended the ranking, {summary['not_reached']} not reached (--resume goes on)"
     return (

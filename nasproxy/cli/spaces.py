@@ -22,14 +22,17 @@ def list_spaces(as_json: Json = False) -> None:
     """List the registered search spaces."""
     from nasproxy.search.space_source import registered_spaces
 
-    entries = registered_spaces()
-    origins = {name: entry.dist.name if entry.dist else "" for name, entry in entries.items()}
+    registered = registered_spaces()
     if as_json:
-        print_json({"schema": 1, "spaces": [{"name": name, "package": package} for name, package in origins.items()]})
+        spaces = [{"name": name, "package": package} for name, packages in registered.items() for package in packages]
+        print_json({"schema": 1, "spaces": spaces})
         return
-    table = plain_table("Name", "Package")
-    for name, package in origins.items():
-        table.add_row(escape(name), escape(package))
+    table = plain_table("Name", "Package", "")
+    for name, packages in registered.items():
+        for package in packages:
+            others = " and ".join(other for other in packages if other != package)
+            mark = f"[yellow]ambiguous: {escape(others)} has it too; uninstall one[/]" if others else ""
+            table.add_row(escape(name), escape(package), mark)
     stdout().print(table)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from nasproxy.analysis.text import duration, percent
+from nasproxy.analysis.text import counted, duration, percent
 from nasproxy.cli.options import DATA, RUN, DataDir, Device, Json, Precision, Rank, RunSpace, Tensorboard
 from nasproxy.cli.output import plain_table, print_json, say_how_to_see_curves, stdout
 from nasproxy.cli.screen import open_screen
@@ -101,7 +101,8 @@ def _print(summary: dict[str, Any]) -> None:
     console = stdout()
     console.print(table)
     console.print(
-        f"\n{summary['id']}, {summary['epochs']} epochs in {duration(summary['seconds'])}; best by validation"
+        f"\n{summary['id']}, {counted(summary['epochs'], 'epoch')} in {duration(summary['seconds'])};"
+        " best by validation"
     )
     console.print(f"[bold]Files[/]  {escape(summary['out'])}: best/, last/, curves.csv, curves.png", soft_wrap=True)
     say_how_to_see_curves(Path(summary["out"]))

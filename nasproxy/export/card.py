@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from nasproxy.analysis.correlation import RankAgreement
 from nasproxy.analysis.explain import explain
-from nasproxy.analysis.text import count, milliseconds, percent
+from nasproxy.analysis.text import count, counted, milliseconds, percent
 from nasproxy.export.description import Description
 
 _MOST_CLASSES = 50
@@ -182,6 +182,8 @@ def _choice(origin: Origin) -> str:
     finalists = len(origin.summary["top"])
     if origin.further:
         return origin.further
+    if finalists == 1:
+        return "It is the only finalist, which the accuracy after training on the proxy has chosen."
     if origin.won:
         return f"It was chosen among {finalists} finalists by its validation accuracy, so that figure flatters."
     return f"It is one of {finalists} finalists, which the accuracy after training on the proxy has chosen."
@@ -189,7 +191,9 @@ def _choice(origin: Origin) -> str:
 
 def _found(origin: Origin) -> str:
     summary, settings = origin.summary, origin.run["settings"]
-    rungs = ", then ".join(f"{rung['candidates']:,} for {rung['epochs']} epochs" for rung in summary.get("rungs") or ())
+    rungs = ", then ".join(
+        f"{rung['candidates']:,} for {counted(rung['epochs'], 'epoch')}" for rung in summary.get("rungs") or ()
+    )
     ranked = f"{summary['evaluated']:,} of {summary['candidates']:,} candidates were ranked by the proxy"
     return (
         f"{ranked} {plain(settings['proxy'])}{f' ({rungs})' if rungs else ''}; the best {len(summary['top'])} were then"

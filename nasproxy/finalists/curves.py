@@ -59,4 +59,4 @@ def figures_of(epoch: Epoch) -> dict[str, float | None]:
         for kind in ("loss", "accuracy")
         for part in ("train", "validation")
     }
-    return {**figures, "learning rate": epoch.learning_rate}
+    return {**figures, "schedule/learning rate": epoch.learning_rate}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 from nasproxy.analysis.canvas import save_figure
 from nasproxy.analysis.event_file import EventFile, check_tensorboard
+from nasproxy.analysis.text import counted
 from nasproxy.datasets.image_dataset import ImageDataset, Split
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import DatasetError, DivergedError, ExportError, InputError, nearest
@@ -191,10 +193,12 @@ def _train(
     candidate = Candidate(dict(finalist.entry["config"]), finalist.description.id)
     model = finalist.fresh(candidate.seed(settings.seed, 0, "anew")) if settings.anew else finalist.model()
     recipe = settings.recipe(len(dataset.train))
-    events = EventFile(out / "tensorboard") if settings.tensorboard else None
+    events = EventFile(out / "tensorboard", candidate.config) if settings.tensorboard else None
     if events is not None:  # anew from the beginning: a resumed training has no gap and no double
+        at = time.time() - sum(epoch.seconds for epoch in done.history)
         for epoch in done.history:
-            events.add(epoch.epoch, figures_of(epoch))
+            at += epoch.seconds
+            events.add(epoch.epoch, figures_of(epoch), at)
     before = max(0, len(done.history) - 1)
     progress.stage(f"Training {candidate.id}, whole data", recipe.epochs, done=before)
     for state in course(
@@ -276,9 +280,9 @@ def _sentences(settings: FurtherSettings, epoch: Epoch, name: str) -> str:
         else "the last epoch"
     )
     return (
-        f"After the search it was trained {start}: {settings.epochs} epochs, learning rate {settings.learning_rate}"
-        f"{batch}, augmentation {settings.augmentation}, precision {settings.precision}, seed {settings.seed}. These"
-        f" are the weights of epoch {epoch.epoch}, {chosen}."
+        f"After the search it was trained {start}: {counted(settings.epochs, 'epoch')}, learning rate"
+        f" {settings.learning_rate}{batch}, augmentation {settings.augmentation}, precision {settings.precision},"
+        f" seed {settings.seed}. These are the weights of epoch {epoch.epoch}, {chosen}."
     )
 
 

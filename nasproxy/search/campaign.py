@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from optuna.trial import TrialState
 
+from nasproxy.analysis.text import counted
 from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
 from nasproxy.search.budget import Budget
@@ -511,4 +512,4 @@ class Campaign:
         return self._tasks(candidates, WHOLE, recipe, recipe.epochs, each)
 
     def _ranking_title(self, epochs: int) -> str:
-        return self._title or f"Ranking, {epochs} epochs"
+        return self._title or f"Ranking, {counted(epochs, 'epoch')}"

@@ -115,11 +115,13 @@ class Ahead:
     Args:
         tasks: of the stage, not done yet.
         predicted: their times as they were known at the beginning.
-        model: that learns from them.
+        model: that learns from them. Where it is not the one that predicted, as for trainings on the whole data, the
+            first prediction says what they take of each other only, until this model knows their seconds.
     """
 
     def __init__(self, tasks: Iterable[Task], predicted: Prediction, model: CostModel) -> None:
         self._predicted, self._model = predicted, model
+        self._in_seconds = False
         self._left = np.sum([predicted.sizes.of(task) for task in tasks], axis=0)
         self.work = self._predicted_left()
         """All of it, as it was predicted at the beginning."""
@@ -135,9 +137,11 @@ class Ahead:
         self._spent += seconds
         if self._model.learnt > 1.1 * self._refreshed:  # ever more rarely
             self._refreshed = self._model.learnt
-            self._predicted = self._model.predict()
+            found = self._model.predict()
+            if found.in_seconds:
+                self._predicted, self._in_seconds = found, True
         left = max(0.0, self._predicted_left())
-        if self._predicted.in_seconds and self._spent > 0:
+        if self._in_seconds and self._spent > 0:
             share = self._spent / (self._spent + left)
         else:
             share = 1 - left / self.work if self.work else 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,15 +43,16 @@ def write_curves(
                 found = study.measurements.get((candidate.id, WHOLE, recipe.epochs, repeat))
                 if found is None or found.failure is not None:
                     continue
-                _write(folder / f"{rank:02}-{candidate.id}{f'-{repeat}' if repeat else ''}", found, recipe)
+                name = f"{rank:02}-{candidate.id}{f'-{repeat}' if repeat else ''}"
+                _write(EventFile(folder / name, candidate.config), found, recipe)
                 unwatched += not found.train_curve
     except OSError as error:
         raise WriteError(f"{folder} cannot be written: {error.strerror or error}.", "Free some space.") from error
     return unwatched
 
 
-def _write(folder: Path, found: Measurement, recipe: TrainingRecipe) -> None:
-    file = EventFile(folder)
+def _write(file: EventFile, found: Measurement, recipe: TrainingRecipe) -> None:
+    began, last = time.time() - found.seconds, found.scores[-1].epoch
     for number, score in enumerate(found.scores):
         loss, accuracy = found.train_curve[number] if found.train_curve else (None, None)
         figures = {
@@ -58,7 +60,8 @@ def _write(folder: Path, found: Measurement, recipe: TrainingRecipe) -> None:
             "accuracy/train": accuracy,
             "loss/validation": None if score.diverged else score.cross_entropy,
             "accuracy/validation": score.accuracy,
-            "learning rate": recipe.learning_rate_at(score.epoch - 1),
+            "schedule/learning rate": recipe.learning_rate_at(score.epoch - 1),
         }
-        file.add(score.epoch, figures)
+        # Only the whole was measured: epochs count as equally long.
+        file.add(score.epoch, figures, began + found.seconds * score.epoch / last)
     file.close()

@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,13 +96,13 @@ class SpaceSource:
         return space
 
 
-def registered_spaces() -> dict[str, EntryPoint]:
-    """The entry points of all registered spaces by name, sorted; none is imported.
+def registered_spaces() -> dict[str, dict[str, EntryPoint]]:
+    """The entry points of all registered spaces, by name and package, both sorted; none is imported.
 
-    Raises:
-        SpaceError: two packages register the same name.
+    A name of several packages is ambiguous: :meth:`SpaceSource.parse` refuses it.
     """
-    return {name: _entry_point(name) for name in sorted(importlib.metadata.entry_points(group=GROUP).names)}
+    registered = importlib.metadata.entry_points(group=GROUP)
+    return {name: _by_package(registered.select(name=name)) for name in sorted(registered.names)}
 
 
 def user_location(error: BaseException, source: SpaceSource) -> str | None:
@@ -151,13 +151,21 @@ def _read_source(file: Path) -> str:
 
 def _entry_point(name: str) -> EntryPoint:
     registered = importlib.metadata.entry_points(group=GROUP)
-    by_package = {entry.dist.name if entry.dist else entry.value: entry for entry in registered.select(name=name)}
+    by_package = _by_package(registered.select(name=name))
     if not by_package:
         raise SpaceError(f"No search space is called {name!r}.", f"{nearest(name, sorted(registered.names))} {FORMS}")
     if len(by_package) > 1:
-        packages = " and ".join(sorted(by_package))
-        raise SpaceError(f"The packages {packages} both register a search space {name!r}.", "Uninstall one of them.")
+        values = " or ".join(entry.value for entry in by_package.values())
+        raise SpaceError(
+            f"The packages {' and '.join(by_package)} both register a search space {name!r}.",
+            f"Uninstall one of them, or say which one by its module: {values}.",
+        )
     return next(iter(by_package.values()))
+
+
+def _by_package(entries: EntryPoints) -> dict[str, EntryPoint]:
+    found = {entry.dist.name if entry.dist else entry.value: entry for entry in entries}
+    return dict(sorted(found.items()))
 
 
 @contextmanager

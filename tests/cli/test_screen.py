@@ -1,3 +1,4 @@
+import io
 import os
 import pty
 import re
@@ -5,16 +6,19 @@ import subprocess
 import sys
 
 from rich.console import Console
+from rich.progress import Progress
 
-from nasproxy.cli.screen import PlainScreen
+from nasproxy.cli.screen import LiveScreen, PlainScreen, TimeLeft
 
 
 def test_plain_lines_say_what_begins_and_ends(capsys):
     screen = PlainScreen(Console(file=sys.stdout, width=30))
     screen.stage("Ranking, 6 epochs", 3)
-    for _ in range(3):
-        screen.advance("best 50.0%")
+    screen.advance("best 50.0%")
+    screen.advance("best 50.0%")
     screen.note("a note [bold]as it is[/bold] that is longer than thirty columns")
+    screen.advance("best 50.0%")
+    screen.note("what follows is not of the stage")
     screen.stage("Finalists", 5, done=3)
     screen.advance()
     screen.advance()
@@ -24,9 +28,10 @@ def test_plain_lines_say_what_begins_and_ends(capsys):
     assert lines[0] == "Ranking, 6 epochs: 3"
     assert lines[1] == "a note [bold]as it is[/bold] that is longer than thirty columns"
     assert re.fullmatch(r"Ranking, 6 epochs: 3 of 3 in \d+\.\d s", lines[2])
-    assert lines[3] == "Finalists: 5, 3 done before"
-    assert re.fullmatch(r"Finalists: 5 of 5 in \d+\.\d s", lines[4])
-    assert len(lines) == 5
+    assert lines[3] == "what follows is not of the stage"
+    assert lines[4] == "Finalists: 5, 3 done before"
+    assert re.fullmatch(r"Finalists: 5 of 5 in \d+\.\d s", lines[5])
+    assert len(lines) == 6
 
 
 LIVE = """
@@ -75,3 +80,33 @@ def test_without_a_terminal_nothing_moves():
     assert "\x1b" not in done.stderr
     assert "\r" not in done.stderr
     assert "Ranking: 4, 1 done before\n" in done.stderr
+
+
+def test_the_time_left_is_counted_down_and_never_below_nothing():
+    now = 0.0
+    display = Progress(console=Console(file=io.StringIO()), get_time=lambda: now)
+    screen, column = LiveScreen(display), TimeLeft()
+
+    def shown(at: float) -> str:
+        nonlocal now
+        now = at
+        return column.render(display.tasks[-1]).plain
+
+    screen.stage("Finalists", 3, work=6.0)
+    assert shown(60) == ""
+    screen.advance(work=2.0)
+    assert [shown(at) for at in (60, 100, 170, 181)] == [
+        "about 2 min 0 s left",
+        "about 1 min 20 s left",
+        "about 10 s left",
+        "",
+    ]
+    # It took longer than the first: so will the last.
+    now = 200
+    screen.advance(work=2.0)
+    assert shown(200) == "about 1 min 40 s left"
+    screen.advance(work=-5.0)
+    assert shown(200) == ""
+    screen.advance(work=7.0)
+    screen.close()
+    assert shown(201) == ""

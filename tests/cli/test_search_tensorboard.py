@@ -48,15 +48,32 @@ def test_every_finalist_has_its_curves_up_to_the_score_in_the_table(said: Said, 
     found = _curves(home / "curves")
     assert list(found) == [f"{entry['rank']:02}-{entry['id']}" for entry in top]
     for curves, entry in zip(found.values(), top, strict=True):
-        names = ["accuracy/train", "accuracy/validation", "learning rate", "loss/train", "loss/validation"]
+        names = ["accuracy/train", "accuracy/validation", "loss/train", "loss/validation", "schedule/learning rate"]
         assert sorted(curves) == names
         assert all([epoch for epoch, _ in curve] == [1, 2, 3] for curve in curves.values())
         assert curves["accuracy/validation"][-1][1] == pytest.approx(entry["whole_accuracy"])
-        rates = [rate for _, rate in curves["learning rate"]]
+        rates = [rate for _, rate in curves["schedule/learning rate"]]
         assert rates == pytest.approx([0.01, 0.01, 0.001])
         # Digits are learnt: worse than chance before the first steps, better at the end.
         assert curves["loss/train"][0][1] > curves["loss/train"][-1][1]
     assert f"tensorboard --logdir {home / 'curves' / 'tensorboard'}" in said.out
+
+
+def test_every_finalist_tells_its_configuration_and_how_long_it_trained(said: Said, home: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG, parse_session_start_info_plugin_data
+
+    assert said.code == 0
+    top = json.loads((home / "curves" / "summary.json").read_text())["top"]
+    taken = pd.read_csv(home / "curves" / "results.csv").set_index("id")["whole_seconds"]
+    for entry in top:
+        events = EventAccumulator(str(home / "curves" / "tensorboard" / f"{entry['rank']:02}-{entry['id']}")).Reload()
+        content = events.SummaryMetadata(SESSION_START_INFO_TAG).plugin_data.content
+        told = parse_session_start_info_plugin_data(content).hparams
+        assert told["width"].number_value == entry["config"]["width"]
+        assert told["activation"].string_value == entry["config"]["activation"]
+        first, *_, last = [scalar.wall_time for scalar in events.Scalars("accuracy/validation")]
+        assert last - first == pytest.approx(taken[entry["id"]] * (1 - 1 / EPOCHS), abs=1e-5)
 
 
 def test_watching_changes_no_score(said: Said, home: Path):
@@ -78,7 +95,7 @@ def test_finalists_of_before_are_shown_with_what_is_known(home: Path):
     assert late.code == 0
     assert "Trainings of finalists from before --tensorboard was asked for: 2." in late.err
     for curves in _curves(home / "late").values():
-        assert sorted(curves) == ["accuracy/validation", "learning rate", "loss/validation"]
+        assert sorted(curves) == ["accuracy/validation", "loss/validation", "schedule/learning rate"]
         assert [epoch for epoch, _ in curves["accuracy/validation"]] == [EPOCHS]
 
 

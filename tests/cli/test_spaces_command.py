@@ -3,7 +3,7 @@ import sys
 from importlib.metadata import version
 
 import pytest
-from tiny_search import SPACE, invoke, write_space
+from tiny_search import SPACE, invoke, register_space, write_space
 
 
 def test_list_names_the_spaces_and_their_packages():
@@ -14,6 +14,26 @@ def test_list_names_the_spaces_and_their_packages():
     assert document["schema"] == 1
     assert {"name": "convnet720", "package": "nasproxy"} in document["spaces"]
     assert version("nasproxy")
+
+
+def test_list_marks_a_name_that_two_packages_register(folder, monkeypatch):
+    register_space(folder / "site", "zebra", "twice = zebra.spaces:Twice")
+    register_space(folder / "site", "aardvark", "twice = aardvark:Space")
+    monkeypatch.syspath_prepend(folder / "site")
+    said = invoke("spaces", "list")
+    assert (said.code, said.err) == (0, "")
+    rows = {tuple(line.split()[:2]): line for line in said.out.splitlines()}
+    assert "ambiguous: zebra" in rows["twice", "aardvark"]
+    assert "ambiguous: aardvark" in rows["twice", "zebra"]
+    assert sum("ambiguous" in line for line in said.out.splitlines()) == 2
+    assert ("convnet720", "nasproxy") in rows
+    spaces = invoke("spaces", "list", "--json").json["spaces"]
+    assert [space["package"] for space in spaces if space["name"] == "twice"] == ["aardvark", "zebra"]
+    assert all(list(space) == ["name", "package"] for space in spaces)
+    for command in ("show", "check"):
+        said = invoke("spaces", command, "twice", "--json")
+        assert (said.code, said.json["error"]["kind"]) == (2, "space")
+        assert "aardvark:Space or zebra.spaces:Twice" in said.json["error"]["hint"]
 
 
 def test_show_gives_name_size_and_choices(folder):

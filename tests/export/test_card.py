@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,13 @@ def _origin(**more: Any) -> Origin:
 def _card(**more: Any) -> str:
     latency = Latency(1.25, "on a <machine>")
     return model_card(_description(), _origin(**more), library="pytorch", loading="Load it.", latency=latency)
+
+
+def test_a_finalist_without_rivals_was_not_chosen_by_its_validation_accuracy():
+    assert "chosen among 9 finalists" in _card()
+    origin = _origin()
+    origin = replace(origin, summary={**origin.summary, "top": [origin.entry]})
+    assert "the only finalist" in model_card(_description(), origin, library="pytorch", loading="Load it.")
 
 
 def test_names_stay_in_their_place():

@@ -514,6 +514,29 @@ def test_what_was_measured_in_a_rung_predicts_the_next_also_after_a_resume():
         assert work == pytest.approx(seconds(rung.epochs), rel=1)
 
 
+def test_of_finalists_a_bar_shows_the_share_that_is_done():
+    """However much longer they take than the proxy's trainings, and though few of them are ever measured."""
+
+    class Slow(Trainer):
+        def perform(self, task: Task) -> Outcome:
+            size = 1 + task.candidate.config["n"] % 7
+            return replace(
+                super().perform(task), seconds=size * (1000.0 if task.data == WHOLE else 0.001 * task.epochs)
+            )
+
+    class Shares(Events):
+        def advance(self, headline: str = "", work: float = 1.0) -> None:
+            super().advance(headline, work)
+            shares.append((self.stages[-1][0], self.work[-1] / self.stages[-1][3]))
+
+    shares: list[tuple[str, float]] = []
+    campaign, study = campaign_of(InMemoryStorage(), settings=replace(SETTINGS, top_k=5), progress=Shares())
+    run_plainly(campaign, Slow())
+    found = [share for name, share in shares if name == "Finalists, whole data"]
+    seconds = [measured.seconds for (_, data, *_), measured in study.measurements.items() if data == WHOLE]
+    assert found == pytest.approx([sum(seconds[:number]) / sum(seconds) for number in range(1, 6)], rel=0.05)
+
+
 SAMPLED = replace(SETTINGS, scheduler="none", sampler="tpe", trials=25, evaluate_at=())
 
 

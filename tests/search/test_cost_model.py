@@ -149,3 +149,20 @@ def test_before_anything_is_known_a_bar_moves_by_what_was_predicted(times):
     ahead = Ahead(TASKS, predicted, model)
     for task, seconds in zip(TASKS, times, strict=True):
         assert ahead.advance(task, seconds) == pytest.approx(predicted(task), abs=1e-9 * sum(map(predicted, TASKS)))
+
+
+@settings(deadline=None)
+@given(rates, st.floats(0.1, 10))
+def test_few_trainings_on_the_whole_data_go_by_what_the_proxy_taught_of_their_proportions(rates, slower):
+    learnt, model = made_model(), made_model(WHOLE)
+    for task in TASKS:
+        learnt.learn(task, seconds_of(task, rates))
+    predicted, tasks = learnt.predict(), WHOLE_TASKS[:0:-1]
+    ahead, work, worked = Ahead(tasks, predicted, model), sum(map(predicted, tasks)), 0.0
+    times = [slower * seconds_of(task, rates) for task in tasks]
+    for number, (task, seconds) in enumerate(zip(tasks, times, strict=True), start=1):
+        model.learn(task, seconds)
+        worked += ahead.advance(task, seconds)
+        left = sum(times[:number]) * (work / worked - 1)
+        assert left == pytest.approx(sum(times[number:]), rel=0.1, abs=1e-6 * sum(times))
+    assert model.learnt < 8
