@@ -10,11 +10,17 @@ import typer
 from rich.markup import escape
 
 from nasproxy.analysis.text import count
+from nasproxy.cli.completion import space_names
 from nasproxy.cli.options import Json, parse_image_size
 from nasproxy.cli.output import plain_table, print_json, stdout
 
 app = typer.Typer(no_args_is_help=True, help="Search spaces.")
-Spec = Annotated[str, typer.Argument(help="A registered name, package.module:attribute, or file.py[:attribute].")]
+Spec = Annotated[
+    str,
+    typer.Argument(
+        help="A registered name, package.module:attribute, or file.py[:attribute].", autocompletion=space_names
+    ),
+]
 
 
 @app.command("list")
