@@ -282,16 +282,20 @@ def _print(result: SearchResult) -> None:
     if winner is not None:
         console.print(f"\n[bold]Winner[/] {winner['id']}  {escape(_describe(winner['config']))}")
         console.print(f"  test accuracy {percent(winner['test_accuracy'])}, {count(winner['parameters'])} parameters")
-    console.print(f"\n[bold]Trust[/]  {escape(_agreement(agreement))}")
+    if summary["top"]:
+        console.print(f"\n[bold]Trust[/]  {escape(_agreement(agreement))}")
     if summary["calibration"] is not None:
         console.print(f"\n[bold]Calibration[/]  {escape(_calibration(summary))}")
     console.print(f"\n[bold]Effort[/] {_effort(summary)}")
     if summary["failed"]:
         calibrated = [entry["reason"] for entry in (summary["calibration"] or {"sample": []})["sample"]]
         reasons = [*result.table["reason"].dropna(), *filter(None, calibrated)]
-        console.print(f"\n[bold red]{summary['failed']} candidates failed[/], the first: {escape(str(reasons[0]))}")
-    files = f"report.html, results.csv, {'winner/, ' if winner else ''}study.log"
-    console.print(f"\n[bold]Files[/]  {escape(summary['run'])}: {files}", soft_wrap=True)
+        console.print(
+            f"\n[bold red]{counted(summary['failed'], 'candidate')} failed[/], the first: {escape(str(reasons[0]))}"
+        )
+    names = ("report.html", "results.csv", "winner/", "study.log")
+    files = [name for name in names if (result.directory / name).exists()]
+    console.print(f"\n[bold]Files[/]  {escape(summary['run'])}: {', '.join(files)}", soft_wrap=True)
     say_how_to_see_curves(result.directory)
 
 
