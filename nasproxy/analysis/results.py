@@ -103,12 +103,13 @@ class RunResults:
         return bool(self.summary)
 
 
-def load_run(directory: Path) -> RunResults:
+def load_run(directory: Path | str) -> RunResults:
     """Reads ``run.json``, ``results.csv`` and, where they are there, ``summary.json`` and ``proxy.safetensors``.
 
     Raises:
         RunError: the directory is not a run's, or a file in it is missing, truncated or foreign.
     """
+    directory = Path(directory)
     if not directory.is_dir():
         raise RunError(f"There is no run directory {directory}.", "Pass the --out directory of a nasproxy search.")
     if not (directory / "run.json").is_file():

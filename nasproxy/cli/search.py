@@ -290,9 +290,8 @@ def _print(result: SearchResult) -> None:
     if summary["failed"]:
         calibrated = [entry["reason"] for entry in (summary["calibration"] or {"sample": []})["sample"]]
         reasons = [*result.table["reason"].dropna(), *filter(None, calibrated)]
-        console.print(
-            f"\n[bold red]{counted(summary['failed'], 'candidate')} failed[/], the first: {escape(str(reasons[0]))}"
-        )
+        failed = counted(summary["failed"], "candidate")
+        console.print(f"\n[bold red]{failed} failed[/], the first: {escape(str(reasons[0]))}")
     names = ("report.html", "results.csv", "winner/", "study.log")
     files = [name for name in names if (result.directory / name).exists()]
     console.print(f"\n[bold]Files[/]  {escape(summary['run'])}: {', '.join(files)}", soft_wrap=True)

@@ -25,7 +25,7 @@ def edit(path, change):
 
 def test_a_whole_run(tmp_path):
     proxy = make_proxy()
-    results = load_run(make_run(tmp_path / "run", proxy=proxy))
+    results = load_run(str(make_run(tmp_path / "run", proxy=proxy)))
     assert results.finished
     assert results.run["space"]["choices"] == SMALL
     assert results.summary["winner"]["id"] in set(results.table["id"])
