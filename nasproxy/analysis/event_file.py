@@ -6,7 +6,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nasproxy.optional import require
 
@@ -35,7 +35,7 @@ class EventFile:
             from torch.utils.tensorboard import SummaryWriter
             from torch.utils.tensorboard.summary import hparams
 
-            self._writer: Any = SummaryWriter(str(folder))
+            self._writer = cast("Any", SummaryWriter(str(folder)))
         # Not the first, which would name the choices of all networks: TensorBoard gathers them from the files.
         _, start, self._end = hparams({name: _shown(value) for name, value in config.items()}, {})
         self._writer.file_writer.add_summary(start)

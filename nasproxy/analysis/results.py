@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ def choice_columns(table: pd.DataFrame) -> list[str]:
 
 
 def _search_again(directory: Path) -> str:
-    return f"Write it with: nasproxy search --out {directory} --resume"
+    return f"Write it again by the search's own command: nasproxy search … --out {shlex.quote(str(directory))} --resume"
 
 
 def _refuse(path: Path, why: str, cause: BaseException | None = None) -> NoReturn:

@@ -100,7 +100,7 @@ def test_a_missing_file_names_itself_and_the_remedy(run, name):
     with pytest.raises(RunError) as caught:
         load_run(run)
     assert name in caught.value.message
-    assert f"nasproxy search --out {run} --resume" in caught.value.hint
+    assert f"nasproxy search … --out {run} --resume" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["run.json", "summary.json", "results.csv"])
