@@ -14,8 +14,8 @@ throughput  candidates a second once workers stand ready (of several, on average
             the loop's time for those.
 scheduling  what Tune's engine takes for each of 720 candidates whose training takes no time, or --sleep seconds: the
             wall time less the workers' busy time, on one worker and on --workers.
-balance     how long workers stand idle: of the throughput runs, and simulated for 2 to 64 workers with the engine's
-            own hand-out and the candidates' times in --costs.
+balance     how long workers stand idle: of the throughput runs, and of the engine's own search simulated on 2 to 64
+            workers with the candidates' times and scores in --costs, beside the share that no schedule could avoid.
 quality     accuracies of the loop and of nasproxy on Tune, over other seeds each: their means, and Spearman's rho
             between them, beside that between seeds of the loop. With --against float32-direct, those of nasproxy
             inline without and with what --precision changes, over the same seeds.
@@ -28,7 +28,6 @@ it is quick.
 from __future__ import annotations
 
 import argparse
-import heapq
 import itertools
 import json
 import math
@@ -36,7 +35,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float64
 from scipy.stats import spearmanr
+from search_simulation import simulated_searches
 
 from nasproxy.cli.output import plain_table, stdout
 from nasproxy.cli.screen import open_screen
@@ -54,16 +54,12 @@ from nasproxy.progress import Progress
 from nasproxy.proxies.make import load_matching_proxy, random_proxy
 from nasproxy.proxies.proxy_file import save_proxy
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.cost_model import CostModel
-from nasproxy.search.costs import Cost, longest_first, next_bundle
 from nasproxy.search.run_directory import write_json
 from nasproxy.search.sampling import choose_candidates
-from nasproxy.search.settings import SearchSettings
 from nasproxy.search.space import Config
 from nasproxy.search.space_source import SpaceSource
-from nasproxy.search.task import PROXY, Task
 from nasproxy.training.precision import resolve_precision
-from nasproxy.training.recipe import PRECISIONS, TrainingRecipe
+from nasproxy.training.recipe import PRECISIONS
 from nasproxy.versions import library_versions, machine_facts, usable_cores
 
 RESULTS = Path(__file__).parent / "results"
@@ -80,7 +76,6 @@ CONTENDERS = {
     "Tune bfloat16": ("tune", "bfloat16"),
 }
 PARTS = ("throughput", "scheduling", "balance", "quality")
-WORKERS_SIMULATED = (2, 4, 8, 16, 32, 64)
 _PORTION = 20  # candidates of the quality part in one run, so that little is lost where it is interrupted
 
 
@@ -302,67 +297,6 @@ def summarise(runs: Sequence[Mapping[str, Any]], some: Sequence[int]) -> list[di
     return rows
 
 
-def simulated_searches(file: Path) -> list[dict[str, Any]]:
-    """Idle shares of searches on more workers than there are here, from a table of what each candidate took.
-
-    The quick preset's rungs are all simulated, each waiting for the last worker of the one before; those that go on are
-    taken to be the best of the full ranking, and a shorter training to take its share of the full one's time. No
-    order of the same trainings takes less than ``least_seconds``: the work shared evenly, or the longest training.
-
-    Args:
-        file: CSV with ``id``, ``multiply_adds``, ``parameters``, ``proxy_epochs``, ``seconds`` and ``proxy_accuracy``.
-    """
-    table = pd.read_csv(file, dtype={"id": str}).set_index("id")
-    order = table.sort_values("proxy_accuracy", ascending=False).index
-    costs = {str(key): Cost(int(row["parameters"]), int(row["multiply_adds"])) for key, row in table.iterrows()}
-    epochs = int(table["proxy_epochs"].max())
-    per_epoch = (table["seconds"] / table["proxy_epochs"]).to_dict()
-    rows = []
-    for scheduler, workers in itertools.product(("none", "halving"), WORKERS_SIMULATED):
-        rungs = SearchSettings(epochs=epochs, scheduler=scheduler).resolved().rungs(len(table))
-        model = CostModel(costs, proxy_images=100, train_images=1)
-        busy = span = waiting = least = 0.0
-        for rung in rungs:
-            recipe = TrainingRecipe(epochs)
-            chosen = [Candidate({}, str(key)) for key in order[: rung.candidates]]
-            tasks = [Task(candidate, PROXY, recipe, rung.epochs, repeat=0, seed=0) for candidate in chosen]
-            seconds = {task.candidate.id: per_epoch[task.candidate.id] * rung.epochs for task in tasks}
-            ends = simulate(tasks, model.predict(), seconds, workers)
-            for task in tasks:
-                model.learn(task, seconds[task.candidate.id])
-            busy, span, waiting = busy + sum(ends), span + ends[-1], waiting + ends[-1] - ends[0]
-            least += max(*seconds.values(), sum(ends) / workers)
-        rows.append(
-            {
-                "scheduler": scheduler,
-                "workers": workers,
-                "seconds": round(span, 1),
-                "least_seconds": round(least, 1),
-                "idle_at_end": round(waiting / span, 4),
-                "idle": round(1 - busy / (workers * span), 4),
-            }
-        )
-    return rows
-
-
-def simulate(
-    tasks: Sequence[Task], predicted: Callable[[Task], float], seconds: Mapping[str, float], workers: int
-) -> list[float]:
-    """When each worker has done its last bundle, in rising order, if whoever is free takes the next one.
-
-    Args:
-        tasks: of one stage.
-        predicted: time of each, that order and portions are decided by.
-        seconds: that a training of each candidate takes.
-        workers: that share the work; none waits between two bundles, so its end is also the time it was busy.
-    """
-    queue = longest_first(tasks, predicted)
-    ends = [0.0] * workers
-    while bundle := next_bundle(queue, predicted, workers):
-        heapq.heapreplace(ends, ends[0] + sum(seconds[task.candidate.id] for task in bundle))
-    return sorted(ends)
-
-
 def compare_quality(
     reference: Float64[np.ndarray, "candidates repeats"], nasproxy: Float64[np.ndarray, "candidates repeats"]
 ) -> dict[str, Any]:
@@ -515,7 +449,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--inline-threads", type=int, default=cores, help="of nasproxy inline (default: the cores)")
     add("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="default: all")
     add("--sleep", type=float, default=0.03, help="seconds of a training in the scheduling part (default: %(default)s)")
-    add("--costs", type=Path, default=RESULTS / "full_ranking_digits.csv", help="candidates' times for the simulation")
+    add("--costs", type=Path, default=RESULTS / "full_ranking_digits.csv", help="a full ranking, for the simulation")
     add("--quality-candidates", type=int, default=100, help="default: %(default)s")
     add("--quality-epochs", type=int, default=15, help="default: %(default)s")
     add("--against", choices=("loop", *PRECISIONS[1:]), default="loop", help="whom quality is measured against")

@@ -14,6 +14,7 @@ import pandas as pd
 from nasproxy.analysis.effects import ChoiceEffect
 from nasproxy.analysis.results import CHOICE, choice_columns
 from nasproxy.analysis.text import count, duration, percent
+from nasproxy.training.strategy import AUTO, NONE
 
 _MOST_ROWS = 2000  # Beyond this a browser takes seconds to sort; results.csv has the rest.
 _MOST_REASONS, _MOST_NAMED, _MOST_REASON = 100, 10, 4000
@@ -207,8 +208,11 @@ def settings_tables(run: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     """What was asked, of what, with what and where: a list of names and values under each heading."""
     dataset = {key: value for key, value in run["dataset"].items() if key != "notes"}
     space = {**{key: value for key, value in run["space"].items() if key != "choices"}, **run["space"]["choices"]}
+    settings = dict(run["settings"])
+    if settings.get("augmentation") == AUTO and (decided := run.get("identity")):
+        settings["augmentation"] = decided.get("augmentation") or NONE
     parts = {
-        "Settings": run["settings"],
+        "Settings": settings,
         "Dataset": dataset,
         "Search space": space,
         "Versions": run["versions"],

@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from optuna.trial import TrialState
 
-from nasproxy.analysis.pareto import front_numbers
 from nasproxy.analysis.text import counted
 from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
 from nasproxy.search.budget import Budget
 from nasproxy.search.calibration import drawn
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.cost_model import Ahead, CostModel
+from nasproxy.search.cost_model import CostModel
 from nasproxy.search.costs import Cost, Queue, longest_first, next_bundle
 from nasproxy.search.halving import PRUNERS, Rung
+from nasproxy.search.promotion import Promotion
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.pruning import Pruning
 from nasproxy.search.settings import SearchSettings
+from nasproxy.search.stage import Stage, StageProgress
+from nasproxy.search.standings import Standings
 from nasproxy.search.stopwatch import Stopwatch
-from nasproxy.search.study import Key, Study, mean_score
+from nasproxy.search.study import Key, Study
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
 from nasproxy.training.recipe import TrainingRecipe
-from nasproxy.training.train import Score
-
-_TOGETHER = 1000  # candidates settled under one lock: less than a second's work, and Optuna waits 30 s for a lock
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A set of trainings that can be done in any order: a rung of the search, or the finalists.
-
-    Args:
-        name: what the user reads.
-        tasks: all of its trainings, those done by an earlier run included.
-        before: trainings that stages of the same name had, which the user sees as one.
-        total: trainings of all of them together.
-        in_order: whether they are handed out as they stand, instead of the longest first.
-    """
-
-    name: str
-    tasks: tuple[Task, ...]
-    before: int = 0
-    total: int | None = None
-    in_order: bool = False
 
 
 class Campaign:
@@ -55,6 +35,9 @@ class Campaign:
 
     All of a rung's candidates are measured before any is cut, so the course depends on scores alone: not on the number
     of workers, their speed, or whether the run was interrupted. What the study already holds is not handed out.
+
+    Who goes on whatever the others come to need not wait for them: once all of a rung is handed out, those who would
+    stand idle begin with the next.
 
     Args:
         settings: of the search, resolved.
@@ -100,6 +83,10 @@ class Campaign:
         self._settings = settings
         self._costs = costs
         self._study = study
+        self.standings = Standings(
+            settings, costs, study, lambda candidate: study.latency_ms(candidate.id, self.rungs[0].epochs)
+        )
+        """The candidates' scores, and their order."""
         self._model = CostModel(costs, proxy_images=proxy_images, train_images=train_images)
         self._whole_model = CostModel(costs, proxy_images=proxy_images, train_images=train_images, data=WHOLE)
         self._predicted = self._model.predict()
@@ -108,6 +95,7 @@ class Campaign:
         self._keep_weights = keep_weights
         self._has_weights = has_weights
         self._progress = progress
+        self._stage_progress = StageProgress(progress, accuracies=accuracies)
         self._stopwatch = stopwatch or Stopwatch()
         self._budget = budget or Budget()
         self._workers = 1
@@ -117,7 +105,9 @@ class Campaign:
         self._lost: Counter[Key] = Counter()
         self._alone: list[Task] = []
         self._last_try: set[Key] = set()
-        self._best = 0.0
+        self._left: set[Key] = set()  # of the stage that is shown
+        self._sure: list[Task] = []  # of the next one
+        self._early: set[Key] = set()  # those recorded before their stage was shown
         self._pruning: Pruning | None = None
         self.candidates = list(candidates)
         """Those that take part; of a sampler's, those proposed so far."""
@@ -130,12 +120,10 @@ class Campaign:
         self.finalists: list[Candidate] = []
         self.finished = False
         self._title = title
-        self._accuracies = accuracies
         self.cut_short = False
         """Whether the budget ended the ranking."""
         self._stages = self._run(proposals, finalists, rank)
         self._shown: Stage | None = None
-        self._ahead: Ahead | None = None
         self._advance()
 
     @property
@@ -162,6 +150,7 @@ class Campaign:
         elif self._alone and not self._outstanding:
             bundle = [self._alone.pop(0)]
         self._outstanding.update((task.key, task) for task in bundle)
+        self._go_ahead()
         return bundle
 
     def record(self, outcome: Outcome) -> bool:
@@ -191,11 +180,16 @@ class Campaign:
             self._learn(task)
             if self._model.learnt.bit_count() == 1:  # ever more rarely
                 self._reserve()
-            moved = 1.0 if self._ahead is None else self._ahead.advance(task, outcome.seconds)
-            self._progress.advance(self._headline(outcome), moved)
-            if not self._queue and not self._by_itself and not self._alone and not self._outstanding:
+            if task.key in self._left:
+                self._left.remove(task.key)
+                self._stage_progress.advance(outcome)
+                self._find_sure(task.candidate)
+            else:
+                self._early.add(task.key)
+            if not self._left or not (self._waiting or self._outstanding):
                 self._advance()
             self._heed_budget()
+            self._go_ahead()
         return False
 
     def give_up(self, tasks: Sequence[Task], reason: str, *, tries: int = 2) -> None:
@@ -218,6 +212,11 @@ class Campaign:
                 self._by_itself.append(task)
         self._heed_budget()
 
+    @property
+    def _waiting(self) -> bool:
+        """Whether anything is still to be handed out."""
+        return bool(self._queue or self._by_itself or self._alone)
+
     def _try_alone(self, task: Task) -> None:
         self._last_try.add(task.key)
         del self._outstanding[task.key]
@@ -226,34 +225,67 @@ class Campaign:
     def _advance(self) -> None:
         """Opens the next stage that has something left to do."""
         for stage in self._stages:
-            done = {task.key for task in stage.tasks if self._is_done(task)}
-            for task in stage.tasks:
-                if task.key in done:
+            done = [task for task in stage.tasks if self._is_done(task)]
+            for task in done:
+                if task.key not in self._early:
                     self._learn(task)
-            pending = [task for task in stage.tasks if task.key not in done]
-            if pending:
+            self._left = {task.key for task in stage.tasks} - {task.key for task in done}
+            self._sure = []
+            if self._left:
                 # Only here: within a stage, order, portions and the time left are of one measure.
                 self._predicted = self._model.predict()
-                self._queue = longest_first(pending, self._predicted)
-                if stage.in_order or (self._budget.limited and stage.tasks[0].data == PROXY):
-                    # What the budget may cut off at any moment goes in the order of promise.
-                    self._queue = Queue(pending, self._queue.work)
-                self._show(stage, pending)
+                pending = [task for task in stage.tasks if task.key in self._left]
+                self._show(stage, pending, done)
+                begun = {*self._outstanding, *(task.key for task in (*self._by_itself, *self._alone))}
+                self._queue = self._ordered([task for task in pending if task.key not in begun])
+                for candidate in {task.candidate.id: task.candidate for task in done}.values():
+                    self._find_sure(candidate)
                 self._reserve()
                 return
         self.finished = True
 
+    def _show(self, stage: Stage, pending: Sequence[Task], done: Sequence[Task]) -> None:
+        self._shown = stage
+        scores = [score for task in done for score in self._study.measurements[task.key].scores[-1:]]
+        best = max((score.accuracy for score in scores), default=0.0)
+        model = self._whole_model if self._on_whole_data() else self._model
+        self._stage_progress.begin(stage, pending, best, predicted=self._predicted, model=model)
+
+    def _ordered(self, tasks: Sequence[Task]) -> Queue:
+        queue = longest_first(tasks, self._predicted)
+        assert self._shown is not None
+        if self._shown.in_order or (self._budget.limited and not self._on_whole_data()):
+            # What the budget may cut off at any moment goes in the order of promise.
+            return Queue(tasks, queue.work)
+        return queue
+
+    def _find_sure(self, candidate: Candidate) -> None:
+        """Keeps what is sure of the next stage since ``candidate`` has ended one more training of this one."""
+        if self._shown is not None and self._shown.sure is not None:
+            self._sure += [task for task in self._shown.sure(candidate) if not self._is_done(task)]
+
+    def _go_ahead(self) -> None:
+        """Once all of the stage is handed out, has those who would stand idle begin with what is sure of the next."""
+        if not self._sure or self._waiting or self.cut_short or self._budget.left <= 0:
+            return
+        # Beside what is tried when nothing else runs, nothing does.
+        if self._outstanding.keys().isdisjoint(self._last_try):
+            self._queue, self._sure = self._ordered(self._sure), []
+
     def _heed_budget(self) -> None:
         """When it is spent, leaves out what is not yet under way, and goes on to the finalists when nothing is."""
-        waiting = self._queue or self._by_itself or self._alone
-        if not waiting or self._on_whole_data() or self._budget.left > 0:
+        if not self._waiting or self._on_whole_data() or self._budget.left > 0:
             return
-        if not self.cut_short:
-            self._progress.note("The time budget is spent; the finalists are chosen from what is ranked.")
-        self.cut_short = True
+        waiting = (*itertools.islice(self._queue, 1), *self._by_itself, *self._alone)
+        # Where only trainings of the next stage are left out, this one comes to its end.
+        if any(task.key in self._left for task in waiting):
+            if not self.cut_short:
+                self._progress.note("The time budget is spent; the finalists are chosen from what is ranked.")
+            self.cut_short = True
         self._queue = Queue()
         self._by_itself.clear()
         self._alone.clear()
+        self._sure.clear()
         if not self._outstanding:
             self._advance()
 
@@ -284,21 +316,6 @@ class Campaign:
 
     def _on_whole_data(self) -> bool:
         return self._shown is not None and self._shown.tasks[0].data == WHOLE
-
-    def _show(self, stage: Stage, pending: Sequence[Task]) -> None:
-        """Tells the user of a stage, unless it goes on with the one before."""
-        shown, self._shown = self._shown, stage
-        # What is still to be proposed costs nobody knows how much.
-        model = self._whole_model if self._on_whole_data() else self._model
-        self._ahead = Ahead(pending, self._predicted, model) if stage.total is None else None
-        if shown is not None and shown.name == stage.name and len(pending) == len(stage.tasks):
-            return
-        self._best = 0.0
-        done = stage.before + len(stage.tasks) - len(pending)
-        if stage.total is not None:
-            self._progress.stage(stage.name, stage.total, done=done)
-            return
-        self._progress.stage(stage.name, len(stage.tasks), done=done, work=self._queue.work)
 
     def _is_done(self, task: Task) -> bool:
         """Whether the result is there, and of a finalist the weights too: the winner is handed over with them."""
@@ -353,20 +370,20 @@ class Campaign:
         yield Stage(self._ranking_title(settings.epochs), watched, in_order=True)
         self._pruning = None
         if self.cut_short:
-            alive = self._measured(alive, settings.epochs)
+            alive = self.standings.measured(alive, settings.epochs)
         stopped: dict[int, list[Candidate]] = {level: [] for level in reversed(scored_at)}
         complete: list[Candidate] = []
         for candidate in alive:
-            came = self.score(candidate, PROXY, settings.epochs)
+            came = self.standings.score(candidate, PROXY, settings.epochs)
             early = came is not None and came.epoch < settings.epochs and not came.diverged
             (stopped[came.epoch] if came is not None and early else complete).append(candidate)
-        complete = self._ranked(complete, settings.epochs)
-        self._settle(complete, TrialState.COMPLETE, settings.epochs)
+        complete = self.standings.ranked(complete, settings.epochs)
+        self.standings.settle(complete, TrialState.COMPLETE, settings.epochs)
         eliminated: list[Candidate] = []
         for level, candidates in stopped.items():
-            ranked = self._ranked(candidates, settings.epochs)
+            ranked = self.standings.ranked(candidates, settings.epochs)
             for candidate in ranked:
-                last = self.score(candidate, PROXY, settings.epochs)
+                last = self.standings.score(candidate, PROXY, settings.epochs)
                 self._study.settle(candidate, TrialState.PRUNED, level, last)
             eliminated += ranked
         # So few may have come to the end that those stopped last are finalists too.
@@ -380,40 +397,57 @@ class Campaign:
             # Whatever the budget leaves of the first rung is a random sample.
             alive.sort(key=lambda candidate: candidate.seed(self._settings.seed, 0, PROXY))
         self.rungs = self._settings.rungs(len(alive))
-        recipe = self._proxy_recipe
         eliminated: list[Candidate] = []
         for number, rung in enumerate(self.rungs):
             final = number + 1 == len(self.rungs)
             alive = alive[: rung.candidates]
-            scored_at = self._settings.evaluate_at if final else ()
-            yield Stage(self._ranking_title(rung.epochs), self._tasks(alive, PROXY, recipe, rung.epochs, scored_at))
+            sure = None if final else self._sure_after(number, len(alive))
+            yield Stage(self._ranking_title(rung.epochs), self._rung_tasks(alive, number), sure=sure)
             if self.cut_short:
                 return self._ranked_in_part(alive, number), eliminated
-            alive = self._ranked(alive, rung.epochs)
+            alive = self.standings.ranked(alive, rung.epochs)
             keep = len(alive) if final else self.rungs[number + 1].candidates
-            self._settle(alive[:keep], TrialState.COMPLETE if final else TrialState.RUNNING, rung.epochs)
-            self._settle(alive[keep:], TrialState.PRUNED, rung.epochs)
+            self.standings.settle(alive[:keep], TrialState.COMPLETE if final else TrialState.RUNNING, rung.epochs)
+            self.standings.settle(alive[keep:], TrialState.PRUNED, rung.epochs)
             eliminated = alive[keep:] + eliminated
             alive = alive[:keep]
         return alive, eliminated
 
+    def _rung_tasks(self, candidates: Sequence[Candidate], number: int) -> tuple[Task, ...]:
+        scored_at = self._settings.evaluate_at if number + 1 == len(self.rungs) else ()
+        return self._tasks(candidates, PROXY, self._proxy_recipe, self.rungs[number].epochs, scored_at)
+
+    def _sure_after(self, number: int, competitors: int) -> Callable[[Candidate], Sequence[Task]] | None:
+        """What :class:`Stage` has as ``sure`` of the rung ``number``, in which so many take part."""
+        if len(self._settings.objectives) > 1:
+            return None  # One more point may push back any number of those that it does not even beat.
+        epochs = self.rungs[number].epochs
+        promotion = Promotion(competitors, self.rungs[number + 1].candidates)
+
+        def sure(candidate: Candidate) -> Sequence[Task]:
+            if not self.standings.measured([candidate], epochs):
+                return ()
+            promoted = promotion.add(candidate, self.standings.place(candidate, epochs))
+            return () if promoted is None else self._rung_tasks([promoted], number + 1)
+
+        return sure
+
     def _ranked_in_part(self, alive: Sequence[Candidate], number: int) -> list[Candidate]:
         """Of a rung that was cut short, those that it measured, then in the order of the rung before those it did not.
 
+        Of those that it measured, who has gone ahead to the next rung comes first.
         Nothing is closed that an undisturbed search would treat otherwise.
         """
         epochs = self.rungs[number].epochs
-        measured = self._measured(alive, epochs)
-        ranked = self._ranked(measured, epochs)
+        measured = self.standings.measured(alive, epochs)
+        ranked = self.standings.ranked(measured, epochs)
         if number + 1 == len(self.rungs):
-            self._settle(ranked, TrialState.COMPLETE, epochs)
+            self.standings.settle(ranked, TrialState.COMPLETE, epochs)
+        elif ahead := self.standings.measured(ranked, self.rungs[number + 1].epochs):
+            gone = {candidate.id for candidate in ahead}
+            ranked = self._ranked_in_part(ahead, number + 1) + [c for c in ranked if c.id not in gone]
         known = {candidate.id for candidate in measured}
         return ranked + [candidate for candidate in alive if number and candidate.id not in known]
-
-    def _measured(self, candidates: Sequence[Candidate], epochs: int) -> list[Candidate]:
-        """Those whose trainings on the proxy for ``epochs`` are all done."""
-        repeats = range(self._settings.repeats or 1)
-        return [c for c in candidates if self._study.has((c.id, PROXY, epochs, repeat) for repeat in repeats)]
 
     def _sample(self, proposals: Proposals) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
         """Generations of candidates, each proposed after the one before was measured; returns them best first.
@@ -431,13 +465,13 @@ class Campaign:
             tasks = self._tasks(self._buildable(generation), PROXY, recipe, settings.epochs, settings.evaluate_at)
             yield Stage(self._ranking_title(settings.epochs), tasks, before, trials * repeats)
             for candidate in generation:
-                score = self.score(candidate, PROXY, settings.epochs)
-                proposals.tell(candidate, None if score is None else self._values(candidate, score))
+                score = self.standings.score(candidate, PROXY, settings.epochs)
+                proposals.tell(candidate, None if score is None else self.standings.values(candidate, score))
         proposed = self._buildable(self.candidates)
-        ranking = self._ranked(
-            self._measured(proposed, settings.epochs) if self.cut_short else proposed, settings.epochs
+        ranking = self.standings.ranked(
+            self.standings.measured(proposed, settings.epochs) if self.cut_short else proposed, settings.epochs
         )
-        self._settle(ranking, TrialState.COMPLETE, settings.epochs)
+        self.standings.settle(ranking, TrialState.COMPLETE, settings.epochs)
         return ranking, []
 
     def _buildable(self, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -446,17 +480,6 @@ class Campaign:
             if (reason := self._costs[candidate.id].failure) is not None:
                 self._study.settle(candidate, TrialState.FAIL, 0, None, reason)
         return [candidate for candidate in candidates if self._costs[candidate.id].failure is None]
-
-    def _values(self, candidate: Candidate, score: Score) -> list[float]:
-        """The objectives, in the order in which the settings name them."""
-        cost = self._costs[candidate.id]
-        sizes: dict[str, float | None] = {
-            "parameters": cost.parameters,
-            "multiply-adds": cost.multiply_adds,
-            "latency": self._study.latency_ms(candidate.id, self.rungs[0].epochs),
-        }
-        values = [score.accuracy if name == "accuracy" else sizes[name] for name in self._settings.objectives]
-        return [math.inf if value is None else float(value) for value in values]
 
     def _tasks(
         self,
@@ -488,52 +511,5 @@ class Campaign:
         each = tuple(range(1, recipe.epochs)) if self._settings.tensorboard else ()
         return self._tasks(candidates, WHOLE, recipe, recipe.epochs, each)
 
-    def score(self, candidate: Candidate, data: str, epochs: int) -> Score | None:
-        """The mean score of a candidate after ``epochs`` on ``data``; None where a repeat failed or is missing."""
-        keys = [(candidate.id, data, epochs, repeat) for repeat in range(self._settings.repeats or 1)]
-        found = [self._study.measurements.get(key) for key in keys]
-        whole = [measurement for measurement in found if measurement is not None and measurement.failure is None]
-        return mean_score(whole) if len(whole) == len(keys) else None
-
-    def _ranked(self, candidates: Sequence[Candidate], epochs: int) -> list[Candidate]:
-        """Best first: Pareto front, accuracy, lower cross-entropy, id. Those that failed are closed and left out."""
-        scored: list[tuple[Candidate, Score]] = []
-        reasons = self._reasons()
-        for candidate in candidates:
-            score = self.score(candidate, PROXY, epochs)
-            if score is None:
-                reason = reasons.get(candidate.id, "no result")
-                self._study.settle(candidate, TrialState.FAIL, epochs, None, reason)
-            else:
-                scored.append((candidate, score))
-        signs = [-1 if name == "accuracy" else 1 for name in self._settings.objectives]
-        losses = [[sign * value for sign, value in zip(signs, self._values(*row), strict=True)] for row in scored]
-        # With one objective, the order by accuracy is the order of the fronts.
-        fronts = front_numbers(losses) if len(signs) > 1 else [0] * len(losses)
-        keys = [
-            (front, -score.accuracy, score.cross_entropy, candidate.id)
-            for front, (candidate, score) in zip(fronts, scored, strict=True)
-        ]
-        return [scored[position][0] for position in sorted(range(len(keys)), key=keys.__getitem__)]
-
-    def _settle(self, candidates: Sequence[Candidate], state: TrialState, epochs: int) -> None:
-        for start in range(0, len(candidates), _TOGETHER):
-            with self._study.together():
-                for candidate in candidates[start : start + _TOGETHER]:
-                    self._study.settle(candidate, state, epochs, self.score(candidate, PROXY, epochs))
-
-    def _reasons(self) -> dict[str, str]:
-        """Why candidates failed, by id: of several reasons the first that was recorded."""
-        reasons: dict[str, str] = {}
-        for (candidate_id, *_), measurement in self._study.measurements.items():
-            if measurement.failure:
-                reasons.setdefault(candidate_id, measurement.failure)
-        return reasons
-
     def _ranking_title(self, epochs: int) -> str:
         return self._title or f"Ranking, {counted(epochs, 'epoch')}"
-
-    def _headline(self, outcome: Outcome) -> str:
-        if outcome.scores:
-            self._best = max(self._best, outcome.scores[-1].accuracy)
-        return f"best {self._best:.1%}" if self._accuracies else ""

@@ -123,7 +123,8 @@ class Ahead:
         self._predicted, self._model = predicted, model
         self._in_seconds = False
         self._left = np.sum([predicted.sizes.of(task) for task in tasks], axis=0)
-        self._work = self._predicted_left()
+        self.work = self._predicted_left()
+        """All of it, as it was predicted at the beginning."""
         self._spent = self._share = 0.0
         self._refreshed = 0
 
@@ -143,9 +144,9 @@ class Ahead:
         if self._in_seconds and self._spent > 0:
             share = self._spent / (self._spent + left)
         else:
-            share = 1 - left / self._work if self._work else 1.0
+            share = 1 - left / self.work if self.work else 1.0
         moved, self._share = share - self._share, share
-        return self._work * moved
+        return self.work * moved
 
     def _predicted_left(self) -> float:
         return float(np.dot(self._predicted.weights, self._left))

@@ -101,7 +101,7 @@ class Queue(deque[Task]):
 def longest_first(tasks: Sequence[Task], predicted: Callable[[Task], float]) -> Queue:
     """Tasks in falling order of predicted time, so that no long one is left for the end."""
     times = {task.key: predicted(task) for task in tasks}
-    return Queue(sorted(tasks, key=lambda task: (-times[task.key], task.key)), sum(times.values()))
+    return Queue(sorted(tasks, key=lambda task: (-times[task.key], task.key)), sum(times.values(), 0.0))
 
 
 def next_bundle(

@@ -265,3 +265,14 @@ def test_a_first_choice_that_is_as_good_as_the_winner_is_said_to_be(tmp_path):
     first["whole_accuracy"], summary["winner"] = second["whole_accuracy"], second
     write_json(run / "summary.json", summary)
     assert "was number 2 on the proxy; the proxy's first choice has the same validation accuracy" in report(run).text
+
+
+@pytest.mark.parametrize(("decided", "shown"), [("siamese:color-crop", "siamese:color-crop"), (None, "none")])
+def test_it_says_what_an_automatic_augmentation_came_to(tmp_path, decided, shown):
+    directory = make_run(tmp_path / "run")
+    run = json.loads((directory / "run.json").read_text())
+    run["settings"]["augmentation"] = "auto"
+    run["identity"] = {"augmentation": decided}
+    write_json(directory / "run.json", run)
+    text = report(directory).text
+    assert re.search(rf"augmentation\s*{shown}\s", text)

@@ -348,7 +348,7 @@ def test_repeats_are_averaged_and_trained_from_seeds_of_their_own():
     campaign, _ = campaign_of(InMemoryStorage(), made(3), settings=thrice)
     run_plainly(campaign, Fixed())
     assert [candidate.config["n"] for candidate in campaign.ranking] == [1, 2, 0]
-    score = campaign.score(made(1)[0], PROXY, 10)
+    score = campaign.standings.score(made(1)[0], PROXY, 10)
     assert score is not None
     assert score.accuracy == pytest.approx(1 / 3)
     assert len(seeds) == 3 * 3 + 2 * 3
@@ -558,7 +558,7 @@ def test_a_sampler_tries_as_many_as_are_asked_for(sampler):
     assert set(study.states) == {candidate.id for candidate in campaign.candidates}
     failed = {candidate.id for candidate in campaign.candidates if candidate.config["n"] == 3}
     assert {c.id for c in campaign.ranking} == set(study.states) - failed
-    scores = [campaign.score(candidate, PROXY, 100) for candidate in campaign.ranking]
+    scores = [campaign.standings.score(candidate, PROXY, 100) for candidate in campaign.ranking]
     assert [s.accuracy for s in scores] == sorted((s.accuracy for s in scores), reverse=True)
     assert campaign.finalists == campaign.ranking[:2]
     assert set(trainer.trained.values()) == {1}
