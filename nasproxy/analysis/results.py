@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,12 +104,13 @@ class RunResults:
         return bool(self.summary)
 
 
-def load_run(directory: Path) -> RunResults:
+def load_run(directory: Path | str) -> RunResults:
     """Reads ``run.json``, ``results.csv`` and, where they are there, ``summary.json`` and ``proxy.safetensors``.
 
     Raises:
         RunError: the directory is not a run's, or a file in it is missing, truncated or foreign.
     """
+    directory = Path(directory)
     if not directory.is_dir():
         raise RunError(f"There is no run directory {directory}.", "Pass the --out directory of a nasproxy search.")
     if not (directory / "run.json").is_file():
@@ -129,7 +131,7 @@ def choice_columns(table: pd.DataFrame) -> list[str]:
 
 
 def _search_again(directory: Path) -> str:
-    return f"Write it with: nasproxy search --out {directory} --resume"
+    return f"Write it again by the search's own command: nasproxy search … --out {shlex.quote(str(directory))} --resume"
 
 
 def _refuse(path: Path, why: str, cause: BaseException | None = None) -> NoReturn:

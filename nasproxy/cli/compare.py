@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from nasproxy.cli.completion import several_proxies, space_names
 from nasproxy.cli.options import (
     RANK,
     RUN,
@@ -55,6 +56,7 @@ def compare(
         str,
         typer.Option(
             help="A registered name, package.module:attribute, or file.py[:attribute]; the last two run that code.",
+            autocompletion=space_names,
             rich_help_panel=PROXIES,
         ),
     ] = _D.space,
@@ -65,6 +67,7 @@ def compare(
             " training, whole; a+b is the mixture of two, a+a of two independent trainings. With --resume others may be"
             " named than before: what is scored is kept.",
             show_default=f"{','.join(DEFAULT_PROXIES)}; of a resumed comparison its own",
+            autocompletion=several_proxies,
             rich_help_panel=PROXIES,
         ),
     ] = None,

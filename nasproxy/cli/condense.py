@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nasproxy.cli.completion import among, method_names
 from nasproxy.cli.condensing import Order, carry_out, print_words
 from nasproxy.cli.options import (
     RUN,
@@ -43,6 +44,7 @@ def condense(
         str,
         typer.Option(
             help="dc (gradient matching), dsa (the same with siamese augmentation) or dm (distribution matching).",
+            autocompletion=method_names,
             rich_help_panel=METHOD,
         ),
     ] = "dc",
@@ -51,7 +53,12 @@ def condense(
         bool, typer.Option("--soft-labels", help=SOFT_LABELS, rich_help_panel=METHOD)
     ] = _D.soft_labels,
     preset: Annotated[
-        str, typer.Option(help="quick (a minute on two cores at 16×16) or paper.", rich_help_panel=METHOD)
+        str,
+        typer.Option(
+            help="quick (a minute on two cores at 16×16) or paper.",
+            autocompletion=among(*PRESETS),
+            rich_help_panel=METHOD,
+        ),
     ] = _D.preset,
     iterations: Annotated[
         int | None, typer.Option(help="K, outer iterations.", show_default="the preset's", rich_help_panel=METHOD)

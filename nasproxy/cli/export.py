@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from nasproxy.cli.completion import among
 from nasproxy.cli.options import Json, Rank, Run, RunSpace
 from nasproxy.cli.output import print_json, stdout
 from nasproxy.cli.screen import open_screen
@@ -21,6 +22,7 @@ def export(
         typer.Option(
             "--format",
             help="torch (a folder with one Python file), pt2 (torch.export), or onnx (takes optional packages).",
+            autocompletion=among("torch", "pt2", "onnx"),
         ),
     ] = "torch",
     *,

@@ -8,24 +8,38 @@ from typing import Annotated
 
 import typer
 
+from nasproxy.cli.completion import among, dataset_names, space_names
 from nasproxy.errors import InputError
+from nasproxy.search.settings import EXECUTORS, NORM_STATISTICS
+from nasproxy.training.recipe import AUGMENTATIONS, PRECISIONS
 
 DATA, RANK, WHOLE, RUN = "Data", "Ranking", "Finalists", "Where it runs"  # panels of the help
 
 Dataset = Annotated[
     str,
-    typer.Option(help="A name (see `datasets list`) or a folder of images or Parquet files.", rich_help_panel=DATA),
+    typer.Option(
+        help="A name (see `datasets list`) or a folder of images or Parquet files.",
+        autocompletion=dataset_names,
+        rich_help_panel=DATA,
+    ),
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Where torchvision's datasets are, or go.", rich_help_panel=DATA)]
 ImageSize = Annotated[str | None, typer.Option(help="Resize images to N or HEIGHTxWIDTH pixels.", rich_help_panel=DATA)]
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read.", rich_help_panel=DATA)
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or mps.", rich_help_panel=RUN)]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda, or mps.", autocompletion=among("auto", "cpu", "cuda", "mps"), rich_help_panel=RUN
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(
-        help="auto, bfloat16, float32, or float32-direct (without Winograd convolutions).", rich_help_panel=RUN
+        help="auto, bfloat16, float32, or float32-direct (without Winograd convolutions).",
+        autocompletion=among(*PRECISIONS),
+        rich_help_panel=RUN,
     ),
 ]
 SOFT_LABELS = (
@@ -47,6 +61,7 @@ NormStatistics = Annotated[
     typer.Option(
         help="Batch-norm statistics under which trainings on a proxy's images are scored: proxy (their own) or real (of"
         " 1,000 training images, unlabelled). early-stopping and whole train on real images anyway.",
+        autocompletion=among(*NORM_STATISTICS),
         rich_help_panel=RANK,
     ),
 ]
@@ -66,9 +81,17 @@ FinalistBatchSize = Annotated[
         rich_help_panel=WHOLE,
     ),
 ]
-FinalistAugmentation = Annotated[str, typer.Option(help="none, crop, or crop-flip.", rich_help_panel=WHOLE)]
+FinalistAugmentation = Annotated[
+    str,
+    typer.Option(help="none, crop, or crop-flip.", autocompletion=among(*AUGMENTATIONS), rich_help_panel=WHOLE),
+]
 Executor = Annotated[
-    str, typer.Option(help="tune (Ray Tune) or inline (this process, without Ray).", rich_help_panel=RUN)
+    str,
+    typer.Option(
+        help="tune (Ray Tune) or inline (this process, without Ray).",
+        autocompletion=among(*EXECUTORS),
+        rich_help_panel=RUN,
+    ),
 ]
 Workers = Annotated[
     int | None, typer.Option(help="Worker processes.", show_default="fill the cores or GPUs", rich_help_panel=RUN)
@@ -84,6 +107,7 @@ RunSpace = Annotated[
     typer.Option(
         "--space",
         help="Where the code of the search's space is now; this runs it.",
+        autocompletion=space_names,
         show_default="where the search found it",
     ),
 ]

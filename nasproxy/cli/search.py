@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from nasproxy.analysis.text import count, counted, duration, milliseconds, percent
+from nasproxy.cli.completion import among, proxy_names, space_names
 from nasproxy.cli.options import (
     RANK,
     RUN,
@@ -37,7 +38,7 @@ from nasproxy.cli.options import (
 )
 from nasproxy.cli.output import plain_table, print_json, say_how_to_go_on, say_how_to_see_curves, stdout
 from nasproxy.cli.screen import open_screen
-from nasproxy.search.settings import SearchSettings
+from nasproxy.search.settings import OBJECTIVES, PRESETS, SAMPLERS, SCHEDULERS, SearchSettings
 
 if TYPE_CHECKING:
     from nasproxy.search.run import SearchResult
@@ -56,15 +57,25 @@ def search(
         str,
         typer.Option(
             help="A registered name, package.module:attribute, or file.py[:attribute]; the last two run that code.",
+            autocompletion=space_names,
             rich_help_panel=PROXY,
         ),
     ] = _D.space,
     proxy: Annotated[
         str,
-        typer.Option(help="A method (condensed, random, early-stopping, …) or a proxy file.", rich_help_panel=PROXY),
+        typer.Option(
+            help="A method (condensed, random, early-stopping, …) or a proxy file.",
+            autocompletion=proxy_names,
+            rich_help_panel=PROXY,
+        ),
     ] = _D.proxy,
     preset: Annotated[
-        str, typer.Option(help="quick (minutes on two cores) or paper (the paper's settings).", rich_help_panel=PROXY)
+        str,
+        typer.Option(
+            help="quick (minutes on two cores) or paper (the paper's settings).",
+            autocompletion=among(*PRESETS),
+            rich_help_panel=PROXY,
+        ),
     ] = _D.preset,
     ipc: Annotated[int, typer.Option(help="Images per class of the proxy.", rich_help_panel=PROXY)] = _D.ipc,
     limit: Annotated[
@@ -91,6 +102,7 @@ def search(
             help="accuracy, and parameters, multiply-adds or latency (measured, so not the same twice) beside it;"
             " repeat it to rank by Pareto fronts.",
             show_default="accuracy",
+            autocompletion=among(*OBJECTIVES),
             rich_help_panel=RANK,
         ),
     ] = None,
@@ -98,6 +110,7 @@ def search(
         str,
         typer.Option(
             help="grid (all candidates); random, tpe or nsga2 (Optuna proposes --trials of them).",
+            autocompletion=among(*SAMPLERS),
             rich_help_panel=RANK,
         ),
     ] = _D.sampler,
@@ -109,6 +122,7 @@ def search(
         typer.Option(
             help="halving, asha or hyperband (most candidates stop early), or none.",
             show_default="halving; paper none",
+            autocompletion=among(*SCHEDULERS),
             rich_help_panel=RANK,
         ),
     ] = None,
@@ -268,16 +282,19 @@ def _print(result: SearchResult) -> None:
     if winner is not None:
         console.print(f"\n[bold]Winner[/] {winner['id']}  {escape(_describe(winner['config']))}")
         console.print(f"  test accuracy {percent(winner['test_accuracy'])}, {count(winner['parameters'])} parameters")
-    console.print(f"\n[bold]Trust[/]  {escape(_agreement(agreement))}")
+    if summary["top"]:
+        console.print(f"\n[bold]Trust[/]  {escape(_agreement(agreement))}")
     if summary["calibration"] is not None:
         console.print(f"\n[bold]Calibration[/]  {escape(_calibration(summary))}")
     console.print(f"\n[bold]Effort[/] {_effort(summary)}")
     if summary["failed"]:
         calibrated = [entry["reason"] for entry in (summary["calibration"] or {"sample": []})["sample"]]
         reasons = [*result.table["reason"].dropna(), *filter(None, calibrated)]
-        console.print(f"\n[bold red]{summary['failed']} candidates failed[/], the first: {escape(str(reasons[0]))}")
-    files = f"report.html, results.csv, {'winner/, ' if winner else ''}study.log"
-    console.print(f"\n[bold]Files[/]  {escape(summary['run'])}: {files}", soft_wrap=True)
+        failed = counted(summary["failed"], "candidate")
+        console.print(f"\n[bold red]{failed} failed[/], the first: {escape(str(reasons[0]))}")
+    names = ("report.html", "results.csv", "winner/", "study.log")
+    files = [name for name in names if (result.directory / name).exists()]
+    console.print(f"\n[bold]Files[/]  {escape(summary['run'])}: {', '.join(files)}", soft_wrap=True)
     say_how_to_see_curves(result.directory)
 
 

@@ -10,11 +10,17 @@ import typer
 from rich.markup import escape
 
 from nasproxy.analysis.text import count
+from nasproxy.cli.completion import space_names
 from nasproxy.cli.options import Json, parse_image_size
 from nasproxy.cli.output import plain_table, print_json, stdout
 
 app = typer.Typer(no_args_is_help=True, help="Search spaces.")
-Spec = Annotated[str, typer.Argument(help="A registered name, package.module:attribute, or file.py[:attribute].")]
+Spec = Annotated[
+    str,
+    typer.Argument(
+        help="A registered name, package.module:attribute, or file.py[:attribute].", autocompletion=space_names
+    ),
+]
 
 
 @app.command("list")
@@ -50,7 +56,7 @@ def show(space: Spec, as_json: Json = False) -> None:
     for name, values in choices.items():
         table.add_row(escape(name), escape(", ".join(map(str, values))))
     console = stdout()
-    console.print(f"[bold]{escape(loaded.name)}[/], {len(loaded)} candidates")
+    console.print(f"[bold]{escape(loaded.name)}[/], {len(loaded):,} candidates")
     console.print(table)
 
 
@@ -117,16 +123,19 @@ def check(
     console = stdout()
     table = plain_table("", "")
     table.show_header = False
-    table.add_row("candidates", str(found.candidates))
-    table.add_row("valid", f"{found.valid} of {found.examined} looked at")
+    table.add_row("candidates", f"{found.candidates:,}")
+    table.add_row("valid", f"{found.valid:,} of {found.examined:,} looked at")
     for reason, number in found.invalid.items():
-        table.add_row("", escape(f"{number} invalid: {reason}"))
-    table.add_row("duplicates", f"{found.duplicates or 'none'} among the {found.compared} compared")
-    table.add_row("tried", str(found.tried))
+        table.add_row("", escape(f"{number:,} invalid: {reason}"))
+    if found.compared:
+        table.add_row("duplicates", f"{found.duplicates or 'none'} among the {found.compared} compared")
+    table.add_row("trained a step", str(found.tried))
     if found.output_shape is not None:
         table.add_row("output", f"{found.output_shape[0]} images → {found.output_shape}")
-    table.add_row("parameters", _range(found.parameters, count))
-    table.add_row("multiply-adds", _range(found.multiply_adds, count))
+    if found.parameters is not None:
+        table.add_row("parameters", _range(found.parameters, count))
+    if found.multiply_adds is not None:
+        table.add_row("multiply-adds", _range(found.multiply_adds, count))
     if found.seconds is not None:
         table.add_row("a step of four images", f"{1000 * found.seconds:.1f} ms")
     console.print(table)
@@ -137,5 +146,5 @@ def check(
     return 0 if found.ok else 1
 
 
-def _range(pair: tuple[int, int] | None, spell: Callable[[float], str]) -> str:
-    return "none" if pair is None else f"{spell(pair[0])} to {spell(pair[1])}"
+def _range(pair: tuple[int, int], spell: Callable[[float], str]) -> str:
+    return f"{spell(pair[0])} to {spell(pair[1])}"

@@ -181,7 +181,7 @@ def save_scores(
     return ComparisonScores(whole, texts)
 
 
-def load_scores(path: Path) -> ComparisonScores:
+def load_scores(path: Path | str) -> ComparisonScores:
     """Reads what a comparison measured.
 
     Args:
@@ -190,6 +190,7 @@ def load_scores(path: Path) -> ComparisonScores:
     Raises:
         RunError: a file is missing or truncated, or a column is missing, strange or changed.
     """
+    path = Path(path)
     table = path / "scores.csv" if path.is_dir() else path
     beside = table.with_suffix(".json")
     try:

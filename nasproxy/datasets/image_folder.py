@@ -42,7 +42,8 @@ def list_image_folder(root: Path) -> Listing:
         parts[name] = _encoded(folder, found, labels)
         files += found
         if ignored:
-            notes.append(f"{ignored:,} files in {folder.name} that are not images by their extension were left out.")
+            what = "1 file that is no image" if ignored == 1 else f"{ignored:,} files that are no images"
+            notes.append(f"{what} by extension, in {folder.name}: left out.")
     if not len(parts["train"].labels):
         raise DatasetError(f"The folders in {folders['train']} hold no image files ({_extensions()}).", LAYOUT)
     return Listing(parts, tuple(_printable(name) for name in class_names), notes, files)

@@ -23,12 +23,13 @@ _KEY = "nasproxy"  # of the one metadata entry, a JSON document
 _ROUNDING = 1e-3  # of probabilities that add up to 1
 
 
-def save_proxy(proxy: ProxySet, path: Path) -> Path:
+def save_proxy(proxy: ProxySet, path: Path | str) -> Path:
     """Writes ``proxy`` to ``path`` (.safetensors), atomically; returns the path.
 
     Raises:
         WriteError: the file cannot be written.
     """
+    path = Path(path)
     facts: dict[str, Any] = {
         "schema": _SCHEMA,
         "method": proxy.method,
@@ -49,7 +50,7 @@ def save_proxy(proxy: ProxySet, path: Path) -> Path:
     return write_atomically(path, save(tensors, metadata={_KEY: json.dumps(facts)}))
 
 
-def load_proxy(path: Path) -> ProxySet:
+def load_proxy(path: Path | str) -> ProxySet:
     """Reads a proxy file.
 
     Raises:

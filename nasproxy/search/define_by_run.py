@@ -6,6 +6,7 @@ import inspect
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -42,7 +43,8 @@ class DefineByRun(SearchSpace):
 
     All points are listed where there are no more than 10,000; else the space is a fixed sample of so many, drawn as
     Optuna's random sampler draws: all values of a question equally likely, by their logarithm where ``log`` says so.
-    ``choices`` has the values of all parameters that occur, and ``-`` where a parameter is not always asked.
+    ``choices`` has the values of all parameters that occur, and ``-`` where a parameter is not always asked. The
+    space is named as the function is, or as its file where the function is called just ``space``.
 
     Args:
         function: takes an Optuna trial; returns ``build(*, in_channels, num_classes, image_size) -> nn.Module``.
@@ -61,7 +63,7 @@ class DefineByRun(SearchSpace):
 
     def __init__(self, function: Callable[[Any], Builder]) -> None:
         self.function = function
-        self.name = function.__name__
+        self.name = _name_of(function)
         self._asked: dict[str, BaseDistribution] = {}
         self._values: dict[str, dict[str, Scalar]] = {}
         self._configs, self.sampled = self._points()
@@ -172,3 +174,9 @@ class DefineByRun(SearchSpace):
         if not isinstance(self._asked[name], CategoricalDistribution):
             values = sorted(values)
         return (*values, *(() if all(name in config for config in self._configs) else (ABSENT,)))
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    code = getattr(function, "__code__", None)
+    stem = Path(code.co_filename).stem if code is not None else ""
+    return stem if function.__name__ == "space" and stem.isidentifier() else function.__name__

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -54,7 +55,7 @@ def space_of_run(run: Mapping[str, Any], directory: Path, given: str | None) -> 
         if source is None:
             raise RunError(
                 f"The networks of {directory} are built by {spec}, which was not used on this machine before.",
-                f"Name the code to run it: --space {spec}",
+                f"Name the code to run it: --space {shlex.quote(spec)}",
             )
     else:
         source = SpaceSource.parse(given)
@@ -79,7 +80,7 @@ def _recalled(spec: str, digest: str) -> SpaceSource | None:
     try:
         return SpaceSource.parse(str(known))
     except SpaceError as error:
-        raise RunError(error.message, f"Say where it is now: --space {Path(known.name).name}") from error
+        raise RunError(error.message, f"Say where it is now: --space {shlex.quote(Path(known.name).name)}") from error
 
 
 def _record(spec: str, digest: str) -> Path:

@@ -133,6 +133,9 @@ class SearchSettings:
     evaluate_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("out", "data_dir"):
+            if isinstance(value := getattr(self, name), str):  # as a program may well say it
+                object.__setattr__(self, name, Path(value))
         for name, known in _NAMES.items():
             value = getattr(self, name)
             if value is not None and value not in known:

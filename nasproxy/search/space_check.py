@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
@@ -133,6 +134,7 @@ class _Trial:
     seconds: list[float] = field(default_factory=list)
     behaviours: list[str] = field(default_factory=list)
     _looked_at: dict[str, bool] = field(default_factory=dict)
+    _met: WeakValueDictionary[int, nn.Parameter] = field(default_factory=WeakValueDictionary)
     _found: dict[str, list[Config | None]] = field(default_factory=dict)
 
     def problem(self, text: str, config: Config | None = None) -> None:
@@ -172,6 +174,7 @@ class _Trial:
             if not isinstance(model, nn.Module):
                 self.problem(f"build returns {type(model).__name__} instead of a torch.nn.Module", config)
                 return
+            self._judge_layers(model, config)
             step = "the forward or backward pass"
             if self._trains(model, config):
                 self.parameters.append(count_parameters(model))
@@ -185,6 +188,13 @@ class _Trial:
         unused = [name for name, looked_at in self._looked_at.items() if not looked_at]
         for name in unused if not self._found else ():
             self.problem(f"build never looks at the choice {name}: what differs in it alone is the same network")
+
+    def _judge_layers(self, model: nn.Module, config: Config) -> None:
+        """Finds what candidates would train for each other; frozen layers they may share."""
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if any(id(parameter) in self._met for parameter in trained):
+            self.problem("build gives a layer that another candidate has too; let it make new ones each time", config)
+        self._met.update({id(parameter): parameter for parameter in trained})
 
     def _trains(self, model: nn.Module, config: Config) -> bool:
         """One forward and backward pass of random images; False where it leaves nothing to measure."""
@@ -200,6 +210,8 @@ class _Trial:
             expected, got = (IMAGES, self.num_classes), tuple(logits.shape)
             self.problem(f"the network maps {IMAGES} images to shape {got}, expected {expected}", config)
             return False
+        if _are_probabilities(logits):
+            self.problem("the network gives probabilities; leave the softmax out, as the loss takes logits", config)
         loss = F.cross_entropy(logits.float(), labels)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             self.problem("the network has no parameter to train", config)
@@ -217,6 +229,11 @@ class _Trial:
     def _reason(self, error: Exception) -> str:
         place = space_location(error, self.space)
         return f"{f' at {place}' if place else ''}: {type(error).__name__}: {str(error).strip().rstrip('.')}"
+
+
+def _are_probabilities(outputs: torch.Tensor) -> bool:
+    sums = outputs.detach().float().sum(1)
+    return outputs.shape[1] > 1 and bool((outputs >= 0).all()) and torch.allclose(sums, torch.ones_like(sums))
 
 
 def _digest(tensors: Iterable[torch.Tensor]) -> str:

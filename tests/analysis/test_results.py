@@ -25,7 +25,7 @@ def edit(path, change):
 
 def test_a_whole_run(tmp_path):
     proxy = make_proxy()
-    results = load_run(make_run(tmp_path / "run", proxy=proxy))
+    results = load_run(str(make_run(tmp_path / "run", proxy=proxy)))
     assert results.finished
     assert results.run["space"]["choices"] == SMALL
     assert results.summary["winner"]["id"] in set(results.table["id"])
@@ -100,7 +100,7 @@ def test_a_missing_file_names_itself_and_the_remedy(run, name):
     with pytest.raises(RunError) as caught:
         load_run(run)
     assert name in caught.value.message
-    assert f"nasproxy search --out {run} --resume" in caught.value.hint
+    assert f"nasproxy search … --out {run} --resume" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["run.json", "summary.json", "results.csv"])

@@ -9,6 +9,8 @@ import pytest
 from tiny_search import invoke, write_space
 
 from nasproxy.cli import main as command_line
+from nasproxy.finalists.export import FORMATS
+from nasproxy.search.devices import DEVICES
 
 HEAVY = ["torch", "torchvision", "ray", "pandas", "scipy", "sklearn", "matplotlib", "pyarrow", "optuna", "numpy"]
 
@@ -95,6 +97,15 @@ def test_version_is_what_a_bug_report_needs():
     assert {name: found[name] for name in ("ray", "optuna")} == {name: version(name) for name in ("ray", "optuna")}
 
 
+def completions(typed: str) -> list[str]:
+    """What a shell offers for the last word."""
+    asked = {"_NASPROXY_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    program = str(Path(sys.executable).with_name("nasproxy"))
+    done = subprocess.run([program], capture_output=True, text=True, env={**os.environ, **asked})
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
@@ -102,13 +113,26 @@ def test_version_is_what_a_bug_report_needs():
         ("nasproxy train run --ba", ["--batch-size"]),
         ("nasproxy spaces sh", ["show"]),
         ("nasproxy nosuch", []),
+        ("nasproxy search --space nas", ["nasbench201", "nasbench201-unique"]),
+        ("nasproxy spaces check conv", ["convnet720"]),
+        ("nasproxy search --space my_", []),
+        ("nasproxy search --proxy early", ["early-stopping", "early-stopping-subset"]),
+        ("nasproxy compare --proxies random,kc,k", ["random,kc,k-center"]),
+        ("nasproxy condense --dataset cif", ["cifar10", "cifar100"]),
+        ("nasproxy condense --method d", ["dc", "dm", "dsa"]),
+        ("nasproxy search --sampler t", ["tpe"]),
     ],
 )
-def test_the_shell_completes_commands_and_options(typed, completed):
-    asked = {"_NASPROXY_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
-    program = str(Path(sys.executable).with_name("nasproxy"))
-    done = subprocess.run([program], capture_output=True, text=True, env={**os.environ, **asked})
-    assert (done.stdout.split(), done.stderr) == (completed, "")
+def test_the_shell_completes_commands_options_and_names(typed, completed):
+    assert completions(typed) == completed
+
+
+@pytest.mark.parametrize(
+    ("typed", "known"),
+    [("nasproxy export run --format ", FORMATS), ("nasproxy search --device ", DEVICES)],
+)
+def test_names_that_are_completed_without_the_module_that_knows_them_are_those_it_knows(typed, known):
+    assert completions(typed) == list(known)
 
 
 def test_the_script_that_completes_is_shown(monkeypatch):

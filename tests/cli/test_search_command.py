@@ -108,6 +108,7 @@ def test_where_all_candidates_fail_there_is_no_table_and_no_winner(folder: Path)
     said = invoke(*search_words(write_space(folder, text), folder / "run", "--limit", "2"))
     assert said.code == 1
     assert "No candidate came so far that it could be a finalist." in said.out
+    assert "Trust" not in said.out
     assert "Rank" not in said.out
     assert "expected (2, 10)" in said.out
     assert "winner/" not in said.out

@@ -23,7 +23,7 @@ def lines_of(folder):
 
 
 def test_what_was_written_is_read(scores, tmp_path):
-    for path in (tmp_path, tmp_path / "scores.csv"):
+    for path in (tmp_path, str(tmp_path), tmp_path / "scores.csv"):
         found = load_scores(path)
         assert found.columns == scores.columns
         assert found.facts == json.loads(json.dumps(scores.facts))

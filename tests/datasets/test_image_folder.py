@@ -103,7 +103,7 @@ def test_what_is_no_image_is_left_out(pets: Path) -> None:
     dataset = load_dataset(str(pets))
     assert dataset.class_names == ("cat", "dog")
     assert sum(len(part) for part in (dataset.train, dataset.validation, dataset.test)) == 31
-    assert "1 files in pets that are not images" in dataset.notes[0]
+    assert "1 file that is no image by extension, in pets" in dataset.notes[0]
 
 
 def test_mixed_modes_become_rgb(pets: Path) -> None:

@@ -91,7 +91,7 @@ def test_any_names_and_numbers_survive(tmp_path, names, dataset, history, recipe
         PROXY, labels=torch.zeros(4, dtype=torch.int64), class_names=tuple(names), dataset=dataset,
         history=tuple(history), recipe=recipe,
     )  # fmt: skip
-    assert_same(load_proxy(save_proxy(proxy, tmp_path / "p.safetensors")), proxy)
+    assert_same(load_proxy(str(save_proxy(proxy, str(tmp_path / "p.safetensors")))), proxy)
 
 
 def test_images_that_lie_oddly_in_memory_are_saved_too(tmp_path):

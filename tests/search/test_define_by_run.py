@@ -272,6 +272,14 @@ def test_mistakes_are_named(tmp_path, body, message, hint):
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize(("file", "name"), [("mixed.py", "mixed"), ("no-word.py", "space")])
+def test_a_function_called_space_goes_by_the_name_of_its_file_where_that_is_a_name(tmp_path, file, name):
+    text = f"{HEAD}def space(trial):\n    trial.suggest_int('x', 1, 2)\n    return lambda **shape: nn.Flatten()\n"
+    source = SpaceSource.parse(str(write_space(tmp_path, text, file)))
+    (tmp_path / file).unlink()  # as on another node
+    assert source.load().name == name
+
+
 def test_a_function_is_found_without_its_name_and_its_errors_in_build_are_located(tmp_path):
     body = "import math\n\ndef helper(trial, x): ...\n\ndef narrow(trial, more=1):\n    trial.suggest_int('x', 1, 2)\n"
     path = write_space(tmp_path, body + "    def build(**shape):\n        return {}['x']\n    return build\n")

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -189,3 +191,12 @@ def test_json_keeps_identity_and_settings(settings):
         assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert set(settings.as_json()) == set(CHANGED)
     assert set(settings.identity()) == set(CHANGED) - APART
+
+
+def test_folders_may_be_texts():
+    """In a process of its own: under the tests arguments are checked against their annotations."""
+    code = (
+        "from nasproxy import SearchSettings as S; s = S(out='runs/mine', data_dir='d'); print(s.out.parts, s.data_dir)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "('runs', 'mine') d\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -36,7 +37,7 @@ def space_with(**attributes) -> SearchSpace:
 
 
 def builds(model) -> SearchSpace:
-    return space_with(build=lambda self, config, **shape: (dict(config), model)[1])
+    return space_with(build=lambda self, config, **shape: (dict(config), copy.deepcopy(model))[1])
 
 
 class Logits(nn.Module):
@@ -169,6 +170,7 @@ def refuse_one_image(logits):
             Logits(lambda logits: (logits - logits.detach()).abs().sqrt()),
             "the gradient of a fresh network is not finite",
         ),
+        (Logits(lambda logits: logits.softmax(1)), "the network gives probabilities; leave the softmax out"),
         (Logits(refuse_one_image), "the forward pass of one image in evaluation mode fails at test_space_check.py:"),
         (Logits(lambda logits: logits.detach()), "the forward or backward pass fails: RuntimeError: element 0"),
         (nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(3)), "the network has no parameter to train"),
@@ -181,6 +183,20 @@ def test_a_network_that_cannot_be_searched_is_reported(model, expected):
     assert len(report.problems) == 1
     assert report.problems[0].startswith(expected)
     assert report.problems[0].endswith("(with width=2, bias=False, and 5 more).")
+
+
+def test_a_layer_that_candidates_share_is_reported_unless_it_is_frozen():
+    shared = nn.Linear(40, 8)
+
+    def build(self, config, **shape):
+        return nn.Sequential(nn.Flatten(), shared, nn.Linear(8, config["width"], config["bias"]), nn.LazyLinear(3))
+
+    report = check(space_with(build=build))
+    expected = "build gives a layer that another candidate has too; let it make new ones each time (with "
+    assert [problem[: len(expected)] for problem in report.problems] == [expected]
+    assert ", and 4 more)" in report.problems[0]
+    shared.requires_grad_(False)
+    assert check(space_with(build=build)).ok
 
 
 def test_a_build_that_changes_its_configuration_is_reported():
