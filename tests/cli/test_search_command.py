@@ -59,7 +59,7 @@ def test_results_go_to_stdout_and_all_else_to_stderr(plain: Said, as_json: Said,
         assert text in plain.out
     assert str(home / "plain") in plain.out
     for said in (plain, as_json):
-        ranking = [f"Ranking, {rung.epochs} epochs: {rung.candidates}" for rung in RUNGS]
+        ranking = [f"Ranking, {counted(rung.epochs, 'epoch')}: {rung.candidates}" for rung in RUNGS]
         for stage in ("Measuring candidates: 12", *ranking, "Finalists"):
             assert stage in said.err
             assert stage not in said.out
