@@ -4,6 +4,8 @@ from pathlib import Path
 
 from tiny_search import CANDIDATES, FINALISTS, RUNGS, Said, invoke, search_words, write_space
 
+from nasproxy.analysis.text import counted
+
 
 def dry(folder: Path, *more: str) -> Said:
     return invoke(*search_words(write_space(folder), folder / "run", *more, "--dry-run"))
@@ -46,7 +48,7 @@ def test_people_can_read_it(tmp_path: Path):
     said = dry(tmp_path, "--time-budget", "0.0001")
     assert "budget of 0.0 s ends before the end of condensing and ranking" in " ".join(said.out.split())
     assert f"{CANDIDATES} candidates of tiny" in said.out
-    assert f"{RUNGS[0].candidates} × {RUNGS[0].epochs} epochs" in said.out
+    assert f"{RUNGS[0].candidates} × {counted(RUNGS[0].epochs, 'epoch')}" in said.out
     assert "Nothing was written" in said.out
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from tiny_search import RUNGS, SPACE, Said, invoke, search_words, write_space
 
+from nasproxy.analysis.text import counted
+
 KEYS = [
     "schema",
     "space",
@@ -52,12 +54,12 @@ def test_json_is_the_promised_document(as_json: Said, home: Path):
 def test_results_go_to_stdout_and_all_else_to_stderr(plain: Said, as_json: Said, home: Path):
     assert plain.code == 0
     winner = as_json.json["winner"]
-    rungs = " → ".join(f"{rung.candidates} × {rung.epochs} epochs" for rung in RUNGS)
+    rungs = " → ".join(f"{rung.candidates} × {counted(rung.epochs, 'epoch')}" for rung in RUNGS)
     for text in (winner["id"], "Winner", "Trust", "Effort", f"12 of 12 ranked ({rungs})"):
         assert text in plain.out
     assert str(home / "plain") in plain.out
     for said in (plain, as_json):
-        ranking = [f"Ranking, {rung.epochs} epochs: {rung.candidates}" for rung in RUNGS]
+        ranking = [f"Ranking, {counted(rung.epochs, 'epoch')}: {rung.candidates}" for rung in RUNGS]
         for stage in ("Measuring candidates: 12", *ranking, "Finalists"):
             assert stage in said.err
             assert stage not in said.out
