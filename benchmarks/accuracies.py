@@ -36,8 +36,8 @@ from nasproxy.networks.names import CONVNET
 from nasproxy.progress import Progress
 from nasproxy.proxies.make import cached_proxy, make_proxy, open_checkpoints
 from nasproxy.proxies.method import ProxyMethod
-from nasproxy.search.devices import DEVICES, resolve_device
-from nasproxy.search.settings import PRESETS
+from nasproxy.search.devices import resolve_device
+from nasproxy.search.settings import DEVICES, PRESETS
 from nasproxy.training.precision import resolve_precision
 from nasproxy.training.process import peak_memory_bytes, prepare_process
 from nasproxy.training.recipe import PRECISIONS, TrainingRecipe, whole_batch_size

@@ -10,7 +10,7 @@ import typer
 
 from nasproxy.cli.completion import among, dataset_names, space_names
 from nasproxy.errors import InputError
-from nasproxy.search.settings import EXECUTORS, NORM_STATISTICS
+from nasproxy.search.settings import DEVICES, EXECUTORS, NORM_STATISTICS
 from nasproxy.training.recipe import AUGMENTATIONS, PRECISIONS
 
 DATA, RANK, WHOLE, RUN = "Data", "Ranking", "Finalists", "Where it runs"  # panels of the help
@@ -30,9 +30,7 @@ SkipBroken = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option(
-        help="auto, cpu, cuda, or mps.", autocompletion=among("auto", "cpu", "cuda", "mps"), rich_help_panel=RUN
-    ),
+    typer.Option(help="auto, cpu, cuda, or mps.", autocompletion=among(*DEVICES), rich_help_panel=RUN),
 ]
 Precision = Annotated[
     str,

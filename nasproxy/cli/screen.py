@@ -35,7 +35,7 @@ class LiveScreen:
         if self._task is not None:
             task = self._display.tasks[self._task]
             done, worked = task.fields["done"] + 1, task.completed + work
-            ends = (task.elapsed or 0.0) * (task.total or 0.0) / worked if worked > 0 else None
+            ends = _whole_time(task.elapsed or 0.0, worked, task.total or 0.0)
             self._display.update(self._task, completed=worked, done=done, headline=headline, ends=ends)
 
     def note(self, text: str) -> None:
@@ -79,8 +79,9 @@ class PlainScreen:
         now = time.monotonic()
         if self._done < self._steps and now - self._said >= _EVERY:
             self._said = now
-            left = (now - self._began) * (self._work / self._worked - 1) if self._worked > 0 else 0.0
-            said = f", about {duration(left)} left" if left > 0 else ""
+            spent = now - self._began
+            ends = _whole_time(spent, self._worked, self._work)
+            said = f", {_left(ends - spent)}" if ends is not None and ends > spent else ""
             self._say(f"{self._name}: {self._done} of {self._steps}, {headline}{said}")
         if self._done == self._steps:
             self.close()
@@ -134,4 +135,13 @@ class TimeLeft(TextColumn):
         ends = task.fields["ends"]
         if task.finished or task.stop_time is not None or ends is None or task.elapsed is None or ends <= task.elapsed:
             return Text("")
-        return Text(f"about {duration(ends - task.elapsed)} left", style="dim")
+        return Text(_left(ends - task.elapsed), style="dim")
+
+
+def _whole_time(spent: float, worked: float, work: float) -> float | None:
+    """Seconds that ``work`` takes, where ``worked`` of it took ``spent``; None where nothing was."""
+    return spent * work / worked if worked > 0 else None
+
+
+def _left(seconds: float) -> str:
+    return f"about {duration(seconds)} left"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from importlib.metadata import EntryPoint
 
+from nasproxy.entry_points import by_package
 from nasproxy.errors import InputError, nearest
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.method import ProxyMethod
@@ -70,11 +71,12 @@ def find_proxy(name: str) -> type[ProxyMethod | Procedure | CandidateScore]:
 def _entry_point(name: str) -> EntryPoint:
     registered = importlib.metadata.entry_points()
     both = [*registered.select(group=CONDENSERS, name=name), *registered.select(group=PROXIES, name=name)]
-    by_package: dict[str, EntryPoint] = {entry.dist.name if entry.dist else entry.value: entry for entry in both}
-    if not by_package:
+    packages = by_package(both)
+    if not packages:
         raise InputError(f"No proxy is called {name!r}.", nearest(name, proxy_names()))
-    if len(by_package) > 1:
-        packages = " and ".join(sorted(by_package))
-        raise InputError(f"The packages {packages} both register a proxy {name!r}.", "Uninstall one of them.")
-    (entry,) = by_package.values()
+    if len(packages) > 1:
+        raise InputError(
+            f"The packages {' and '.join(packages)} both register a proxy {name!r}.", "Uninstall one of them."
+        )
+    (entry,) = packages.values()
     return entry

@@ -8,9 +8,8 @@ import torch
 
 from nasproxy.errors import ClusterError, InputError, nearest
 from nasproxy.search.cluster import Node
+from nasproxy.search.settings import DEVICES
 from nasproxy.versions import usable_cores
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def resolve_device(name: str, nodes: Sequence[Node] | None = None) -> torch.device:

@@ -28,6 +28,7 @@ OBJECTIVES = {
 """What candidates can be ranked by, and the column of ``results.csv`` that holds it."""
 
 EXECUTORS = ("tune", "inline")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 NORM_STATISTICS = ("proxy", "real")
 
 

@@ -14,10 +14,11 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Literal
 
+from nasproxy.entry_points import by_package
 from nasproxy.errors import SpaceError, nearest
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_contract import check_contract
@@ -102,7 +103,7 @@ def registered_spaces() -> dict[str, dict[str, EntryPoint]]:
     A name of several packages is ambiguous: :meth:`SpaceSource.parse` refuses it.
     """
     registered = importlib.metadata.entry_points(group=GROUP)
-    return {name: _by_package(registered.select(name=name)) for name in sorted(registered.names)}
+    return {name: by_package(list(registered.select(name=name))) for name in sorted(registered.names)}
 
 
 def user_location(error: BaseException, source: SpaceSource) -> str | None:
@@ -151,21 +152,17 @@ def _read_source(file: Path) -> str:
 
 def _entry_point(name: str) -> EntryPoint:
     registered = importlib.metadata.entry_points(group=GROUP)
-    by_package = _by_package(registered.select(name=name))
-    if not by_package:
+    packages = by_package(list(registered.select(name=name)))
+    if not packages:
         raise SpaceError(f"No search space is called {name!r}.", f"{nearest(name, sorted(registered.names))} {FORMS}")
-    if len(by_package) > 1:
-        values = " or ".join(entry.value for entry in by_package.values())
+    if len(packages) > 1:
+        values = " or ".join(entry.value for entry in packages.values())
         raise SpaceError(
-            f"The packages {' and '.join(by_package)} both register a search space {name!r}.",
+            f"The packages {' and '.join(packages)} both register a search space {name!r}.",
             f"Uninstall one of them, or say which one by its module: {values}.",
         )
-    return next(iter(by_package.values()))
-
-
-def _by_package(entries: EntryPoints) -> dict[str, EntryPoint]:
-    found = {entry.dist.name if entry.dist else entry.value: entry for entry in entries}
-    return dict(sorted(found.items()))
+    (entry,) = packages.values()
+    return entry
 
 
 @contextmanager

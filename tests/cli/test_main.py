@@ -10,7 +10,7 @@ from tiny_search import invoke, write_space
 
 from nasproxy.cli import main as command_line
 from nasproxy.finalists.export import FORMATS
-from nasproxy.search.devices import DEVICES
+from nasproxy.search.settings import DEVICES
 
 HEAVY = ["torch", "torchvision", "ray", "pandas", "scipy", "sklearn", "matplotlib", "pyarrow", "optuna", "numpy"]
 

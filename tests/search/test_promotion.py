@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -169,17 +170,30 @@ def test_killed_between_two_writes_with_two_rungs_under_way_it_goes_on_to_the_sa
     assert outcome_of(campaign, found) == outcome_of(plain, study)
 
 
-def held_back(campaign: Campaign, trainer: Trainer, number: int = 0) -> tuple[Task, list[Task]]:
-    """Trains all that there is to train but one candidate's first training; returns that, and the rest in order."""
-    straggler, done = [], []
+def all_but(campaign: Campaign, trainer: Trainer, held: Callable[[Task], bool]) -> tuple[list[Task], list[Task]]:
+    """Trains all that there is to train but what is held back; returns that, and the rest in order."""
+    back, done = [], []
     while bundle := campaign.next_bundle(4):
         for task in bundle:
-            if task.candidate.config["n"] == number:
-                straggler.append(task)
+            if held(task):
+                back.append(task)
             else:
                 done.append(task)
                 campaign.record(trainer.perform(task))
-    return straggler[0], done
+    return back, done
+
+
+def held_back(campaign: Campaign, trainer: Trainer, number: int = 0) -> tuple[Task, list[Task]]:
+    """Holds back one candidate's first training; returns that, and the rest in order."""
+    (straggler, *_), done = all_but(campaign, trainer, lambda task: task.candidate.config["n"] == number)
+    return straggler, done
+
+
+def first_rung_but_one(campaign: Campaign, trainer: Trainer) -> tuple[Task, list[Task]]:
+    """Holds back the first candidate's training, and all that are early; returns both."""
+    held, _ = all_but(campaign, trainer, lambda task: task.candidate.config["n"] == 0 or task.epochs > RUNGS[0].epochs)
+    straggler, *early = sorted(held, key=lambda task: task.epochs)
+    return straggler, early
 
 
 KEEP = RUNGS[1].candidates
@@ -234,15 +248,8 @@ def test_what_is_early_and_not_done_when_its_rung_begins_belongs_to_it():
     expected, _ = undisturbed()
     trainer, events = Trainer(), Events()
     campaign, study = campaign_of(InMemoryStorage(), progress=events)
-    waiting: list[Task] = []
-    while bundle := campaign.next_bundle(4):
-        for task in bundle:
-            if task.candidate.config["n"] == 0 or task.epochs > RUNGS[0].epochs:
-                waiting.append(task)
-            else:
-                campaign.record(trainer.perform(task))
-    assert len(waiting) == 1 + KEEP - 1
-    straggler, *early = sorted(waiting, key=lambda task: task.epochs)
+    straggler, early = first_rung_but_one(campaign, trainer)
+    assert len(early) == KEEP - 1
     campaign.give_up([early[0]], "its worker died")
     campaign.record(trainer.perform(straggler))
     assert events.stages[1][1:3] == (KEEP, 0)
@@ -267,14 +274,7 @@ def test_a_rung_whose_trainings_are_all_under_way_when_it_begins_waits_for_them(
     expected, _ = undisturbed(failing=failing)
     trainer = Trainer(failing=failing)
     campaign, study = campaign_of(InMemoryStorage())
-    waiting: list[Task] = []
-    while bundle := campaign.next_bundle(4):
-        for task in bundle:
-            if task.candidate.config["n"] == 0 or task.epochs > RUNGS[0].epochs:
-                waiting.append(task)
-            else:
-                campaign.record(trainer.perform(task))
-    straggler, *early = sorted(waiting, key=lambda task: task.epochs)
+    straggler, early = first_rung_but_one(campaign, trainer)
     assert len(early) == 3
     campaign.record(trainer.perform(straggler))
     assert campaign.next_bundle(4) == []
