@@ -61,6 +61,7 @@ CONTENDERS = (
     Contender("dc-real-long", "dc-real-long"),
     Contender("dc-space", "dc-space"),
     Contender("dc-space-soft", "dc-space", SOFT),
+    Contender("dc-space-siamese", "dc-space", SIAMESE),
     Contender("dsa-space", "dsa-space"),
     Contender("dsa-space-siamese", "dsa-space", SIAMESE),
     Contender("dsa-space-siamese-statistics", "dsa-space", SIAMESE, real_statistics=True),

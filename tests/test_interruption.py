@@ -104,6 +104,26 @@ with heeding_signals():
 """
 
 
+LAST_WORD = """
+import atexit, os
+from nasproxy.interruption import end_if_signalled, heeding_signals
+atexit.register(os._exit, 1)
+with heeding_signals():
+    try:
+        os.kill(os.getpid(), {number})
+    except KeyboardInterrupt:
+        print("kept")
+    end_if_signalled(128 + {number})
+"""
+
+
+@pytest.mark.parametrize("number", [0, signal.SIGTERM])
+def test_a_process_that_ends_for_a_signal_ends_with_its_code_whatever_others_do_at_the_end(number: int):
+    words = [sys.executable, "-c", LAST_WORD.format(number=int(number))]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout) == ((143, "kept\n") if number else (1, "")), said.stderr
+
+
 @pytest.mark.parametrize("second", SIGNALS)
 def test_the_second_signal_ends_the_process_at_once(second: int):
     process = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True)

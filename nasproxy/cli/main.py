@@ -13,7 +13,7 @@ from rich.console import Console
 from nasproxy.cli import compare, condense, datasets, export, predict, proxy, report, search, spaces, train
 from nasproxy.cli.output import print_json
 from nasproxy.errors import NasproxyError
-from nasproxy.interruption import heeding_signals, received
+from nasproxy.interruption import end_if_signalled, heeding_signals, received
 from nasproxy.versions import version_report
 
 # Typer shows its own copy of click's exceptions only through this one.
@@ -74,6 +74,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     with heeding_signals():
         code = _run(arguments)
+        end_if_signalled(code)
     sys.exit(code)
 
 

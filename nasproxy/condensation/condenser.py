@@ -7,13 +7,14 @@ from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nasproxy.condensation.convergence import has_not_fallen
 from nasproxy.errors import InputError, nearest
 from nasproxy.networks.names import CONVNET, NETWORKS
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.search.space_source import SpaceSource
 
 if TYPE_CHECKING:  # settings are read before torch is loaded
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
 
@@ -106,6 +107,20 @@ class Condenser(ProxyMethod):
     def suited_to_network(self) -> Condenser:
         """With the image learning rate that the paper has for this network in particular, if it has one."""
         return self
+
+    def doubt(self, losses: Sequence[float]) -> str | None:
+        """What to tell the user of images whose loss did not fall, with what to do; None if it did.
+
+        Args:
+            losses: one an outer iteration. Where each is another network of a space, they cannot be compared.
+        """
+        if self.network not in NETWORKS or not has_not_fallen(losses):
+            return None
+        return (
+            f"The {self.loss_name} did not fall, from {losses[0]:.4g} in the first iteration to {losses[-1]:.4g} in the"
+            " last: these images may teach less than real ones. Larger images (--image-size), another method, network"
+            " or image learning rate may help."
+        )
 
     def make(
         self,

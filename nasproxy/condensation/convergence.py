@@ -1,4 +1,4 @@
-"""When a condensation has come to its end before its last iteration."""
+"""What the losses of a condensation say: that it has come to its end, or that it came to nothing."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def has_converged(losses: Sequence[float], patience: int) -> bool:
     if not patience or len(losses) < 2 * patience:
         return False
     return fmean(losses[-patience:]) >= fmean(losses[-2 * patience : -patience])
+
+
+def has_not_fallen(losses: Sequence[float]) -> bool:
+    """Whether the mean of the last quarter of the losses is no lower than that of the first; of fewer than four, never.
+
+    Args:
+        losses: one an outer iteration, each of a freshly initialised network of one kind.
+    """
+    quarter = len(losses) // 4
+    return quarter > 0 and fmean(losses[-quarter:]) >= fmean(losses[:quarter])

@@ -116,7 +116,7 @@ def match_features(
             distance.backward(inputs=[material.images])
             loss += distance.detach()
     if like is not None:
-        nn.utils.clip_grad_norm_([material.images], LARGEST_STEP * material.images.numel() ** 0.5)
+        material.bound_step(LARGEST_STEP)
     optimizer.step()
     return float(loss) / len(material.by_class)
 

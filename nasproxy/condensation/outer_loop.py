@@ -61,6 +61,10 @@ class Material:
         ipc = len(self.labels) // len(self.by_class)
         return slice(label * ipc, (label + 1) * ipc)
 
+    def bound_step(self, most: float) -> None:
+        """Scales the images' gradient down to a root mean square over pixels of ``most``, if it is larger."""
+        nn.utils.clip_grad_norm_([self.images], most * self.images.numel() ** 0.5)
+
     def draw_transform(self, count: int = 1) -> Transform:
         """One augmentation with its parameters; ``count`` as in :func:`nasproxy.training.transforms.draw_transform`."""
         height, width = self.images.shape[2:]

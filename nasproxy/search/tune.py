@@ -40,7 +40,7 @@ from ray.exceptions import RayError  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from nasproxy.errors import ClusterError, InputError, NasproxyError  # noqa: E402
-from nasproxy.interruption import unbroken  # noqa: E402
+from nasproxy.interruption import is_ending, unbroken  # noqa: E402
 from nasproxy.search.bench import Bench, Payload  # noqa: E402
 from nasproxy.search.campaign import Campaign  # noqa: E402
 from nasproxy.search.cluster import Node  # noqa: E402
@@ -345,8 +345,10 @@ def _connected(address: str | None, cores: int, folder: Path) -> Iterator[None]:
                     _join(address, silent)
             yield
         finally:
-            # Of a cluster, this takes leave only.
-            ray.shutdown()
+            # Of a cluster, this takes leave only. A Ray of our own dies with the process; to shut it down where the
+            # signal went to it too takes seconds, in which it may end the process with a code of its own.
+            if address is not None or not is_ending():
+                ray.shutdown()
 
 
 def _join(address: str, silent: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nasproxy.condensation.convergence import has_converged
+from nasproxy.condensation.convergence import has_converged, has_not_fallen
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,18 @@ from nasproxy.condensation.convergence import has_converged
 )
 def test_means_of_neighbouring_windows_are_compared(losses, patience, expected):
     assert has_converged([float(loss) for loss in losses], patience) is expected
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([4, 4, 4, 4], True),
+        ([4, 9, 9, 3], False),
+        ([3, 5, 0, 0, 0, 0, 1, 6], False),  # 4 and 3.5, though the last is above the first
+        ([3, 4, 0, 0, 0, 0, 6, 1], True),  # 3.5 both
+        ([3, 4, 5], False),  # too few to tell
+        ([], False),
+    ],
+)
+def test_the_last_quarter_is_compared_with_the_first(losses, expected):
+    assert has_not_fallen([float(loss) for loss in losses]) is expected

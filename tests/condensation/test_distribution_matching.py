@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scaled_space import scaled_space
 from tiny import tiny_dataset, with_other_held_out_images
 from torch import nn
 
@@ -92,20 +93,8 @@ def test_networks_of_a_space_with_many_features_leave_the_images_near_real_ones(
 
 @pytest.mark.parametrize(("scale", "bounded"), [(1000.0, True), (0.001, False)])
 def test_a_network_of_a_space_moves_the_images_by_so_much_at_most(tmp_path, scale, bounded):
-    file = tmp_path / "scaled.py"
-    file.write_text(
-        "from torch import nn\n\n"
-        "from nasproxy import SearchSpace\n\n\n"
-        "class Scaled(nn.Module):\n"
-        "    def forward(self, images):\n"
-        f"        return {scale} * images.flatten(1)\n\n\n"
-        "class Linear(SearchSpace):\n"
-        '    name = "linear"\n'
-        '    choices = {"filters": [1]}\n\n'
-        "    def build(self, config, *, in_channels, num_classes, image_size):\n"
-        "        return nn.Sequential(Scaled(), nn.LazyLinear(num_classes))\n"
-    )
-    recipe = DistributionRecipe(ipc=2, iterations=1, network=f"space:{file}", augmentation="none")
+    network = scaled_space(tmp_path, scale)
+    recipe = DistributionRecipe(ipc=2, iterations=1, network=network, augmentation="none")
     dataset = tiny_dataset((7, 5), size=(8, 8))
     before = run(dataset, replace(recipe, image_learning_rate=STILL)).images
     step = (run(dataset, replace(recipe, image_learning_rate=2.0)).images - before).square().mean().sqrt()

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scaled_space import scaled_space
 from tiny import tiny_dataset, with_other_held_out_images
 from torch import nn
 
-from nasproxy.condensation.gradient_matching import matching_loss
+from nasproxy.condensation.gradient_matching import LARGEST_STEP, matching_loss
 from nasproxy.condensation.recipe import DISTANCES, MatchingRecipe
 from nasproxy.errors import DatasetError, DivergedError, InputError
 from nasproxy.networks import build
@@ -339,3 +340,32 @@ def test_a_network_without_a_gradient_to_match_is_an_error():
 def test_a_class_with_too_few_images_is_an_error(dataset):
     with pytest.raises(DatasetError, match="class 'class 1' has 5"):
         run(dataset, replace(RECIPE, ipc=6))
+
+
+@pytest.mark.parametrize(("scale", "bounded"), [(100.0, True), (0.01, False)])
+def test_a_network_of_a_space_moves_the_images_by_so_much_at_most(tmp_path, scale, bounded):
+    recipe = MatchingRecipe(ipc=2, iterations=1, matching_steps=1, distance="squared-euclidean")
+    recipe = replace(recipe, network=scaled_space(tmp_path, scale))
+    dataset = tiny_dataset((7, 5), size=(8, 8))
+    before = run(dataset, replace(recipe, image_learning_rate=STILL)).images
+    step = (run(dataset, replace(recipe, image_learning_rate=0.3)).images - before).square().mean().sqrt()
+    if bounded:
+        assert step.item() == pytest.approx(0.3 * LARGEST_STEP / 2, rel=1e-3)
+    else:
+        assert 0 < step < 0.03 * LARGEST_STEP / 2
+
+
+def test_a_network_of_the_paper_moves_them_as_far_as_its_gradient_says():
+    dataset = tiny_dataset((7, 5), size=(8, 8))
+    recipe = MatchingRecipe(ipc=2, iterations=1, matching_steps=1, depth=3)  # each channel normalised over 2×2 pixels
+    before = run(dataset, replace(recipe, image_learning_rate=STILL)).images
+    step = (run(dataset, replace(recipe, image_learning_rate=0.3)).images - before).square().mean().sqrt()
+    assert step > 0.3 * LARGEST_STEP
+
+
+def test_only_losses_of_one_kind_of_network_are_doubted():
+    said = RECIPE.doubt([3.0, 3.0, 4.0, 5.0])
+    assert said is not None
+    assert "did not fall, from 3 in the first iteration to 5 in the last" in said
+    assert RECIPE.doubt([3.0, 3.0, 2.0, 1.0]) is None
+    assert replace(RECIPE, network="space:convnet720").doubt([3.0, 3.0, 4.0, 5.0]) is None
