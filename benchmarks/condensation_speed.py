@@ -128,18 +128,18 @@ def partial_iteration(ipc: int) -> tuple[MatchingRecipe, float]:
 
 
 def growth(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Processor seconds of one iteration in float32, the least of a few, as one size after another is doubled."""
+    """Processor seconds of one matching step in float32, the least of a few, as one size after another is doubled."""
+    settings = {"matching_steps": 1, "real_batch": 64}
     base = {"ipc": 1, "classes": 2, "size": 32}
     rows = []
     for name, values in {"ipc": (1, 2, 4, 8), "classes": (2, 4, 8), "size": (16, 32, 64)}.items():
         for value in values:
             case = {**base, name: value}
-            rival = Rival({**case, "engine": "float32", "threads": arguments.threads, "real_batch": 64})
+            rival = Rival({**case, **settings, "engine": "float32", "threads": arguments.threads})
             seconds = [rival.iterate()["processor"] for _ in range(arguments.rounds)]
             peak = rival.end()["peak"]
             rows.append({"varied": name, **case, "processor_seconds": min(seconds), "peak_memory_bytes": peak})
-    about = {"matching_steps": 1, "real_batch": 64, "rows": rows}
-    return {**about, **_conditions(arguments, [os.getloadavg()[0]])}
+    return {**settings, "rows": rows, **_conditions(arguments, [os.getloadavg()[0]])}
 
 
 class Rival:
@@ -181,7 +181,8 @@ def work(task: dict[str, Any]) -> None:
     """The other end of :class:`Rival`: an iteration for each line that comes, its seconds as a line of JSON."""
     dataset = _dataset(task)
     recipe, _ = partial_iteration(task["ipc"])
-    recipe = replace(recipe, real_batch=task.get("real_batch", recipe.real_batch), iterations=10**6)
+    changes = {name: task[name] for name in ("real_batch", "matching_steps") if name in task}
+    recipe = replace(recipe, **changes, iterations=10**6)
     torch.set_num_threads(task["threads"])
     if task["engine"] != PLAIN:
         prepare_process(task["threads"])
