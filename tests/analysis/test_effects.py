@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -84,3 +85,12 @@ def test_the_choice_that_explains_most_comes_first_and_is_told_in_words(tmp_path
     assert "pairs of candidates that differ in nothing else" in shown["verdict"]
     assert [row[0].text for row in shown["table"].rows] == ["group", "instance", "layer", "batch", "none"]
     assert sum(int(row[-1].text) for row in shown["table"].rows) == 72
+
+
+def test_values_that_rank_alike_are_not_put_in_an_order(tmp_path):
+    table = load_run(make_run(tmp_path / "run", choices=CHOICES)).table
+    (effect,) = [effect for effect in choice_effects(table) if effect.name == "norm"]
+    first, second, *others = effect.ranked
+    tied = replace(effect, ranked=(first, replace(second, mean_rank=first.mean_rank), *others))
+    verdict = effect_table(tied, best_count(table))["verdict"]
+    assert verdict.startswith("norm group and norm instance rank alike on average. The choice explains ")

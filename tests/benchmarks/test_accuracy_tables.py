@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import ablation
 import accuracies
 import condensation_table
-import condensed_against_random
 import cross_architecture
 
 from nasproxy.condensation.checkpoints import Checkpoints
@@ -277,25 +276,6 @@ def test_a_set_that_diverges_is_kept_as_such(file, photos, monkeypatch, capsys):
         assert (len(failed["networks"]), len(fine["networks"])) == (0, 1)
 
 
-def test_condensed_images_against_random_ones(run, file, capsys):
-    assert run(condensed_against_random, "--ipc", "2", "1", "--networks", "2") == 0
-    sets = {(s["made_by"], s["ipc"]): s for s in read(file)["sets"]}
-    assert [*sets] == [("random", 2), ("condensed", 2), ("random", 1), ("condensed", 1)]
-    assert [sets["condensed", n]["recipe"]["iterations"] for n in (1, 2)] == [1, 1]
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:6]] == [
-        "| 2 random",
-        "| 2 condensed",
-        "| 1 random",
-        "| 1 condensed",
-    ]
-    accuracies = [100 * n["accuracy"] for n in sets["condensed", 2]["networks"]]
-    cell = f"{statistics.mean(accuracies):.1f} ± {statistics.stdev(accuracies):.1f}"
-    memory = sets["condensed", 2]["peak_memory_bytes"] / 2**30
-    assert lines[3].startswith(f"| 2 condensed | {cell} | 1 | 2 | ")
-    assert lines[3].endswith(f" | {memory:.2f} |")
-
-
 def test_the_matrix_of_architectures(run, file, capsys):
     words = ["--condense-with", "mlp", "lenet", "--train", "lenet", "mlp", "--image-size", "16", "--networks", "1"]
     assert run(cross_architecture, *words) == 0
@@ -359,7 +339,7 @@ def test_values_that_a_factor_does_not_have(run, file, capsys):
     assert not file.exists()
 
 
-@pytest.mark.parametrize("script", [condensation_table, condensed_against_random, cross_architecture, ablation])
+@pytest.mark.parametrize("script", [condensation_table, cross_architecture, ablation])
 def test_help(script, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["script.py", "--help"])
     with pytest.raises(SystemExit) as end:
