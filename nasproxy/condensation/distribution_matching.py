@@ -101,7 +101,9 @@ def match_features(
     network.requires_grad_(False)
     optimizer.zero_grad()
     loss = torch.zeros((), device=material.images.device)
-    with frozen_statistics(network, material.real, material.by_class, material.generator, material.precision):
+    with frozen_statistics(
+        network, material.real, material.by_class, material.generator, material.precision, settled=True
+    ):
         for label in range(len(material.by_class)):
             real, mine = material.real_batch(label, recipe.real_batch), material.of_class(label)
             transform = material.draw_transform()

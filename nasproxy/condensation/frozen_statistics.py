@@ -23,11 +23,13 @@ def frozen_statistics(
     by_class: Sequence[Tensor],
     generator: torch.Generator,
     precision: str,
+    *,
+    settled: bool,
 ) -> Iterator[None]:
-    """Evaluation mode for the length of the context, with batch-norm statistics of 16 random real images a class.
+    """Evaluation mode for the length of the context, after batch-norm layers have seen 16 random real images a class.
 
     A class's few synthetic images have statistics of their own, by which a network would tell classes apart (appendix
-    of Zhao, Mopuri & Bilen 2021). Afterwards ``network`` is in training mode, and its moving averages are as before.
+    of Zhao, Mopuri & Bilen 2021). Afterwards ``network`` is in training mode, and keeps what it has seen.
     Nothing is drawn for a network that has no batch normalisation.
 
     Args:
@@ -36,21 +38,31 @@ def frozen_statistics(
         by_class: the positions in ``real`` of each class.
         generator: of the images, on the CPU.
         precision: ``bfloat16`` or ``float32``, for the pass of the real images.
+        settled: normalise by the statistics of these images; otherwise by moving averages that they are one batch of,
+            as a pass in training mode leaves them, which is what the published code does: of a new network they
+            have come a tenth of the way.
     """
-    if not any(isinstance(module, _BatchNorm) for module in network.modules()):
-        network.eval()
-        yield
-        network.train()
-        return
-    parts = [
-        members[torch.randperm(len(members), generator=generator)[:_PER_CLASS].to(members.device)]
-        for members in by_class
-    ]
-    # Mixed, because statistics of many classes are averaged over several batches.
-    picked = torch.cat(parts)
-    picked = picked[torch.randperm(len(picked), generator=generator).to(picked.device)]
-    labels = torch.zeros_like(picked)  # statistics need none
-    with settled_statistics(network, Images(real[picked], labels), precision):
-        network.eval()
-        yield
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    if norms:
+        parts = [
+            members[torch.randperm(len(members), generator=generator)[:_PER_CLASS].to(members.device)]
+            for members in by_class
+        ]
+        # Mixed, because statistics of many classes are averaged over several batches.
+        picked = torch.cat(parts)
+        picked = picked[torch.randperm(len(picked), generator=generator).to(picked.device)]
+        _show(network, norms, Images(real[picked], torch.zeros_like(picked)), precision, settled=settled)
+    network.eval()
+    yield
     network.train()
+
+
+def _show(network: nn.Module, norms: Sequence[_BatchNorm], images: Images, precision: str, *, settled: bool) -> None:
+    """Moves the averages of ``norms`` to the statistics of ``images``, or towards them by each one's momentum."""
+    kept = [norm for norm in norms if norm.running_mean is not None and norm.running_var is not None]
+    with settled_statistics(network, images, precision):
+        found = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in kept]
+    for norm, (mean, variance) in zip(kept, found, strict=True):
+        share = 1.0 if settled or norm.momentum is None else norm.momentum
+        norm.running_mean.lerp_(mean, share)
+        norm.running_var.lerp_(variance, share)

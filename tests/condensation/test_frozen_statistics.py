@@ -1,6 +1,8 @@
-"""Batch normalisation sees the statistics of real images, and is left as it was."""
+"""Batch normalisation sees the statistics of real images, which hold still."""
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
@@ -13,23 +15,46 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
-def test_the_statistics_are_those_of_the_real_images_and_hold_still():
+@pytest.mark.parametrize("settled", [True, False])
+def test_the_statistics_are_those_of_the_real_images_and_hold_still(settled):
     real = 3 + 2 * torch.randn(20, 2, 4, 4, generator=generator())
     by_class = [torch.arange(0, 12), torch.arange(12, 20)]  # all are drawn: neither has more than 16
     network = nn.Sequential(nn.BatchNorm2d(2))
-    before = {name: value.clone() for name, value in network.state_dict().items()}
+    shown = copy.deepcopy(network)
+    with torch.no_grad():
+        shown(real)
     synthetic = torch.randn(3, 2, 4, 4)
-    with frozen_statistics(network, real, by_class, generator(), "float32"):
+    with frozen_statistics(network, real, by_class, generator(), "float32", settled=settled):
         assert not network.training
         seen = [network(synthetic), network(10 * synthetic)]
     mean, variance = real.mean(dim=(0, 2, 3)), real.var(dim=(0, 2, 3))
+    if not settled:  # torch's own pass in training mode
+        torch.testing.assert_close((shown[0].running_mean, shown[0].running_var), (0.1 * mean, 0.9 + 0.1 * variance))
+        mean, variance = shown[0].running_mean, shown[0].running_var
     for images, result in zip((synthetic, 10 * synthetic), seen, strict=True):
         expected = (images - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
     assert network.training
     assert network[0].momentum == 0.1
-    for name, value in network.state_dict().items():
-        assert torch.equal(value, before[name])
+    torch.testing.assert_close((network[0].running_mean, network[0].running_var), (mean, variance))
+
+
+def test_moving_averages_go_further_with_each_step():
+    real = 3 + torch.randn(20, 2, 4, 4, generator=generator())
+    network, shown = (nn.Sequential(nn.BatchNorm2d(2)) for _ in range(2))
+    for _ in range(3):
+        with frozen_statistics(network, real, [torch.arange(16)], generator(), "float32", settled=False):
+            pass
+        shown(real[:16])
+    torch.testing.assert_close(network[0].running_mean, shown[0].running_mean)
+    torch.testing.assert_close(network[0].running_var, shown[0].running_var)
+
+
+def test_a_batch_norm_that_keeps_no_averages_goes_by_its_batch():
+    network = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False))
+    images = torch.randn(4, 1, 2, 2)
+    with frozen_statistics(network, images, [torch.arange(4)], generator(), "float32", settled=False):
+        torch.testing.assert_close(network(images).mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
 
 
 def test_sixteen_images_of_each_class_are_shown():
@@ -37,7 +62,7 @@ def test_sixteen_images_of_each_class_are_shown():
     real = torch.cat([torch.zeros(100, 1, 2, 2), torch.ones(30, 1, 2, 2), torch.full((8, 1, 2, 2), 5.0)])
     by_class = [torch.arange(0, 100), torch.arange(100, 130), torch.arange(130, 138)]
     network = nn.Sequential(nn.BatchNorm2d(1))
-    with frozen_statistics(network, real, by_class, generator(), "float32"):
+    with frozen_statistics(network, real, by_class, generator(), "float32", settled=True):
         assert float(network[0].running_mean) == pytest.approx((16 + 8 * 5) / (16 + 16 + 8))
 
 
@@ -46,7 +71,7 @@ def test_a_network_without_it_draws_nothing():
     before = source.get_state()
     network = nn.Sequential(nn.Dropout(0.5))
     images = torch.ones(4, 1, 2, 2)
-    with frozen_statistics(network, images, [torch.arange(4)], source, "float32"):
+    with frozen_statistics(network, images, [torch.arange(4)], source, "float32", settled=True):
         assert torch.equal(network(images), images)
     assert network.training
     assert torch.equal(source.get_state(), before)
