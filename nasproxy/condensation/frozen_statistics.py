@@ -59,10 +59,13 @@ def frozen_statistics(
 
 def _show(network: nn.Module, norms: Sequence[_BatchNorm], images: Images, precision: str, *, settled: bool) -> None:
     """Moves the averages of ``norms`` to the statistics of ``images``, or towards them by each one's momentum."""
-    kept = [norm for norm in norms if norm.running_mean is not None and norm.running_var is not None]
+    averages = [
+        (norm.momentum, average)
+        for norm in norms
+        for average in (norm.running_mean, norm.running_var)
+        if average is not None
+    ]
     with settled_statistics(network, images, precision):
-        found = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in kept]
-    for norm, (mean, variance) in zip(kept, found, strict=True):
-        share = 1.0 if settled or norm.momentum is None else norm.momentum
-        norm.running_mean.lerp_(mean, share)
-        norm.running_var.lerp_(variance, share)
+        found = [average.clone() for _, average in averages]
+    for (momentum, average), statistics in zip(averages, found, strict=True):
+        average.lerp_(statistics, 1.0 if settled or momentum is None else momentum)
