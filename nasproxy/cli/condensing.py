@@ -124,7 +124,7 @@ def carry_out(order: Order) -> dict[str, Any]:
             course=Course(kept, start, lambda: budget.left <= 0, order.evaluate_every, evaluated),
             teacher=teacher,
         )
-        if isinstance(order.recipe, Condenser) and (doubt := order.recipe.doubt(proxy.history)):
+        if doubt := order.recipe.doubt(proxy.history):
             screen.note(doubt)
     save_proxy(proxy, order.out)
     condensing = proxy.seconds - (teacher.training.seconds if teacher is not None else 0.0)

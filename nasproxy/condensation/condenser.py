@@ -91,13 +91,18 @@ class Condenser(ProxyMethod):
         """The outer iterations, at the most."""
         return self.iterations
 
+    @property
+    def draws_from_space(self) -> bool:
+        """Whether each outer iteration draws its network from a search space."""
+        return self.network not in NETWORKS
+
     def space_source(self) -> SpaceSource | None:
         """The search space that networks are drawn from; None for a network of the paper.
 
         Raises:
             InputError: ``network`` names neither.
         """
-        if self.network in NETWORKS:
+        if not self.draws_from_space:
             return None
         if not self.network.startswith(_SPACE):
             known = [*NETWORKS, f"{_SPACE}convnet720"]
@@ -109,12 +114,8 @@ class Condenser(ProxyMethod):
         return self
 
     def doubt(self, losses: Sequence[float]) -> str | None:
-        """What to tell the user of images whose loss did not fall, with what to do; None if it did.
-
-        Args:
-            losses: one an outer iteration. Where each is another network of a space, they cannot be compared.
-        """
-        if self.network not in NETWORKS or not has_not_fallen(losses):
+        """That the loss did not fall, if so. Those of different networks of a space cannot be compared."""
+        if self.draws_from_space or not has_not_fallen(losses):
             return None
         return (
             f"The {self.loss_name} did not fall, from {losses[0]:.4g} in the first iteration to {losses[-1]:.4g} in the"
@@ -176,6 +177,6 @@ class Condenser(ProxyMethod):
         self, dataset: ImageDataset, device: torch.device, precision: str, **changes: Any
     ) -> float:
         """By running one outer iteration; several where networks differ."""
-        count = 1 if self.network in NETWORKS else _TIMED_NETWORKS
+        count = _TIMED_NETWORKS if self.draws_from_space else 1
         part = replace(self, iterations=count, patience=0, **changes)
         return part.make(dataset, seed=0, device=device, precision=precision).seconds / count

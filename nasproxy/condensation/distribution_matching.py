@@ -67,7 +67,7 @@ class DistributionRecipe(Condenser):
         """See :func:`match_features`."""
         # Networks of a space have from a few to tens of thousands of features; the sum over so many would be a step
         # that throws the images far away.
-        like = None if self.space_source() is None else _default_features(dataset.image_size)
+        like = _default_features(dataset.image_size) if self.draws_from_space else None
         return partial(match_features, recipe=self, like=like)
 
     def expected_seconds(self, dataset: ImageDataset, *, device: torch.device, precision: str) -> float:

@@ -41,7 +41,7 @@ def match_gradients(
         # Images of one class lie together, so one optimiser over all is the paper's update of each class by itself.
         optimizer.zero_grad()
         loss += _matching_step(network, material, recipe)
-        if recipe.space_source() is not None:
+        if recipe.draws_from_space:
             material.bound_step(LARGEST_STEP / recipe.ipc)
         optimizer.step()
         # The last network of an iteration is thrown away: training it further would be wasted.

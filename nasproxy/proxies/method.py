@@ -7,7 +7,7 @@ A package adds one by subclassing :class:`ProxyMethod` and registering the class
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -55,6 +55,14 @@ class ProxyMethod(ABC):
     def for_dataset(self, dataset: ImageDataset) -> ProxyMethod:
         """The same settings, with what else of ``dataset`` they depend on, such as its name, said in them."""
         return self
+
+    def doubt(self, losses: Sequence[float]) -> str | None:
+        """What the user should know of images that came of such losses, with what to do; None where nothing is wrong.
+
+        Args:
+            losses: one a step.
+        """
+        return None
 
     @abstractmethod
     def make(

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file, save
 
 from nasproxy.analysis.report import write_report
-from nasproxy.condensation.condenser import Condenser
 from nasproxy.condensation.course import Course
 from nasproxy.datasets.image_dataset import Split
 from nasproxy.errors import BudgetError, ExportError, NasproxyError
@@ -216,7 +215,7 @@ def kept_proxy(
                 " nothing is ranked yet.",
                 "--resume goes on where it stopped; a larger --time-budget, or none, leaves time for ranking.",
             )
-        if isinstance(method, Condenser) and (doubt := method.doubt(proxy.history)):
+        if doubt := method.doubt(proxy.history):
             progress.note(doubt)
     save_proxy(proxy, kept)
     stopwatch.begin()

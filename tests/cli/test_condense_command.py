@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny_search import finish, invoke, start
+from tiny_search import finish, invoke, search_words, start, write_space
 
 from nasproxy.condensation.evaluation import Evaluation
 from nasproxy.condensation.outer_loop import Material
@@ -220,6 +220,15 @@ def test_divergence_says_how_to_use_what_is_kept(monkeypatch, folder):
     assert "image learning rate" in error["hint"]
     assert "--resume with --iterations" in error["hint"]
     assert invoke(*words, "--iterations", "1", "--resume", "--json").json["iterations"] == 1
+
+
+def test_a_loss_that_does_not_fall_is_said_by_condense_and_by_search(folder):
+    # The last of the default ConvNet's blocks normalises over 2×2 pixels.
+    words = ["--image-size", "8", "--ipc", "1", "--precision", "float32"]
+    said = invoke("condense", *words, "--iterations", "4", "--real-batch", "4", "--image-learning-rate", "1")
+    assert (said.code, said.err.count("The matching loss did not fall, from ")) == (0, 1), said.err
+    said = invoke(*search_words(write_space(folder), folder / "run", *words, "--proxy", "dc"))
+    assert (said.code, said.err.count("The matching loss did not fall, from ")) == (0, 1), said.err
 
 
 def moment(folder, most):

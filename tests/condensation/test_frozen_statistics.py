@@ -6,9 +6,16 @@ import copy
 
 import pytest
 import torch
+from tiny import tiny_dataset
 from torch import nn
 
+from nasproxy.condensation.distribution_matching import DistributionRecipe
 from nasproxy.condensation.frozen_statistics import frozen_statistics
+from nasproxy.condensation.outer_loop import Material
+from nasproxy.condensation.recipe import MatchingRecipe
+
+DC = MatchingRecipe(ipc=1, iterations=1, matching_steps=1)
+DM = DistributionRecipe(ipc=1, iterations=1, augmentation="none")
 
 
 def generator():
@@ -75,3 +82,14 @@ def test_a_network_without_it_draws_nothing():
         assert torch.equal(network(images), images)
     assert network.training
     assert torch.equal(source.get_state(), before)
+
+
+@pytest.mark.parametrize(("recipe", "share"), [(DC, 0.1), (DM, 1.0)])
+def test_gradients_go_by_moving_averages_and_features_by_settled_statistics(recipe, share):
+    real = 3 + 2 * torch.randn(12, 2, 4, 4, generator=generator())
+    by_class = [torch.arange(0, 7), torch.arange(7, 12)]  # all are drawn: neither has more than 16
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(32, 2))
+    images = torch.randn(2, 2, 4, 4, generator=generator()).requires_grad_()
+    material = Material(real, by_class, images, torch.arange(2), (), generator(), "float32")
+    recipe.iteration(tiny_dataset((7, 5)))(network, material, torch.optim.SGD([images], lr=0.1))
+    torch.testing.assert_close(network[0].running_mean, share * real.mean(dim=(0, 2, 3)))

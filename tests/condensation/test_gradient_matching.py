@@ -369,3 +369,13 @@ def test_only_losses_of_one_kind_of_network_are_doubted():
     assert "did not fall, from 3 in the first iteration to 5 in the last" in said
     assert RECIPE.doubt([3.0, 3.0, 2.0, 1.0]) is None
     assert replace(RECIPE, network="space:convnet720").doubt([3.0, 3.0, 4.0, 5.0]) is None
+
+
+def test_a_space_is_read_once(tmp_path):
+    recipe = replace(RECIPE, network=scaled_space(tmp_path, 1.0))
+    expected = run(tiny_dataset((7, 5), size=(8, 8)), recipe).images
+
+    def remove(iteration: int, loss: float) -> None:
+        (tmp_path / "scaled.py").unlink(missing_ok=True)
+
+    assert torch.equal(run(tiny_dataset((7, 5), size=(8, 8)), recipe, on_iteration=remove).images, expected)
