@@ -16,6 +16,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from pandas.testing import assert_frame_equal
 from test_campaign import (
+    FAILS_AT_ONCE,
     RUNGS,
     SAMPLED,
     SETTINGS,
@@ -67,7 +68,7 @@ FIRST = RUNGS[0].candidates
 PROXY_TRAININGS = sum(rung.candidates for rung in RUNGS)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(FAILS_AT_ONCE, max_examples=40)
 @given(st.randoms(use_true_random=False), st.integers(1, 4), st.integers(0, PROXY_TRAININGS + 3))
 def test_wherever_it_ends_the_best_of_what_is_ranked_are_finalists_and_a_resume_is_complete(rng, workers, after):
     expected, _ = undisturbed(failing={3, 17}, diverging={5})
@@ -97,7 +98,7 @@ def test_wherever_it_ends_the_best_of_what_is_ranked_are_finalists_and_a_resume_
     assert set(trainer.trained.values()) == {1}
 
 
-@settings(deadline=None, max_examples=8)
+@settings(FAILS_AT_ONCE, max_examples=8)
 @given(st.randoms(use_true_random=False), st.integers(1, 4), st.sampled_from(["random", "tpe"]), st.integers(0, 20))
 def test_a_sampler_stops_proposing_and_goes_on_as_if_nothing_had_been(rng, workers, sampler, after):
     calm = Trainer(failing={3})

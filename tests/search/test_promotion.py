@@ -18,6 +18,7 @@ from pandas.testing import assert_frame_equal
 from test_budget import Ends, Listener
 from test_campaign import (
     CHOICES,
+    FAILS_AT_ONCE,
     RUNGS,
     SETTINGS,
     Dying,
@@ -124,7 +125,7 @@ def table_of(campaign: Campaign, study: Study) -> pd.DataFrame:
     return table.drop(columns="latency_ms", errors="ignore")
 
 
-@settings(deadline=None, max_examples=25)
+@settings(FAILS_AT_ONCE, max_examples=25)
 @given(
     st.randoms(use_true_random=False),
     st.integers(0, 10**9),
@@ -152,7 +153,7 @@ def test_with_any_scores_workers_order_and_interruptions_it_is_halving_with_barr
     assert set(trainer.trained.values()) <= {1}
 
 
-@settings(deadline=None, max_examples=20)
+@settings(FAILS_AT_ONCE, max_examples=20)
 @given(st.randoms(use_true_random=False), st.integers(0, 10**9), st.integers(2, 6), st.integers(0, 60))
 def test_killed_between_two_writes_with_two_rungs_under_way_it_goes_on_to_the_same_end(
     rng: random.Random, fate: int, workers: int, writes: int
