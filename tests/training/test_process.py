@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -35,3 +38,13 @@ def test_the_peak_of_memory_is_in_bytes_and_never_falls():
     after = peak_memory_bytes(torch.device("cpu"))
     del block
     assert before <= after <= before + 2**30
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process may start at its parent's peak")
+def test_the_peak_of_memory_is_not_that_of_the_process_which_started_this_one():
+    child = "import torch; from nasproxy.training import process; print(process.peak_memory_bytes(torch.device('cpu')))"
+    parent = (
+        f"import subprocess, sys; block = b'1' * 2**31; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    said = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True).stdout
+    assert 20 * 2**20 < int(said) < 2**31
