@@ -1,6 +1,7 @@
 """How long a first rung must be: what successive halving would have kept of a full ranking. Trains nothing.
 
     python benchmarks/halving.py
+    python benchmarks/halving.py --full benchmarks/results/part_ranking_digits.csv --out part.json
 
 Reads ``benchmarks/results/full_ranking_digits.csv``. For each epoch that was scored: Spearman's rho between the order
 at that epoch and the order after 100 epochs, over all candidates and over the final best fifty; how many of the final
@@ -74,9 +75,10 @@ def two_cuts(table: pd.DataFrame) -> pd.DataFrame:
     final = order(table, epochs[-1])
     per_epoch = table["seconds"] / epochs[-1]
     rows = []
-    for (first, second), (keep, left) in itertools.product(
-        itertools.product((2, 4, 6, 10), (20, 25, 40)), ((144, 15), (180, 15), (180, 24), (240, 24), (240, 40))
+    for (first, second), (share, left) in itertools.product(
+        itertools.product((2, 4, 6, 10), (20, 25, 40)), ((5, 15), (4, 15), (4, 24), (3, 24), (3, 40))
     ):
+        keep = len(table) // share
         survivors = order(table, first)[:keep]
         finalists = order(table.loc[survivors], second)[:left]
         top = order(table.loc[finalists], epochs[-1])[:TOP]
