@@ -87,7 +87,8 @@ def accuracy_against_size(table: pd.DataFrame, size: str = "multiply_adds") -> F
         table: of ``load_run``.
         size: ``multiply_adds``, ``parameters`` or ``latency_ms``.
     """
-    whole = table[(table["state"] == "complete") & table["proxy_accuracy"].notna()].sort_values(size)
+    scored = table["proxy_accuracy"].notna() & ~table["diverged"]
+    whole = table[(table["state"] == "complete") & scored].sort_values(size)
     with mpl.rc_context(STYLE):
         figure, axes = new_canvas(4.8, 3.6)
         axes.set_ylabel("validation accuracy after\ntraining on the proxy (%)")

@@ -239,13 +239,15 @@ def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
         found = dry_run(settings, resume=resume, progress=screen)
     if as_json:
         print_json(found)
-        return 0
+        return 1 if found["failed"] else 0
     console = stdout()
     space, proxy = escape(found["space"]), escape(found["proxy"])
     console.print(f"{counted(found['candidates'], 'candidate')} of {space} on {proxy} images:")
     for rung in found["rungs"]:
         done = f", {rung['done']} done" if rung["done"] else ""
-        console.print(f"  {rung['candidates']} × {counted(rung['epochs'], 'epoch')}{done}")
+        judged = ", ".join(map(str, rung.get("judged_after", ())))
+        cut = f" at most, each stopped or not after {judged}" if judged else ""
+        console.print(f"  {rung['candidates']} × {counted(rung['epochs'], 'epoch')}{cut}{done}")
     if "calibration" in found:
         console.print(f"  {counted(found['calibration']['candidates'], 'random candidate')} on the whole data")
     finalists = found["finalists"]
@@ -254,7 +256,14 @@ def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
     times = ", ".join(
         f"{name} {'not known' if seconds is None else duration(seconds)}" for name, seconds in found["seconds"].items()
     )
-    console.print(f"About {times}; memory about {found['memory_bytes'] / 2**30:.1f} GiB.")
+    memory = found["memory_bytes"]
+    console.print(f"About {times}; memory {'not known' if memory is None else f'about {memory / 2**30:.1f} GiB'}.")
+    if found["failed"]:
+        first = found["failed"][0]
+        console.print(
+            f"[bold red]{len(found['failed'])} of {counted(found['timed'], 'training')} that were timed failed[/] and"
+            f" are left out of these figures, the first, {first['id']}: {escape(first['reason'])}"
+        )
     if found["time_budget"] is not None:
         ends = {True: "suffices for", False: "ends before the end of", None: "may end before the end of"}
         console.print(
@@ -266,7 +275,7 @@ def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
         " average size. Nothing was written.",
         style="dim",
     )
-    return 0
+    return 1 if found["failed"] else 0
 
 
 def say_how_to_resume(directory: Path) -> None:

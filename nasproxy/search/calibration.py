@@ -37,8 +37,8 @@ def calibration(
 ) -> dict[str, Any]:
     """The value of ``calibration`` in a search's summary: Spearman's rho with its interval, and what it is of.
 
-    The proxy's order is by accuracy, of candidates that were cut at different times by how far they came first. What
-    the proxy ties stays tied.
+    The proxy's order is by accuracy, of candidates that were cut at different times by how far they came first, and
+    what diverged comes last. What the proxy ties stays tied.
 
     Args:
         sample: of :func:`drawn`.
@@ -52,7 +52,8 @@ def calibration(
         _entry(rows[one.id], [measurements[one.id, WHOLE, epochs, repeat] for repeat in range(repeats)])
         for one in sample
     ]
-    agreement = spearman(_order(found), [np.nan if e["whole_accuracy"] is None else e["whole_accuracy"] for e in found])
+    order = _order([rows[one.id] for one in sample])
+    agreement = spearman(order, [np.nan if e["whole_accuracy"] is None else e["whole_accuracy"] for e in found])
     best = max((entry["whole_accuracy"] for entry in found if entry["whole_accuracy"] is not None), default=None)
     return {
         **asdict(agreement),
@@ -94,8 +95,8 @@ def _entry(row: Mapping[str, Any], whole: Sequence[Measurement]) -> dict[str, An
     }
 
 
-def _order(entries: Sequence[Mapping[str, Any]]) -> list[float]:
-    """A number for each entry, higher for a better one on the proxy, equal for what it ties."""
-    keys = [(entry["proxy_epochs"], entry["proxy_accuracy"]) for entry in entries]
+def _order(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """A number for each candidate, higher for a better one on the proxy, equal for what it ties."""
+    keys = [(not row["diverged"], row["proxy_epochs"], row["proxy_accuracy"]) for row in rows]
     levels = sorted(set(keys))
     return [float(levels.index(key)) for key in keys]

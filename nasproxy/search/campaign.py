@@ -136,6 +136,11 @@ class Campaign:
         """Wall time of each stage, earlier invocations included."""
         return self._stopwatch.seconds
 
+    @property
+    def in_one_training(self) -> bool:
+        """Whether one training takes a candidate through all rungs, instead of one for each."""
+        return self._settings.scheduler in PRUNERS
+
     def next_bundle(self, workers: int) -> list[Task]:
         """The next portion of trainings for one of ``workers``; empty while others must finish, and at the end."""
         if workers != self._workers:
@@ -330,16 +335,16 @@ class Campaign:
             self._whole_model.learn(task, found.seconds)
 
     def _run(self, proposals: Proposals | None, finalists: Sequence[Candidate] | None, rank: bool) -> Iterator[Stage]:
-        complete: list[Candidate] = []
         if rank:
             self._stopwatch.begin("search")
-            complete, eliminated = yield from self._rank(proposals)
-            self.ranking = complete + eliminated
+            ranking = yield from self._rank(proposals)
+            # What diverged early may have been cut before what worked, and what diverged late after it.
+            self.ranking = sorted(ranking, key=self._has_diverged)
             if self._settings.calibrate is not None:
                 self._stopwatch.begin("calibration")
                 self.calibration = drawn(self.ranking, self._settings.calibrate, self._settings.seed)
                 yield Stage("Calibration, whole data", self._whole_tasks(self.calibration))
-        self.finalists = complete[: self._settings.top_k] if finalists is None else self._buildable(finalists)
+        self.finalists = self.ranking[: self._settings.top_k] if finalists is None else self._buildable(finalists)
         self._stopwatch.begin("finalists")
         yield Stage(
             (None if rank else self._title) or "Finalists, whole data",
@@ -347,13 +352,18 @@ class Campaign:
         )
         self._stopwatch.begin()
 
-    def _rank(self, proposals: Proposals | None) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
-        """The stages of the ranking; returns those that may become finalists, and the others, best first."""
+    def _rank(self, proposals: Proposals | None) -> Generator[Stage, None, list[Candidate]]:
+        """The stages of the ranking; returns the ranked: who was trained for longer first, then the better."""
         if proposals is not None:
             return self._sample(proposals)
         return self._prune() if self._settings.scheduler in PRUNERS else self._halve()
 
-    def _prune(self) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
+    def _has_diverged(self, candidate: Candidate) -> bool:
+        """Whether the longest training on the proxy left the finite numbers."""
+        scores = (self.standings.score(candidate, PROXY, rung.epochs) for rung in reversed(self.rungs))
+        return next(score.diverged for score in scores if score is not None)
+
+    def _prune(self) -> Generator[Stage, None, list[Candidate]]:
         """All candidates at once, each stopped as soon as its scores are among the lower ones."""
         settings, recipe = self._settings, self._proxy_recipe
         # Who comes first is judged least: not the largest network, but one drawn at random.
@@ -386,12 +396,10 @@ class Campaign:
                 last = self.standings.score(candidate, PROXY, settings.epochs)
                 self._study.settle(candidate, TrialState.PRUNED, level, last)
             eliminated += ranked
-        # So few may have come to the end that those stopped last are finalists too.
-        spare = max(0, settings.top_k - len(complete))
-        return complete + eliminated[:spare], eliminated[spare:]
+        return complete + eliminated
 
-    def _halve(self) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
-        """Rungs of candidates, fewer and longer each; returns those trained in full, and the others, best first."""
+    def _halve(self) -> Generator[Stage, None, list[Candidate]]:
+        """Rungs of candidates, fewer and longer each; returns those trained in full before those that were cut."""
         alive = self._buildable(self.candidates)
         if self._budget.limited:
             # Whatever the budget leaves of the first rung is a random sample.
@@ -404,14 +412,14 @@ class Campaign:
             sure = None if final else self._sure_after(number, len(alive))
             yield Stage(self._ranking_title(rung.epochs), self._rung_tasks(alive, number), sure=sure)
             if self.cut_short:
-                return self._ranked_in_part(alive, number), eliminated
+                return self._ranked_in_part(alive, number) + eliminated
             alive = self.standings.ranked(alive, rung.epochs)
             keep = len(alive) if final else self.rungs[number + 1].candidates
             self.standings.settle(alive[:keep], TrialState.COMPLETE if final else TrialState.RUNNING, rung.epochs)
             self.standings.settle(alive[keep:], TrialState.PRUNED, rung.epochs)
             eliminated = alive[keep:] + eliminated
             alive = alive[:keep]
-        return alive, eliminated
+        return alive + eliminated
 
     def _rung_tasks(self, candidates: Sequence[Candidate], number: int) -> tuple[Task, ...]:
         scored_at = self._settings.evaluate_at if number + 1 == len(self.rungs) else ()
@@ -449,7 +457,7 @@ class Campaign:
         known = {candidate.id for candidate in measured}
         return ranked + [candidate for candidate in alive if number and candidate.id not in known]
 
-    def _sample(self, proposals: Proposals) -> Generator[Stage, None, tuple[list[Candidate], list[Candidate]]]:
+    def _sample(self, proposals: Proposals) -> Generator[Stage, None, list[Candidate]]:
         """Generations of candidates, each proposed after the one before was measured; returns them best first.
 
         Generations are as large on one worker as on many, so that neither that nor an interruption changes what is
@@ -472,7 +480,7 @@ class Campaign:
             self.standings.measured(proposed, settings.epochs) if self.cut_short else proposed, settings.epochs
         )
         self.standings.settle(ranking, TrialState.COMPLETE, settings.epochs)
-        return ranking, []
+        return ranking
 
     def _buildable(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Those that could be built; the others are closed."""

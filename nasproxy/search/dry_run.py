@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 from collections import Counter
@@ -14,7 +15,9 @@ import numpy as np
 import optuna
 from scipy.optimize import nnls
 
+from nasproxy.analysis.text import Number, counted
 from nasproxy.datasets.image_dataset import Split
+from nasproxy.errors import NasproxyError
 from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.make import cached_proxy, random_proxy
 from nasproxy.proxies.proxy_set import ProxySet
@@ -24,16 +27,22 @@ from nasproxy.search.budget import Budget
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.constraints import measure_candidates
 from nasproxy.search.costs import Costs
-from nasproxy.search.halving import Rung
+from nasproxy.search.halving import PRUNERS, Rung, pruning_levels
 from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
+from nasproxy.search.pruning import Pruning
 from nasproxy.search.run_directory import check_run
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Study, open_storage
 from nasproxy.search.task import PROXY, WHOLE, Task
 from nasproxy.training.process import peak_memory_bytes, prepare_process
+from nasproxy.training.train import Score
 from nasproxy.versions import usable_cores
 
 _TIMED = 8
+_SAMPLED = 32
+"""Candidates whose sizes stand for all that a sampler may propose: building each of a large space takes minutes."""
+_PLAYED = 200
+"""Candidates by which asynchronous halving is played through."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Speed:
     fixed: tuple[float, float]
     epoch: tuple[float, float]
 
-    def seconds(self, multiply_adds: float, epochs: int) -> float:
+    def seconds(self, multiply_adds: float, epochs: Number) -> float:
         """Of a whole training."""
         return sum(a + b * multiply_adds * times for (a, b), times in ((self.fixed, 1.0), (self.epoch, epochs)))
 
@@ -62,30 +71,32 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
         progress: told what goes on.
 
     Returns:
-        The document that ``nasproxy search --dry-run --json`` prints. Seconds are of what is left to do.
+        The document that ``nasproxy search --dry-run --json`` prints. Seconds are of what is left to do; they and
+        the memory are None where no training that was timed came to its end. ``failed`` has those that did not.
 
     Raises:
-        NasproxyError: as the search itself would.
+        NasproxyError: as the search itself would; or no candidate can be built, by which the search would fail.
     """
     progress = progress or Silent()
     prepare_process(usable_cores())
     plan = make_plan(settings, resume=resume)
     check_run(plan.directory, run_facts(plan)["identity"], resume=resume)
     candidates, costs = measure_candidates(plan, progress)
-    buildable = [candidate for candidate in candidates if costs[candidate.id].failure is None]
-    ranked = min(plan.settings.trials or len(buildable), len(buildable))
-    rungs = plan.settings.rungs(ranked)
+    buildable = _buildable(plan, candidates, costs, progress)
+    ranked = min(plan.settings.trials, len(candidates)) if plan.settings.trials else len(buildable)
+    rungs = _rungs(plan.settings, ranked)
     done = _done(plan)
     condense_seconds = _condense_seconds(plan, progress)  # on all cores, before the worker's threads are set
-    speed, memory = _measure(plan, buildable, costs, progress)
+    timed = _measure(plan, buildable, costs, progress)
     mean = float(np.mean([costs[candidate.id].multiply_adds for candidate in buildable]))
     calibrated, finalists = _left_on_whole(plan, done)
-    each = _whole_seconds(plan, speed, mean)
-    seconds = {
+    each = None if timed.speed is None else _whole_seconds(plan, timed.speed, mean)
+    ranking = None if timed.speed is None else _search_seconds(plan, rungs, done, timed.speed, mean, buildable)
+    seconds: dict[str, float | None] = {
         "condense": condense_seconds,
-        "search": _search_seconds(plan, rungs, done, speed, mean),
-        **({"calibration": calibrated * each} if plan.settings.calibrate else {}),
-        "finalists": finalists * each,
+        "search": ranking,
+        **({"calibration": None if each is None else calibrated * each} if plan.settings.calibrate else {}),
+        "finalists": None if each is None else finalists * each,
     }
     workers = plan.workers if plan.settings.executor == "tune" else 1
     return {
@@ -96,7 +107,12 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
         "proxy": plan.settings.proxy,
         "candidates": ranked,
         "rungs": [
-            {"epochs": rung.epochs, "candidates": rung.candidates, "done": done.get((PROXY, rung.epochs), 0)}
+            {
+                "epochs": rung.epochs,
+                "candidates": rung.candidates,
+                "done": done.get((PROXY, rung.epochs), 0),
+                **({"judged_after": list(pruning_levels(rung.epochs))} if plan.settings.scheduler in PRUNERS else {}),
+            }
             for rung in rungs
         ],
         **({"calibration": {"candidates": plan.settings.calibrate}} if plan.settings.calibrate else {}),
@@ -104,10 +120,40 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
         "workers": workers,
         "time_budget": plan.settings.time_budget,
         "budget_suffices": _suffices(plan, seconds),
-        "seconds": {**seconds, "total": sum(part for part in seconds.values() if part is not None)},
-        "memory_bytes": memory * (workers + 1 if plan.settings.executor == "tune" else 1),
+        "seconds": {**seconds, "total": None if ranking is None else sum(filter(None, seconds.values()))},
+        "memory_bytes": timed.memory and timed.memory * (workers + 1 if plan.settings.executor == "tune" else 1),
+        "timed": timed.number,
+        "failed": [{"id": name, "reason": reason} for name, reason in timed.failures.items()],
         "run": str(plan.directory),
     }
+
+
+def _buildable(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress: Progress) -> list[Candidate]:
+    """The candidates that can be built; of a sampler's, which are built as they are proposed, those of a sample."""
+    sample = candidates
+    if plan.settings.sampler != "grid":
+        sample = random.Random(plan.settings.seed).sample(candidates, min(_SAMPLED, len(candidates)))
+        progress.stage("Measuring candidates", len(sample))
+        for candidate in sample:
+            _ = costs[candidate.id]
+            progress.advance()
+    failures = [failure for candidate in sample if (failure := costs[candidate.id].failure) is not None]
+    if len(failures) == len(sample):
+        raise NasproxyError(
+            f"None of {counted(len(sample), 'candidate')} of {plan.space.name} can be built, the first for"
+            f" {failures[0]}.",
+            "nasproxy spaces check says more about a space.",
+        )
+    if failures:
+        progress.note(
+            f"{len(failures)} of {counted(len(sample), 'candidate')} cannot be built, the first for {failures[0]}."
+        )
+    return [candidate for candidate in sample if costs[candidate.id].failure is None]
+
+
+def _rungs(settings: SearchSettings, ranked: int) -> list[Rung]:
+    """After how many epochs how many go on; by asynchronous halving, which decides that as it goes, how many begin."""
+    return [Rung(settings.epochs, ranked)] if settings.scheduler in PRUNERS else settings.rungs(ranked)
 
 
 def _suffices(plan: Plan, seconds: Mapping[str, float | None]) -> bool | None:
@@ -150,7 +196,24 @@ def _condense_seconds(plan: Plan, progress: Progress) -> float | None:
     return None if seconds is None else seconds + teaching
 
 
-def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress: Progress) -> tuple[Speed, int]:
+@dataclass(frozen=True)
+class _Timed:
+    """What timing some trainings has shown.
+
+    Args:
+        number: of candidates that were timed.
+        speed: None where none of them came to its end.
+        memory: of a process, in bytes; None likewise.
+        failures: reasons by candidate id.
+    """
+
+    number: int
+    speed: Speed | None
+    memory: int | None
+    failures: Mapping[str, str]
+
+
+def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress: Progress) -> _Timed:
     """Times candidates from the smallest to the largest; the largest says how much memory a process takes."""
     settings = plan.settings
     bench = Bench(
@@ -168,17 +231,23 @@ def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress
     picked = [by_size[round(q * (len(by_size) - 1))] for q in np.linspace(0, 1, min(_TIMED, len(by_size)))]
     progress.stage("Timing candidates", len(picked))
     sizes, once, twice = [], [], []
+    failures: dict[str, str] = {}
     for candidate in picked:
         task = Task(candidate, PROXY, plan.proxy_recipe, 1, 0, candidate.seed(settings.seed, 0, PROXY))
-        bench.perform(task)  # the first training of a shape also compiles its kernels
-        sizes.append(float(costs[candidate.id].multiply_adds))
-        once.append(bench.perform(task).seconds)
-        twice.append(bench.perform(replace(task, epochs=2)).seconds)
+        # The first training of a shape also compiles its kernels.
+        outcomes = [bench.perform(one) for one in (task, task, replace(task, epochs=2))]
+        if reasons := [outcome.failure for outcome in outcomes if outcome.failure is not None]:
+            failures[candidate.id] = reasons[0]
+        else:
+            sizes.append(float(costs[candidate.id].multiply_adds))
+            once.append(outcomes[1].seconds)
+            twice.append(outcomes[2].seconds)
         progress.advance()
+    if not sizes:
+        return _Timed(len(picked), None, None, failures)
     epoch = np.maximum(np.subtract(twice, once), 0)
-    return Speed(_fit(sizes, np.maximum(np.subtract(once, epoch), 0)), _fit(sizes, epoch)), peak_memory_bytes(
-        plan.device
-    )
+    speed = Speed(_fit(sizes, np.maximum(np.subtract(once, epoch), 0)), _fit(sizes, epoch))
+    return _Timed(len(picked), speed, peak_memory_bytes(plan.device), failures)
 
 
 def _fit(sizes: Sequence[float], seconds: np.ndarray) -> tuple[float, float]:
@@ -196,15 +265,36 @@ def _stand_in(plan: Plan) -> ProxySet | Split:
 
 
 def _search_seconds(
-    plan: Plan, rungs: Sequence[Rung], done: dict[tuple[str, int], int], speed: Speed, mean: float
+    plan: Plan,
+    rungs: Sequence[Rung],
+    done: dict[tuple[str, int], int],
+    speed: Speed,
+    mean: float,
+    candidates: Sequence[Candidate],
 ) -> float:
     """Of the trainings that are left, spread over the workers. Who survives a rung is taken to be of average size."""
     repeats = plan.settings.repeats or 1
     total = 0.0
     for rung in rungs:
         left = max(0, rung.candidates * repeats - done.get((PROXY, rung.epochs), 0))
-        total += left * speed.seconds(mean, rung.epochs)
+        total += left * speed.seconds(mean, _epochs_played(plan.settings, candidates) or rung.epochs)
     return total / _parallel(plan)
+
+
+def _epochs_played(settings: SearchSettings, candidates: Sequence[Candidate]) -> float | None:
+    """Epochs of a training by asynchronous halving, on average, where a candidate's score is drawn once for all levels.
+
+    None where trainings are as long as their rung.
+    """
+    if settings.scheduler not in PRUNERS:
+        return None
+    played, draw = candidates[:_PLAYED], random.Random(settings.seed)
+    pruning, total = Pruning(str(settings.scheduler), played, settings.epochs, settings.seed), 0
+    for candidate in played:
+        accuracy = draw.random()
+        scores = (Score(level, accuracy, 0.0) for level in pruning.levels)
+        total += next((s.epoch for s in scores if not pruning.goes_on(candidate, s)), settings.epochs)
+    return total / len(played)
 
 
 def _left_on_whole(plan: Plan, done: dict[tuple[str, int], int]) -> tuple[int, int]:

@@ -27,6 +27,7 @@ class Pruning:
     """
 
     def __init__(self, scheduler: str, candidates: Sequence[Candidate], epochs: int, seed: int) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.levels = pruning_levels(epochs)
         first = self.levels[0] if self.levels else epochs
         pruner: BasePruner = SuccessiveHalvingPruner(min_resource=first, reduction_factor=REDUCTION)

@@ -74,7 +74,7 @@ def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str
     rungs = [
         {
             "epochs": rung.epochs,
-            "candidates": len(_trained_for(rung.epochs, study)),
+            "candidates": len(_trained_for(rung.epochs, campaign, study)),
             "seconds": sum(
                 m.seconds
                 for (_, data, epochs, _), m in study.measurements.items()
@@ -103,13 +103,17 @@ def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str
     }
 
 
-def _trained_for(epochs: int, study: Study) -> set[str]:
-    """Ids of those who trained on the proxy for so long, in one training or as a part of one."""
+def _trained_for(epochs: int, campaign: Campaign, study: Study) -> set[str]:
+    """Ids of those who trained on the proxy for so long, in one training or as a part of one.
+
+    Who failed or diverged in a rung counts in it. Where one training goes through all rungs, nobody knows how far one
+    that failed came: it counts in the first.
+    """
+    first = epochs == campaign.rungs[0].epochs
     found = set()
     for (candidate, data, asked, _), measurement in study.measurements.items():
-        # One that failed or diverged ended early, but not because it was stopped.
-        whole = bool(measurement.scores) and not measurement.scores[-1].diverged
-        if data == PROXY and (measurement.scores[-1].epoch >= epochs if whole else asked == epochs):
+        took_part = first if campaign.in_one_training else asked == epochs
+        if data == PROXY and (took_part or (measurement.scores and measurement.scores[-1].epoch >= epochs)):
             found.add(candidate)
     return found
 
@@ -156,7 +160,7 @@ def _row(
 
 def _on_front(table: pd.DataFrame, objectives: Sequence[str]) -> pd.Series[bool]:
     sizes = [OBJECTIVES[name] for name in objectives if name != "accuracy"] or ["multiply_adds"]
-    whole = table[table["state"] == "complete"]
+    whole = table[(table["state"] == "complete") & ~table["diverged"]]
     losses = pd.concat([-whole["proxy_accuracy"], whole[sizes]], axis=1).astype(float)
     fronts = pd.Series(front_numbers(losses.to_numpy().tolist()), index=whole.index, dtype=float)
     return fronts.reindex(table.index).eq(0)

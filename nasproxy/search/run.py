@@ -44,7 +44,7 @@ from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.rebuild import rebuild
 from nasproxy.search.results import results_table, summarise
-from nasproxy.search.run_directory import open_run, weights_file, write_json
+from nasproxy.search.run_directory import check_run, open_run, weights_file, write_json
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Study, open_storage
@@ -83,7 +83,12 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     """
     began = time.perf_counter()
     progress = progress or Silent()
+    if settings.out is not None:
+        # Of any identity: what takes no dataset to know is said before one is loaded.
+        check_run(settings.out, {}, resume=resume)
     plan = make_plan(settings, resume=resume)
+    facts = run_facts(plan)
+    check_run(plan.directory, facts["identity"], resume=resume)
     for note in plan.dataset.notes:
         progress.note(note)
     if plan.invalid:
@@ -91,7 +96,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     prepare_process(usable_cores())
     candidates, costs = measure_candidates(plan, progress)
     directory = plan.directory
-    with open_run(directory, run_facts(plan), resume=resume):
+    with open_run(directory, facts, resume=resume):
         with contextlib.suppress(NasproxyError):  # a cache that cannot be written stops nobody
             remember_space(plan.settings.space, plan.source)
         budget = Budget(plan.settings.time_budget, began)

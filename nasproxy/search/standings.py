@@ -61,14 +61,16 @@ class Standings:
         return None if score is None else _place(candidate, score)
 
     def values(self, candidate: Candidate, score: Score) -> list[float]:
-        """The objectives, in the order in which the settings name them."""
+        """The objectives, in the order in which the settings name them; the worst there are of one that diverged."""
         cost = self._costs[candidate.id]
         sizes: dict[str, float | None] = {
             "parameters": cost.parameters,
             "multiply-adds": cost.multiply_adds,
             "latency": self._latency_ms(candidate),
         }
-        values = [score.accuracy if name == "accuracy" else sizes[name] for name in self._objectives]
+        if score.diverged:  # nobody wants it for its size
+            sizes = {}
+        values = [score.accuracy if name == "accuracy" else sizes.get(name) for name in self._objectives]
         return [math.inf if value is None else float(value) for value in values]
 
     def ranked(self, candidates: Sequence[Candidate], epochs: int) -> list[Candidate]:

@@ -212,7 +212,7 @@ def test_a_choice_of_many_values(table):
 
 
 def test_accuracy_against_size_marks_what_no_other_beats(table):
-    whole = table[table["state"] == "complete"].dropna(subset=["proxy_accuracy"])
+    whole = table[(table["state"] == "complete") & ~table["diverged"]].dropna(subset=["proxy_accuracy"])
     for size in ("multiply_adds", "parameters"):
         axes = figures.accuracy_against_size(table, size).axes[0]
         front = {tuple(point) for point in axes.lines[0].get_xydata().tolist()}

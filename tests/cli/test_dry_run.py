@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from tiny_search import CANDIDATES, FINALISTS, RUNGS, Said, invoke, search_words, write_space
 
 from nasproxy.analysis.text import counted
+from nasproxy.search.halving import PRUNERS, pruning_levels
 
 
 def dry(folder: Path, *more: str) -> Said:
@@ -60,3 +62,87 @@ def test_condensing_counts_until_it_is_cached(tmp_path: Path):
 def test_it_refuses_what_the_search_refuses(tmp_path: Path):
     assert dry(tmp_path, "--top-k", "99").code == 2
     assert not (tmp_path / "run").exists()
+
+
+FAULTY = """
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nasproxy import SearchSpace
+
+
+class Untrainable(nn.Module):
+    def forward(self, images):
+        if self.training and torch.is_grad_enabled():
+            raise RuntimeError("it will not learn")
+        return images
+
+
+class Faulty(SearchSpace):
+    name = "faulty"
+    choices = {"fault": FAULTS, "width": list(range(1, 101))}
+
+    def build(self, config, *, in_channels, num_classes, image_size):
+        with open(Path(__file__).with_name("built"), "a") as file:
+            print(config, file=file)
+        if config["fault"] == "build":
+            raise ValueError("no such layer")
+        first = Untrainable() if config["fault"] == "train" else nn.Identity()
+        return nn.Sequential(first, nn.Flatten(), nn.LazyLinear(config["width"]), nn.LazyLinear(num_classes))
+"""
+
+
+def faulty(folder: Path, faults: list[str], *more: str) -> Said:
+    space = write_space(folder, FAULTY.replace("FAULTS", repr(faults)))
+    return invoke(*search_words(space, folder / "run", *more))
+
+
+def test_where_no_candidate_can_be_built_it_says_why_and_fails_as_the_search(tmp_path: Path):
+    said = faulty(tmp_path, ["build"], "--limit", "4", "--dry-run")
+    assert "None of 4 candidates of faulty can be built, the first for ValueError: no such layer" in said.err
+    assert said.code == faulty(tmp_path, ["build"], "--limit", "4").code == 1
+
+
+def test_some_that_cannot_be_built_are_told(tmp_path: Path):
+    said = faulty(tmp_path, ["build", "none"], "--limit", "6", "--dry-run")
+    assert said.code == 0
+    assert "3 of 6 candidates cannot be built, the first for ValueError: no such layer" in said.err
+
+
+def test_a_timed_training_that_fails_is_told_and_gives_no_estimate(tmp_path: Path):
+    said = faulty(tmp_path, ["train"], "--limit", "4", "--dry-run")
+    assert said.code == 1
+    words = " ".join(said.out.split())
+    assert "search not known, finalists not known, total not known; memory not known" in words
+    assert "4 of 4 trainings that were timed failed" in words
+    assert "RuntimeError: it will not learn" in words
+    found = faulty(tmp_path, ["train", "none"], "--limit", "8", "--dry-run", "--json").json
+    assert [entry["reason"].split(" (")[0] for entry in found["failed"]] == ["RuntimeError: it will not learn"] * 4
+    assert found["timed"] == 8
+    assert found["seconds"]["search"] > 0
+
+
+@pytest.mark.parametrize("scheduler", PRUNERS)
+def test_of_asynchronous_halving_it_says_how_many_begin_and_when_they_are_judged(tmp_path: Path, scheduler: str):
+    words = ("--scheduler", scheduler, "--epochs", "8")
+    rung = {"epochs": 8, "candidates": CANDIDATES, "done": 0, "judged_after": list(pruning_levels(8))}
+    found = dry(tmp_path, *words, "--json").json
+    assert found["rungs"] == [rung]
+    assert found["seconds"]["search"] > 0
+    assert invoke(*search_words(tmp_path / "my_space.py", tmp_path / "run", *words)).code == 0
+    assert f"{CANDIDATES} × 8 epochs at most, each stopped or not after 1, 4, {CANDIDATES} done" in " ".join(
+        dry(tmp_path, *words, "--resume").out.split()
+    )
+    found = dry(tmp_path, *words, "--resume", "--json").json
+    assert found["rungs"] == [{**rung, "done": CANDIDATES}]
+    assert found["seconds"]["total"] == 0
+
+
+def test_of_a_sampler_it_builds_a_sample(tmp_path: Path):
+    found = faulty(
+        tmp_path, ["none", "nothing", "nought"], "--sampler", "random", "--trials", "5", "--dry-run", "--json"
+    ).json
+    assert found["candidates"] == found["rungs"][0]["candidates"] == 5
+    assert len((tmp_path / "built").read_text().splitlines()) < 100  # of 300

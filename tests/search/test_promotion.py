@@ -100,7 +100,7 @@ class Fated(Trainer):
 def plain_ladder(fate: int, repeats: int) -> tuple[list[str], set[tuple[str, str, int, int]]]:
     """Successive halving with barriers, written down anew: the ranking, and all trainings on the proxy."""
     trained: set[tuple[str, str, int, int]] = set()
-    alive, out = [candidate.id for candidate in made(FEW)], []
+    alive, out, diverged = [candidate.id for candidate in made(FEW)], [], set[str]()
     rungs = halving_rungs(FEW, SETTINGS.epochs, SETTINGS.top_k)
     for rung, above in zip(rungs, [*rungs[1:], rungs[-1]], strict=True):
         places: list[Place] = []
@@ -113,8 +113,10 @@ def plain_ladder(fate: int, repeats: int) -> tuple[list[str], set[tuple[str, str
                 accuracy = 0.0 if math.isinf(loss) else sum(score.accuracy for score in scores) / repeats
                 places.append((-accuracy, loss, name))
         ranked = [name for *_, name in sorted(places)]
+        diverged = diverged - {*alive} | {name for _, loss, name in places if math.isinf(loss)}
         alive, out = ranked[: above.candidates], ranked[above.candidates :] + out
-    return alive + out, trained
+    order = alive + out
+    return [n for n in order if n not in diverged] + [n for n in order if n in diverged], trained
 
 
 def table_of(campaign: Campaign, study: Study) -> pd.DataFrame:
@@ -149,6 +151,7 @@ def test_with_any_scores_workers_order_and_interruptions_it_is_halving_with_barr
     assert_frame_equal(table_of(campaign, study), table)
     ranking, trained = plain_ladder(fate, repeats)
     assert [candidate.id for candidate in campaign.ranking] == ranking
+    assert [candidate.id for candidate in campaign.finalists] == ranking[: SETTINGS.top_k]
     assert {key for key in trainer.trained if key[1] == PROXY} == trained
     assert set(trainer.trained.values()) <= {1}
 

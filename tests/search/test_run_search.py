@@ -35,6 +35,7 @@ from nasproxy.proxies.make import random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.run import SearchResult, run_search
+from nasproxy.search.run_directory import open_run
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.space_source import SpaceSource
 
@@ -380,6 +381,35 @@ def test_a_finalist_of_which_one_repeat_failed_does_not_break_the_end(tmp_path: 
     assert (winner is None) == found.table["whole_accuracy"].isna().all()
     assert (found.directory / "winner").exists() == (winner is not None)
     assert found.table["reason"].notna().sum() == FINALISTS
+
+
+COSTLY = SPACE.replace(
+    "        activation = {",
+    """        with open(__file__ + ".built", "a") as file:
+            print(config, file=file)
+        activation = {""",
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "resume", "message"),
+    [
+        ({}, False, "already holds a run"),
+        ({"dataset": "no such"}, False, "already holds a run"),
+        ({}, True, "seed was 0"),
+    ],
+)
+def test_a_directory_that_is_taken_is_refused_before_any_network_is_built(
+    tmp_path: Path, changed: dict[str, str], resume: bool, message: str
+):
+    space = write_space(tmp_path, COSTLY)
+    with open_run(tmp_path / "run", {"identity": {"seed": 0}}, resume=False):
+        pass
+    facts: dict[str, Any] = {"space": str(space), "proxy": "random", "executor": "inline", "seed": 1, **changed}
+    asked = SearchSettings(**facts, out=tmp_path / "run")
+    with pytest.raises(RunError, match=message):
+        run_search(asked, resume=resume)
+    assert not (tmp_path / "my_space.py.built").exists()
 
 
 def test_another_run_in_the_directory_is_refused_by_what_differs(finished: SearchResult):
