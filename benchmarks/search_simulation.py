@@ -98,7 +98,7 @@ def simulate(campaign: Campaign, train: Callable[[Task], Outcome], workers: int)
 
     Args:
         campaign: to be performed.
-        train: what each training comes to, with the seconds that it takes.
+        train: what each training comes to, with the seconds that it takes; called once more for one that goes on.
         workers: that share the work.
 
     Returns:
@@ -107,21 +107,27 @@ def simulate(campaign: Campaign, train: Callable[[Task], Outcome], workers: int)
     now, busy = 0.0, [0.0] * workers
     idle = deque(range(workers))
     arriving: list[tuple[float, int]] = []
-    under_way: dict[int, deque[Outcome]] = {}
+    held: dict[int, deque[Task]] = {}
+    results: dict[int, Outcome] = {}
+    spent = [0.0] * workers  # on the training under way
 
     def begin(worker: int) -> None:
-        heapq.heappush(arriving, (now + under_way[worker][0].seconds, worker))
+        results[worker] = train(held[worker][0])
+        heapq.heappush(arriving, (now + results[worker].seconds - spent[worker], worker))
 
     while not campaign.finished:
         while idle and (bundle := campaign.next_bundle(workers)):
             worker = idle.popleft()
-            under_way[worker] = deque(map(train, bundle))
+            held[worker] = deque(bundle)
             begin(worker)
         now, worker = heapq.heappop(arriving)
-        outcome = under_way[worker].popleft()
-        busy[worker] += outcome.seconds
-        campaign.record(outcome)
-        if under_way[worker]:
+        busy[worker] += results[worker].seconds - spent[worker]
+        if campaign.record(results[worker]):
+            spent[worker] = results[worker].seconds
+        else:
+            spent[worker] = 0.0
+            held[worker].popleft()
+        if held[worker]:
             begin(worker)
         else:
             idle.append(worker)

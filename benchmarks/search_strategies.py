@@ -8,8 +8,13 @@ the table has none, the nearest scored epoch below stands in for it, which the r
 each of its candidates, those that an earlier rung trained included, as in the product. The finalists' training on the
 whole data is not counted: it is the same for all.
 
+``asha`` and ``hyperband`` judge a training after 4, 16 and 64 epochs; the table has no scores after 16 and 64: those
+after 15 and 60 stand in for them. A training goes on where it was, and costs the epochs that it came to. What has
+arrived decides, so time is simulated: an epoch of a candidate takes as long as it took when the table was made.
+
 Regret is the best proxy accuracy after all epochs minus that of the best finalist. A curve shows the regret of the best
 candidate trained in full so far; those of a rung, or of a generation of a sampler, are visited in random order.
+Finalists that asynchronous halving stopped early count with what they would have come to.
 Strategies with chance in them run once for each seed; mean and sample standard deviation are over the seeds, and
 ``halving`` of all candidates has the same result for each. The product's cuts were chosen on this table, which flatters
 them. Writes ``benchmarks/results/search_strategies_digits.json`` and ``docs/search_strategies.png``.
@@ -27,6 +32,7 @@ import math
 import random
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,8 +46,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from optuna.storages import InMemoryStorage
+from search_simulation import simulate
 
-from nasproxy.analysis.canvas import BLUE, GREEN, ORANGE, STYLE, VERMILLION, in_percent, new_canvas, save_figure
+from nasproxy.analysis.canvas import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PALETTE,
+    STYLE,
+    VERMILLION,
+    in_percent,
+    new_canvas,
+    save_figure,
+)
 from nasproxy.cli.output import plain_table, stdout
 from nasproxy.cli.screen import open_screen
 from nasproxy.errors import InputError, NasproxyError
@@ -49,13 +66,13 @@ from nasproxy.progress import Progress, Silent
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
-from nasproxy.search.halving import CUTS, Rung, halving_rungs
+from nasproxy.search.halving import CUTS, PRUNERS, Rung, halving_rungs
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.run_directory import write_json
 from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.space_source import SpaceSource
-from nasproxy.search.study import Study
+from nasproxy.search.study import Key, Study
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
 from nasproxy.training.train import Score
 from nasproxy.versions import library_versions
@@ -64,6 +81,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 TOP = 10
 LIMITS = (60, 120, 240, 480)
+WORKERS = 8
+"""Of asynchronous halving, beside one alone: the more there are, the less is known when a training is judged."""
 OTHER_CUTS = {
     "halving, thirds": ((1 / 27, 1 / 3), (1 / 9, 1 / 3), (1 / 3, 1 / 3)),
     "halving, quarters": ((1 / 64, 1 / 4), (1 / 16, 1 / 4), (1 / 4, 1 / 4)),
@@ -79,6 +98,7 @@ LINES = {
     "nsga2": ("NSGA-II", GREEN, "-."),
     "tpe": ("TPE", BLUE, "-"),
 }
+PRUNED = {"asha": ("ASHA", "v", "-"), "hyperband": ("Hyperband", "P", ":")}
 MARKERS = dict(zip(OTHER_CUTS, ("s", "^", "o"), strict=True))
 
 
@@ -113,6 +133,7 @@ class Result:
     """What one search came to.
 
     Args:
+        rungs: after how many epochs how many candidates were scored.
         epochs: spent on the proxy.
         regret: of the best finalist, a fraction.
         overlap: number of finalists among the table's ten best.
@@ -121,6 +142,7 @@ class Result:
         curve: regret of the best so far after each training in full.
     """
 
+    rungs: list[Rung]
     epochs: int
     regret: float
     overlap: int
@@ -173,13 +195,31 @@ class Table:
 
     def perform(self, task: Task) -> Outcome:
         """What training would have come to; on the whole data it fails where nobody has trained that candidate."""
-        if task.data == PROXY:
-            return Outcome(task, (self._score(task.candidate, self.scored_epoch(task.epochs)),), 0.0)
         row = self._rows[task.candidate.id]
+        if task.data == PROXY:
+            return Outcome(task, (self._score_for(task, task.epochs),), 0.0)
         if math.isnan(row["whole_accuracy"]):
             return Outcome(task, (), 0.0, failure="the table has no score on the whole data")
         score = Score(task.epochs, row["whole_accuracy"], row["whole_cross_entropy"])
         return Outcome(task, (score,), 0.0, row["test_accuracy"])
+
+    def trainer(self) -> Callable[[Task], Outcome]:
+        """``perform``, but that a watched training comes to its next score each time, in simulated seconds."""
+        calls: Counter[Key] = Counter()
+
+        def train(task: Task) -> Outcome:
+            if not task.watched:
+                return self.perform(task)
+            calls[task.key] += 1
+            epochs = sorted({*task.evaluate_at, task.epochs})[: calls[task.key]]
+            scores = tuple(self._score_for(task, each) for each in epochs)
+            seconds = self._rows[task.candidate.id]["seconds"] * epochs[-1] / self.epochs[-1]
+            return Outcome(task, scores, seconds, unfinished=epochs[-1] < task.epochs and not scores[-1].diverged)
+
+        return train
+
+    def _score_for(self, task: Task, epochs: int) -> Score:
+        return replace(self._score(task.candidate, self.scored_epoch(epochs)), epoch=epochs)
 
     def _place(self, candidate: Candidate) -> tuple[float, float, str]:
         score = self._score(candidate, self.epochs[-1])
@@ -245,6 +285,15 @@ def all_strategies(table: Table, trials: Iterable[int]) -> list[Strategy]:
         Strategy("halving", everyone, halving),
         *(Strategy(name, everyone, replace(halving, cuts=cuts)) for name, cuts in OTHER_CUTS.items()),
         *(
+            Strategy(name, budget, SearchSettings(**common, scheduler=name, limit=limit, workers=workers))
+            for name in PRUNERS
+            for budget, limit, workers in (
+                *((f"--limit {limit}", limit, 1) for limit in LIMITS),
+                (everyone, None, 1),
+                (f"{everyone}, {WORKERS} workers", None, WORKERS),
+            )
+        ),
+        *(
             Strategy(name, f"{n} trials", SearchSettings(**common, scheduler="none", sampler=name, trials=n))
             for name in ("random", "tpe", "nsga2")
             for n in sorted(trials)
@@ -273,30 +322,45 @@ def search(table: Table, strategy: Strategy, seed: int) -> Result:
     """One search by the product's code."""
     settings = replace(strategy.settings, seed=seed)
     campaign, study = open_campaign(table, settings)
-    order = random.Random(seed)
-    spent, regrets = 0, []
-    while not campaign.finished:
-        waiting: list[Task] = []
-        while bundle := campaign.next_bundle(1):
-            waiting += bundle
-        order.shuffle(waiting)
-        for task in waiting:
-            campaign.record(table.perform(task))
-            if task.data == PROXY:
-                spent += task.epochs
-                if task.epochs == settings.epochs:
-                    regrets.append(table.best - table.accuracy(task.candidate))
+    if settings.scheduler in PRUNERS:
+        simulate(campaign, table.trainer(), settings.workers or 1)
+    else:
+        perform_in_random_order(campaign, table.perform, seed)
+    trained = [(name, found) for (name, data, *_), found in study.measurements.items() if data == PROXY]
+    ends = [found.scores[-1].epoch for _, found in trained]
+    by_id = {candidate.id: candidate for candidate in campaign.candidates}
+    in_full = [by_id[name] for (name, _), end in zip(trained, ends, strict=True) if end == settings.epochs]
+    regrets = [table.best - table.accuracy(candidate) for candidate in in_full]
     finalists = campaign.finalists
     accuracies = [table.accuracy(candidate) for candidate in finalists]
     whole = [found for (_, data, _, _), found in study.measurements.items() if data == WHOLE]
     return Result(
-        epochs=spent,
+        rungs=[replace(rung, candidates=_scored(study, rung.epochs)) for rung in campaign.rungs],
+        epochs=sum(ends),
         regret=table.best - max(accuracies),
         overlap=len(table.ten_best & {candidate.id for candidate in finalists}),
         mean_of_finalists=statistics.mean(accuracies),
         known_on_whole_data=sum(found.failure is None for found in whole) / len(finalists),
         curve=np.minimum.accumulate(regrets).tolist(),
     )
+
+
+def perform_in_random_order(campaign: Campaign, perform: Callable[[Task], Outcome], seed: int) -> None:
+    """Performs a campaign stage by stage."""
+    order = random.Random(seed)
+    while not campaign.finished:
+        waiting: list[Task] = []
+        while bundle := campaign.next_bundle(1):
+            waiting += bundle
+        order.shuffle(waiting)
+        for task in waiting:
+            campaign.record(perform(task))
+
+
+def _scored(study: Study, epochs: int) -> int:
+    """How many trainings on the proxy the study has a score of after so many epochs."""
+    proxies = (found for (_, data, *_), found in study.measurements.items() if data == PROXY)
+    return sum(any(score.epoch == epochs for score in found.scores) for found in proxies)
 
 
 def open_campaign(table: Table, settings: SearchSettings) -> tuple[Campaign, Study]:
@@ -321,16 +385,17 @@ def open_campaign(table: Table, settings: SearchSettings) -> tuple[Campaign, Stu
 
 def summarise(table: Table, strategy: Strategy, results: Sequence[Result]) -> dict[str, Any]:
     """Mean and sample standard deviation over the seeds; for one seed the deviation is null."""
-    settings = strategy.settings
-    candidates = min(settings.trials or settings.limit or len(table.costs), len(table.costs))
-    rungs = settings.rungs(candidates)
+    rungs = [
+        Rung(same[0].epochs, round(statistics.mean(rung.candidates for rung in same)))
+        for same in zip(*(result.rungs for result in results), strict=True)
+    ]
     return {
         "strategy": strategy.name,
         "budget": strategy.budget,
         "rungs": [[rung.candidates, rung.epochs] for rung in rungs],
         "scored_after": [table.scored_epoch(rung.epochs) for rung in rungs],
         "searches": len(results),
-        "epochs": results[0].epochs,
+        "epochs": round(statistics.mean(result.epochs for result in results)),
         **{name: _spread([getattr(result, name) for result in results]) for name in SUMMARISED},
         "regrets": [round(result.regret, 4) for result in results],
     }
@@ -378,10 +443,11 @@ def _figures(spread: dict[str, float | None], scale: int, digits: int) -> str:
 
 
 def figure(rows: Sequence[dict[str, Any]], curves: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Regret against spent epochs: curves of the best so far, and points where searches by halving end."""
+    """Regret against spent epochs: curves of the best so far, and points where searches by halving of any kind end."""
     with mpl.rc_context(STYLE):
         drawing, axes = new_canvas(6.4, 4.4)
         _draw_halving(axes, rows)
+        _draw_pruned(axes, rows)
         _draw_curves(axes, curves)
         axes.set_xscale("log")
         axes.set_xlim(1000, 80000)
@@ -419,6 +485,15 @@ def _draw_halving(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
         (row,) = (row for row in rows if row["strategy"] == name)
         looks: Any = {"markersize": 8, "markerfacecolor": "white", "linestyle": "", "label": name, **style}
         axes.plot(row["epochs"], row["regret"]["mean"], marker=marker, **looks)
+
+
+def _draw_pruned(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Of one worker: with eight there is nothing else to see."""
+    for name, (label, marker, line) in PRUNED.items():
+        mine = [row for row in rows if row["strategy"] == name and "workers" not in row["budget"]]
+        x, y = ([row["epochs"] for row in mine], [row["regret"]["mean"] for row in mine])
+        looks: Any = {"marker": marker, "linestyle": line, "color": PALETTE[3], "zorder": 3}
+        axes.plot(x, y, label=f"{label} of as many as halving", **looks)
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """A running Ray cluster: what its nodes hold, asked before a search begins.
 
-The question is put by a process of its own (``python -m nasproxy.search.cluster ADDRESS``): where nobody answers, Ray
-retries for minutes, writes to stderr from native code, and cannot be interrupted.
+The questions are put by a process of its own (``python -m nasproxy.search.cluster QUESTION ADDRESS``): where nobody
+answers, Ray retries for minutes, writes to stderr from native code, and cannot be interrupted.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nasproxy.errors import ClusterError, InputError
 
 _REACH = 5.0  # seconds to open a connection
-_ANSWER = 90.0  # seconds for all of the question, most of which is the import of Ray on a busy machine
+_ANSWER = 90.0  # seconds for all of the question, most of which are imports on a busy machine
 _IMPATIENT = {
     "RAY_NUM_REDIS_GET_RETRIES": "1",
     "RAY_gcs_rpc_server_connect_timeout_s": "2",
@@ -72,17 +72,51 @@ def find_nodes(address: str) -> list[Node]:
     """
     if address != "auto":
         _reach(address)
-    words = [sys.executable, "-m", __name__, address]
+    try:
+        return [Node.of(resources) for resources in _answers("nodes", address)]
+    except _UnansweredError as error:
+        raise _refusal(address, str(error)) from error
+
+
+def find_precision(address: str) -> str:
+    """What the precision ``auto`` means on the GPUs of the cluster at ``address``, which its nodes are asked.
+
+    All trainings of a search share one: ``bfloat16`` where it is fast on every GPU, ``float32`` otherwise.
+
+    Raises:
+        ClusterError: a node does not say.
+    """
+    try:
+        return common_precision(_answers("precisions", address))
+    except _UnansweredError as error:
+        raise ClusterError(
+            f"The nodes of the Ray cluster do not say which precision their GPUs are fast at: {error}.",
+            "Every node needs the same nasproxy; or pass --precision bfloat16 or float32.",
+        ) from error
+
+
+def common_precision(precisions: Sequence[str]) -> str:
+    """The one for all of several GPUs, given what ``auto`` means on each."""
+    return "bfloat16" if {*precisions} == {"bfloat16"} else "float32"
+
+
+class _UnansweredError(Exception):
+    """The text says why."""
+
+
+def _answers(question: str, address: str) -> list[Any]:
+    words = [sys.executable, "-m", __name__, question, address]
     try:
         done = subprocess.run(  # noqa: S603, our own words
             words, env=os.environ | _IMPATIENT, capture_output=True, text=True, check=False, timeout=_ANSWER
         )
     except subprocess.TimeoutExpired as error:
-        raise _refusal(address, "it does not answer") from error
+        raise _UnansweredError("it does not answer") from error
     lines = done.stdout.splitlines()
     if done.returncode != 0 or not lines:
-        raise _refusal(address, _reason(done.stdout + done.stderr))
-    return [Node.of(resources) for resources in json.loads(lines[-1])]
+        raise _UnansweredError(_reason(done.stdout + done.stderr))
+    answers: list[Any] = json.loads(lines[-1])
+    return answers
 
 
 def _reach(address: str) -> None:
@@ -115,12 +149,38 @@ def _reason(text: str) -> str:
     return next((reason for words, reason in _REASONS.items() if words in text), text.strip().rpartition("\n")[2])
 
 
-def _ask(address: str) -> list[dict[str, Any]]:
+def _ask(question: str, address: str) -> list[Any]:
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.CRITICAL)
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    if question == "nodes":
+        return [node["Resources"] for node in alive]
+    # It takes nothing of a node, so that it need not wait for what others do there.
+    there = ray.remote(num_cpus=0)(_precisions)
+    asked = [
+        there.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
+        for node in alive
+        if node["Resources"].get("GPU", 0) > 0
+    ]
+    return [precision for answer in ray.get(asked) for precision in answer]
+
+
+def _precisions() -> list[str]:
+    """What ``auto`` means on each GPU of this machine."""
+    # Ray hides the GPUs from a task that takes none.
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    import torch
+
+    from nasproxy.training.precision import resolve_precision
+
+    cuda, found = torch.device("cuda"), []
+    for number in range(torch.cuda.device_count()):
+        with torch.cuda.device(number):
+            found.append(resolve_precision("auto", cuda))
+    return found or [resolve_precision("auto", cuda)]
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{json.dumps(_ask(sys.argv[1]))}\n")
+    sys.stdout.write(f"{json.dumps(_ask(*sys.argv[1:]))}\n")

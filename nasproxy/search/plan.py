@@ -23,7 +23,7 @@ from nasproxy.proxies.procedure import Procedure
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.registry import proxy_names
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.cluster import find_nodes
+from nasproxy.search.cluster import find_nodes, find_precision
 from nasproxy.search.devices import check_workers, cluster_workers, default_workers, resolve_device
 from nasproxy.search.known_spaces import text_digest
 from nasproxy.search.run_directory import default_directory
@@ -148,18 +148,22 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
 
 def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, int]:
     """The settings with the workers' device and precision, the device of this process, and the number of workers."""
-    nodes = None if settings.address is None else find_nodes(settings.address)
-    device = resolve_device(settings.device, nodes)
-    settings = replace(settings, device=device.type, precision=resolve_precision(settings.precision, device))
+    address, precision = settings.address, settings.precision
+    nodes = None if address is None else find_nodes(address)
+    device = here = resolve_device(settings.device, nodes)
     threads, share = settings.threads_per_worker, settings.gpus_per_worker
-    if nodes is not None:
+    if address is None or nodes is None:
+        workers = settings.workers or default_workers(device, threads, share)
+        check_workers(workers if settings.executor == "tune" else 1, device, threads)
+    else:
         workers = cluster_workers(settings.workers, nodes, device, threads, share)
         # The machine that a cluster's search is started on need not have what its nodes have.
-        here = device if device.type == "cpu" or torch.cuda.is_available() else torch.device("cpu")
-        return settings, here, workers
-    workers = settings.workers or default_workers(device, threads, share)
-    check_workers(workers if settings.executor == "tune" else 1, device, threads)
-    return settings, device, workers
+        if device.type == "cuda" and not torch.cuda.is_available():
+            here = torch.device("cpu")
+        if device.type == "cuda" and precision == "auto":
+            precision = find_precision(address)
+    settings = replace(settings, device=device.type, precision=resolve_precision(precision, device))
+    return settings, here, workers
 
 
 def _check_counts(settings: SearchSettings, candidates: int) -> None:

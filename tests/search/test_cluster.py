@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,12 @@ from tiny_search import (
 )
 
 from nasproxy.errors import ClusterError, InputError
-from nasproxy.search.cluster import Node, check_address, find_nodes
+from nasproxy.search import plan
+from nasproxy.search.cluster import Node, check_address, common_precision, find_nodes, find_precision
 from nasproxy.search.devices import capacity, cluster_workers, resolve_device
+from nasproxy.search.plan import make_plan
+from nasproxy.search.settings import SearchSettings
+from nasproxy.training.precision import resolve_precision
 
 CLUSTER = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's word for: on loopback
@@ -329,6 +334,16 @@ def test_two_workers_share_a_gpu_where_there_is_one(tmp_path: Path, inline: Path
 
 
 @pytest.mark.slow
+def test_nodes_with_gpus_are_asked_for_their_precision(tmp_path: Path):
+    told = Cluster(tmp_path / "cluster", head_cores=0, gpus=1)
+    try:
+        told.wait_until_up()
+        assert find_precision(told.address) == resolve_precision("auto", torch.device("cuda"))
+    finally:
+        told.stop()
+
+
+@pytest.mark.slow
 def test_a_node_on_which_the_space_cannot_be_loaded_is_named(cluster: Cluster, tmp_path: Path):
     space = write_space(tmp_path, SPACE.replace("\nclass Wait(", STRANGER))
     said = finish(start(cluster_words(space, tmp_path / "run", cluster.address)))
@@ -433,6 +448,35 @@ def test_the_number_of_workers_is_what_the_cluster_holds_or_less():
             cluster_workers(workers, MIXED, device, 1, 0.25)
     with pytest.raises(ClusterError, match="holds 0 workers"):
         cluster_workers(None, [], cpu, 1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("precisions", "common"),
+    [
+        (["bfloat16", "bfloat16"], "bfloat16"),
+        (["bfloat16", "float32", "bfloat16"], "float32"),
+        (["float32"], "float32"),
+        ([], "float32"),
+    ],
+)
+def test_one_gpu_that_is_slow_at_bfloat16_decides_for_all(precisions: list[str], common: str):
+    assert common_precision(precisions) == common
+
+
+@pytest.mark.parametrize("found", ["bfloat16", "float32"])
+def test_the_precision_is_the_cluster_s(monkeypatch: pytest.MonkeyPatch, found: str):
+    asked = []
+    monkeypatch.setattr(plan, "find_nodes", lambda _: MIXED)
+    monkeypatch.setattr(plan, "find_precision", lambda address: asked.append(address) or found)
+    # What the driver's own GPU would say.
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: found == "float32")
+    settings = SearchSettings(address="head:6379", proxy="random")
+    assert make_plan(settings, resume=False).settings.precision == found
+    assert asked == ["head:6379"]
+    named = make_plan(replace(settings, precision="float32-direct"), resume=False)
+    assert named.settings.precision == "float32-direct"
+    assert make_plan(replace(settings, device="cpu"), resume=False).settings.device == "cpu"
+    assert asked == ["head:6379"]
 
 
 def test_the_device_is_the_clusters():
