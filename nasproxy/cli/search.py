@@ -245,8 +245,8 @@ def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
     console.print(f"{counted(found['candidates'], 'candidate')} of {space} on {proxy} images:")
     for rung in found["rungs"]:
         done = f", {rung['done']} done" if rung["done"] else ""
-        judged = ", ".join(map(str, rung.get("judged_after", ())))
-        cut = f" at most, each stopped or not after {judged}" if judged else ""
+        judged = " and ".join(map(str, rung.get("judged_after", ())))
+        cut = f" at most, each stopped or not after epoch {judged}" if judged else ""
         console.print(f"  {rung['candidates']} × {counted(rung['epochs'], 'epoch')}{cut}{done}")
     if "calibration" in found:
         console.print(f"  {counted(found['calibration']['candidates'], 'random candidate')} on the whole data")

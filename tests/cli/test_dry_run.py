@@ -132,7 +132,7 @@ def test_of_asynchronous_halving_it_says_how_many_begin_and_when_they_are_judged
     assert found["rungs"] == [rung]
     assert found["seconds"]["search"] > 0
     assert invoke(*search_words(tmp_path / "my_space.py", tmp_path / "run", *words)).code == 0
-    assert f"{CANDIDATES} × 8 epochs at most, each stopped or not after 1, 4, {CANDIDATES} done" in " ".join(
+    assert f"{CANDIDATES} × 8 epochs at most, each stopped or not after epoch 1 and 4, {CANDIDATES} done" in " ".join(
         dry(tmp_path, *words, "--resume").out.split()
     )
     found = dry(tmp_path, *words, "--resume", "--json").json
