@@ -1,12 +1,14 @@
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
 import pytest
 
 from nasproxy.errors import RunError, WriteError
-from nasproxy.search.run_directory import default_directory, open_run, write_json
+from nasproxy.search.run_directory import default_directory, new_directory, open_run, write_json
 
 FACTS = {"schema": 1, "identity": {"seed": 0, "epochs": 4, "image_size": (8, 8)}, "versions": {"torch": "2"}}
 
@@ -148,6 +150,35 @@ def test_the_default_folder_is_new(tmp_path, monkeypatch):
     assert second == first.with_name(f"{first.name}-2")
     second.touch()
     assert default_directory("convnet720", "random") == first.with_name(f"{first.name}-3")
+
+
+def test_no_two_have_the_same_new_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    together = threading.Barrier(8)
+
+    def begin(_: int) -> Path:
+        together.wait()
+        with new_directory("tiny", "random") as mine:
+            assert mine.is_dir()
+            together.wait()
+            with open_run(mine, FACTS, resume=False):
+                return mine
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(begin, range(8)))
+    first = min(found)
+    assert {*found} == {first, *(first.with_name(f"{first.name}-{number}") for number in range(2, 9))}
+    assert all((path / "run.json").exists() for path in found)
+
+
+def test_a_new_folder_that_nothing_came_into_goes_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyError), new_directory("tiny", "random"):
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "runs").touch()
+    with pytest.raises(WriteError, match="could not be made"), new_directory("tiny", "random"):
+        pytest.fail("it was made")
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/a/b/my space.py:Mine", "..", "ü/\x1b[31m.py", "a" * 999, ".py"])
