@@ -15,6 +15,9 @@ from filelock import FileLock, Timeout
 from nasproxy.errors import RunError, WriteError
 from nasproxy.files import make_folder, write_atomically
 
+GO_ON = "Free some space and go on with --resume; nothing that was measured before is lost."
+"""What to do when a file of a run cannot be written."""
+
 
 def default_directory(space: str, proxy: str) -> Path:
     """``runs/<date>-<space>-<proxy>``, with a number behind it where that is taken."""
@@ -65,7 +68,7 @@ def open_run(directory: Path, facts: Mapping[str, Any], *, resume: bool) -> Iter
 
     Raises:
         RunError: the directory holds something else, another run, a run not to be resumed, or is in use.
-        WriteError: it cannot be made.
+        WriteError: it cannot be made; one that is raised within the run gets a hint at ``--resume``.
     """
     check_run(directory, facts["identity"], resume=resume)
     make_folder(directory)
@@ -84,7 +87,12 @@ def open_run(directory: Path, facts: Mapping[str, Any], *, resume: bool) -> Iter
         check_run(directory, facts["identity"], resume=resume)
         if not (directory / "run.json").exists():
             write_json(directory / "run.json", facts)
-        yield directory
+        try:
+            yield directory
+        except WriteError as error:
+            # Whoever writes a file need not know that it is a run's.
+            error.hint = GO_ON
+            raise
 
 
 def weights_file(directory: Path, candidate_id: str, repeat: int) -> Path:

@@ -132,6 +132,19 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
         pytest.fail("it was let in")
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_cannot_be_written_within_a_run_is_gone_on_with(tmp_path, resume):
+    with (
+        pytest.raises(WriteError, match="could not be written") as caught,
+        open_run(tmp_path, FACTS, resume=resume) as directory,
+    ):
+        write_json(directory / "no such folder" / "summary.json", {})
+    assert "--resume" in caught.value.hint
+    with pytest.raises(WriteError) as caught:
+        write_json(tmp_path / "no such folder" / "summary.json", {})
+    assert "--resume" not in caught.value.hint
+
+
 def test_json_is_replaced_whole(tmp_path):
     path = write_json(tmp_path / "a.json", {"name": "Zürich", "n": 1})
     assert json.loads(path.read_text(encoding="utf-8")) == {"name": "Zürich", "n": 1}
