@@ -26,6 +26,14 @@ class Progress(Protocol):
         """Something the user should know."""
 
 
+@runtime_checkable
+class Clock(Protocol):
+    """What else a progress may have that tells how much time is left."""
+
+    def work_begins(self) -> None:
+        """Until now the stage has waited for workers to start, which says nothing of how long its work takes."""
+
+
 class Silent:
     """Tells nobody anything."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -41,6 +43,9 @@ from nasproxy.cli.search import say_how_to_resume
 from nasproxy.compare.settings import DEFAULT_PROXIES, CompareSettings, asked_before
 from nasproxy.errors import InputError
 from nasproxy.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from nasproxy.compare.run import CompareResult
 
 PROXIES = "Proxies and space"
 _D = SearchSettings()
@@ -153,27 +158,30 @@ def compare(
         return _redraw(from_, out, as_json=as_json)
     before = asked_before(out) if resume and out is not None else None
     settings = _settings(given, _names(proxies) if proxies is not None else before or DEFAULT_PROXIES)
-    directory = settings.search.out
-    try:
-        from nasproxy.compare.run import run_compare
+    from nasproxy.search.run_directory import new_directory
 
-        with open_screen() as screen:
-            result = run_compare(settings, resume=resume, progress=screen)
-    except KeyboardInterrupt:
-        if directory is not None:
-            say_how_to_resume(directory)
-        raise
+    with contextlib.nullcontext(out) if out is not None or resume else new_directory(space, "compare") as directory:
+        result = _perform(replace(settings, search=replace(settings.search, out=directory)), resume=resume)
     _show(result.document, as_json=as_json)
     return 1 if result.failed else 0
 
 
-def _settings(given: dict[str, Any], proxies: tuple[str, ...]) -> CompareSettings:
-    from nasproxy.search.run_directory import default_directory
+def _perform(settings: CompareSettings, *, resume: bool) -> CompareResult:
+    try:
+        from nasproxy.compare.run import run_compare
 
-    apart = ("proxies", "sample", "resume", "from_", "as_json", "out", "image_size")
+        with open_screen() as screen:
+            return run_compare(settings, resume=resume, progress=screen)
+    except KeyboardInterrupt:
+        if settings.search.out is not None:
+            say_how_to_resume(settings.search.out)
+        raise
+
+
+def _settings(given: dict[str, Any], proxies: tuple[str, ...]) -> CompareSettings:
+    apart = ("proxies", "sample", "resume", "from_", "as_json", "image_size")
     options = {name: value for name, value in given.items() if name not in apart}
-    out = given["out"] if given["out"] is not None or given["resume"] else default_directory(given["space"], "compare")
-    search = SearchSettings(**options, image_size=parse_image_size(given["image_size"]), out=out, scheduler="none")
+    search = SearchSettings(**options, image_size=parse_image_size(given["image_size"]), scheduler="none")
     return CompareSettings(search, proxies, given["sample"])
 
 

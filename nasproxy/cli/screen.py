@@ -28,14 +28,21 @@ class LiveScreen:
         """Begins a line."""
         self.close()
         size = work if work is not None else float(total - done)
-        self._task = self._display.add_task(name, total=size, steps=total, done=done, headline="", ends=None)
+        self._task = self._display.add_task(
+            name, total=size, steps=total, done=done, headline="", waited=0.0, ends=None
+        )
+
+    def work_begins(self) -> None:
+        """Leaves out of the time left what the line has waited so far."""
+        if self._task is not None:
+            self._display.update(self._task, waited=self._display.tasks[self._task].elapsed or 0.0)
 
     def advance(self, headline: str = "", work: float = 1.0) -> None:
         """Moves the bar."""
         if self._task is not None:
             task = self._display.tasks[self._task]
             done, worked = task.fields["done"] + 1, task.completed + work
-            ends = _whole_time(task.elapsed or 0.0, worked, task.total or 0.0)
+            ends = _end(task.elapsed or 0.0, task.fields["waited"], worked, task.total or 0.0)
             self._display.update(self._task, completed=worked, done=done, headline=headline, ends=ends)
 
     def note(self, text: str) -> None:
@@ -61,7 +68,7 @@ class PlainScreen:
         self._name = ""
         self._steps = self._done = 0
         self._work = self._worked = 0.0
-        self._began = self._said = 0.0
+        self._began = self._said = self._waited = 0.0
 
     def stage(self, name: str, total: int, *, done: int = 0, work: float | None = None) -> None:
         """Says so."""
@@ -69,8 +76,13 @@ class PlainScreen:
         self._name, self._steps, self._done = name, total, done
         self._work, self._worked = (work if work is not None else float(total - done)), 0.0
         self._began = self._said = time.monotonic()
+        self._waited = 0.0
         before = f", {done} done before" if done else ""
         self._say(f"{name}: {total}{before}")
+
+    def work_begins(self) -> None:
+        """Leaves out of the time left what the stage has waited so far."""
+        self._waited = time.monotonic() - self._began
 
     def advance(self, headline: str = "", work: float = 1.0) -> None:
         """Says so every now and then."""
@@ -80,7 +92,7 @@ class PlainScreen:
         if self._done < self._steps and now - self._said >= _EVERY:
             self._said = now
             spent = now - self._began
-            ends = _whole_time(spent, self._worked, self._work)
+            ends = _end(spent, self._waited, self._worked, self._work)
             said = f", {_left(ends - spent)}" if ends is not None and ends > spent else ""
             self._say(f"{self._name}: {self._done} of {self._steps}, {headline}{said}")
         if self._done == self._steps:
@@ -138,9 +150,12 @@ class TimeLeft(TextColumn):
         return Text(_left(ends - task.elapsed), style="dim")
 
 
-def _whole_time(spent: float, worked: float, work: float) -> float | None:
-    """Seconds that ``work`` takes, where ``worked`` of it took ``spent``; None where nothing was."""
-    return spent * work / worked if worked > 0 else None
+def _end(spent: float, waited: float, worked: float, work: float) -> float | None:
+    """Seconds after which ``work`` is done, where ``worked`` of it is after ``spent``, and none was after ``waited``.
+
+    None where none is yet.
+    """
+    return waited + (spent - waited) * work / worked if worked > 0 else None
 
 
 def _left(seconds: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -201,24 +203,15 @@ def search(
         for name, value in locals().items()
         if name not in ("image_size", "resume", "dry_run", "as_json", "out", "objective")
     }
-    from nasproxy.search.run_directory import default_directory
-
-    # Without --out there is nothing to resume, and run_search says so.
-    directory = out if out is not None or resume else default_directory(space, proxy)
     objectives = tuple(objective or _D.objectives)
-    settings = SearchSettings(**options, objectives=objectives, image_size=parse_image_size(image_size), out=directory)
+    settings = SearchSettings(**options, objectives=objectives, image_size=parse_image_size(image_size), out=out)
     if dry_run:
         return _dry_run(settings, resume=resume, as_json=as_json)
+    from nasproxy.search.run_directory import new_directory
 
-    try:
-        from nasproxy.search.run import run_search
-
-        with open_screen() as screen:
-            result = run_search(settings, resume=resume, progress=screen)
-    except KeyboardInterrupt:
-        if directory is not None:
-            say_how_to_resume(directory)
-        raise
+    # Without --out there is nothing to resume, and run_search says so.
+    with contextlib.nullcontext(out) if out is not None or resume else new_directory(space, proxy) as directory:
+        result = _perform(replace(settings, out=directory), resume=resume)
     if as_json:
         print_json(result.summary)
     else:
@@ -226,6 +219,18 @@ def search(
     nothing = result.summary["budget_spent"] and not result.summary["evaluated"]
     too_low = _too_low(result.summary["calibration"])
     return 1 if result.summary["failed"] or nothing or too_low else 0
+
+
+def _perform(settings: SearchSettings, *, resume: bool) -> SearchResult:
+    try:
+        from nasproxy.search.run import run_search
+
+        with open_screen() as screen:
+            return run_search(settings, resume=resume, progress=screen)
+    except KeyboardInterrupt:
+        if settings.out is not None:
+            say_how_to_resume(settings.out)
+        raise
 
 
 def _too_low(calibration: dict[str, Any] | None) -> bool:

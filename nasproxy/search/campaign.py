@@ -99,6 +99,7 @@ class Campaign:
         self._stopwatch = stopwatch or Stopwatch()
         self._budget = budget or Budget()
         self._workers = 1
+        self._begun = False
         self._queue = Queue()
         self._outstanding: dict[Key, Task] = {}
         self._by_itself: list[Task] = []
@@ -154,6 +155,9 @@ class Campaign:
             bundle = [self._by_itself.pop(0)]
         elif self._alone and not self._outstanding:
             bundle = [self._alone.pop(0)]
+        if bundle and not self._begun:
+            self._begun = True
+            self._stage_progress.work_begins()
         self._outstanding.update((task.key, task) for task in bundle)
         self._go_ahead()
         return bundle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -14,12 +15,46 @@ from filelock import FileLock, Timeout
 from nasproxy.errors import RunError, WriteError
 from nasproxy.files import make_folder, write_atomically
 
+GO_ON = "Free some space and go on with --resume; nothing that was measured before is lost."
+"""What to do when a file of a run cannot be written."""
+
 
 def default_directory(space: str, proxy: str) -> Path:
     """``runs/<date>-<space>-<proxy>``, with a number behind it where that is taken."""
+    return next(path for path in _default_directories(space, proxy) if not path.exists())
+
+
+@contextlib.contextmanager
+def new_directory(space: str, proxy: str) -> Iterator[Path]:
+    """The default directory, made, so that no other process takes it; one that nothing was written to goes again.
+
+    Raises:
+        WriteError: it cannot be made.
+    """
+    directory = next(path for path in _default_directories(space, proxy) if _is_claimed(path))
+    try:
+        yield directory
+    finally:
+        with contextlib.suppress(OSError):  # they are not empty
+            directory.rmdir()
+            directory.parent.rmdir()
+
+
+def _default_directories(space: str, proxy: str) -> Iterator[Path]:
     base = Path("runs") / f"{date.today().isoformat()}-{_plain(space)}-{_plain(proxy)}"
-    tries = [base, *(base.with_name(f"{base.name}-{number}") for number in range(2, 1000))]
-    return next(path for path in tries if not path.exists())
+    yield base
+    yield from (base.with_name(f"{base.name}-{number}") for number in itertools.count(2))
+
+
+def _is_claimed(path: Path) -> bool:
+    """Whether this call has made the folder."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise WriteError(f"{path} could not be made: {error.strerror}.", "Choose another --out.") from error
+    return True
 
 
 @contextlib.contextmanager
@@ -33,7 +68,7 @@ def open_run(directory: Path, facts: Mapping[str, Any], *, resume: bool) -> Iter
 
     Raises:
         RunError: the directory holds something else, another run, a run not to be resumed, or is in use.
-        WriteError: it cannot be made.
+        WriteError: it cannot be made; one that is raised within the run gets a hint at ``--resume``.
     """
     check_run(directory, facts["identity"], resume=resume)
     make_folder(directory)
@@ -52,7 +87,12 @@ def open_run(directory: Path, facts: Mapping[str, Any], *, resume: bool) -> Iter
         check_run(directory, facts["identity"], resume=resume)
         if not (directory / "run.json").exists():
             write_json(directory / "run.json", facts)
-        yield directory
+        try:
+            yield directory
+        except WriteError as error:
+            # Whoever writes a file need not know that it is a run's.
+            error.hint = GO_ON
+            raise
 
 
 def weights_file(directory: Path, candidate_id: str, repeat: int) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nasproxy.progress import Progress
+from nasproxy.progress import Clock, Progress
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.cost_model import Ahead, CostModel, Prediction
 from nasproxy.search.task import Outcome, Task
@@ -69,6 +69,11 @@ class StageProgress:
         done = stage.before + len(stage.tasks) - len(pending)
         work = None if self._ahead is None else self._ahead.work
         self._progress.stage(stage.name, len(stage.tasks) if stage.total is None else stage.total, done=done, work=work)
+
+    def work_begins(self) -> None:
+        """The first training is handed out."""
+        if isinstance(self._progress, Clock):
+            self._progress.work_begins()
 
     def advance(self, outcome: Outcome) -> None:
         """One of its trainings is done."""

@@ -82,6 +82,39 @@ def test_without_a_terminal_nothing_moves():
     assert "Ranking: 4, 1 done before\n" in done.stderr
 
 
+def test_waiting_for_workers_is_no_part_of_the_time_left():
+    now = 0.0
+    display = Progress(console=Console(file=io.StringIO()), get_time=lambda: now)
+    screen, column = LiveScreen(display), TimeLeft()
+    screen.stage("Ranking", 15)
+    now = 30.0
+    screen.work_begins()
+    now = 32.0
+    screen.advance()
+    assert column.render(display.tasks[-1]).plain == "about 28 s left"
+    screen.stage("Finalists", 2)
+    now = 42.0
+    screen.advance()
+    assert column.render(display.tasks[-1]).plain == "about 10 s left"
+
+
+def test_plain_lines_leave_waiting_for_workers_out_of_the_time_left_too(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    screen = PlainScreen(Console(file=sys.stdout, width=80))
+    screen.stage("Ranking", 15)
+    now = 30.0
+    screen.work_begins()
+    now = 32.0
+    screen.advance("best 50.0%")
+    screen.stage("Finalists", 2)
+    now = 52.0
+    screen.advance("best 60.0%")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "Ranking: 1 of 15, best 50.0%, about 28 s left"
+    assert lines[-1] == "Finalists: 1 of 2, best 60.0%, about 20 s left"
+
+
 def test_the_time_left_is_counted_down_and_never_below_nothing():
     now = 0.0
     display = Progress(console=Console(file=io.StringIO()), get_time=lambda: now)

@@ -6,6 +6,7 @@ import pytest
 from tiny_search import RUNGS, SPACE, Said, invoke, search_words, write_space
 
 from nasproxy.analysis.text import counted
+from nasproxy.search.run_directory import new_directory
 
 KEYS = [
     "schema",
@@ -94,6 +95,22 @@ def test_a_run_without_a_name_gets_one(folder: Path):
     said = invoke(*words, "--resume")
     assert said.code == 2
     assert "--out" in said.json["error"]["message"]
+
+
+def test_two_that_begin_in_the_same_moment_have_a_folder_each(folder: Path):
+    words = search_words(write_space(folder), folder, "--limit", "1", "--top-k", "1")
+    position = words.index("--out")
+    del words[position : position + 2]
+    with new_directory(str(folder / "my_space.py"), "random") as other:
+        said = invoke(*words, "--json")
+        assert said.code == 0, said.err
+        assert said.json["run"] == f"{other}-2"
+
+
+def test_a_search_that_is_refused_leaves_no_folder(folder: Path):
+    for command in ("search", "compare"):
+        assert invoke(command, "--dataset", "nowhere").code == 2
+    assert not (folder / "runs").exists()
 
 
 def test_failures_are_one_in_the_exit_code_and_told(folder: Path):

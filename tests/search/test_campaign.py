@@ -487,6 +487,25 @@ def test_a_result_that_nobody_waits_for_is_left_out():
     assert study.measurements == {}
 
 
+def test_work_begins_once_with_the_first_bundle():
+    class Clocked(Events):
+        def __init__(self) -> None:
+            super().__init__()
+            self.begun: list[list[int]] = []
+
+        def work_begins(self) -> None:
+            self.begun.append([*self.done])
+
+    clock, trainer = Clocked(), Trainer()
+    campaign, _ = campaign_of(InMemoryStorage(), progress=clock)
+    assert clock.stages
+    assert not clock.begun
+    while not campaign.finished:
+        for task in campaign.next_bundle(2):
+            campaign.record(trainer.perform(task))
+    assert clock.begun == [[0]]
+
+
 def test_progress_adds_up():
     events = Events()
     storage = InMemoryStorage()

@@ -1,12 +1,14 @@
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
 import pytest
 
 from nasproxy.errors import RunError, WriteError
-from nasproxy.search.run_directory import default_directory, open_run, write_json
+from nasproxy.search.run_directory import default_directory, new_directory, open_run, write_json
 
 FACTS = {"schema": 1, "identity": {"seed": 0, "epochs": 4, "image_size": (8, 8)}, "versions": {"torch": "2"}}
 
@@ -130,6 +132,19 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
         pytest.fail("it was let in")
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_cannot_be_written_within_a_run_is_gone_on_with(tmp_path, resume):
+    with (
+        pytest.raises(WriteError, match="could not be written") as caught,
+        open_run(tmp_path, FACTS, resume=resume) as directory,
+    ):
+        write_json(directory / "no such folder" / "summary.json", {})
+    assert "--resume" in caught.value.hint
+    with pytest.raises(WriteError) as caught:
+        write_json(tmp_path / "no such folder" / "summary.json", {})
+    assert "--resume" not in caught.value.hint
+
+
 def test_json_is_replaced_whole(tmp_path):
     path = write_json(tmp_path / "a.json", {"name": "Zürich", "n": 1})
     assert json.loads(path.read_text(encoding="utf-8")) == {"name": "Zürich", "n": 1}
@@ -148,6 +163,35 @@ def test_the_default_folder_is_new(tmp_path, monkeypatch):
     assert second == first.with_name(f"{first.name}-2")
     second.touch()
     assert default_directory("convnet720", "random") == first.with_name(f"{first.name}-3")
+
+
+def test_no_two_have_the_same_new_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    together = threading.Barrier(8)
+
+    def begin(_: int) -> Path:
+        together.wait()
+        with new_directory("tiny", "random") as mine:
+            assert mine.is_dir()
+            together.wait()
+            with open_run(mine, FACTS, resume=False):
+                return mine
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(begin, range(8)))
+    first = min(found)
+    assert {*found} == {first, *(first.with_name(f"{first.name}-{number}") for number in range(2, 9))}
+    assert all((path / "run.json").exists() for path in found)
+
+
+def test_a_new_folder_that_nothing_came_into_goes_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyError), new_directory("tiny", "random"):
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "runs").touch()
+    with pytest.raises(WriteError, match="could not be made"), new_directory("tiny", "random"):
+        pytest.fail("it was made")
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/a/b/my space.py:Mine", "..", "ü/\x1b[31m.py", "a" * 999, ".py"])

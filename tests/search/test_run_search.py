@@ -481,6 +481,7 @@ def test_a_full_disk_is_an_error_and_the_run_goes_on_where_there_is_space(
     assert error["kind"] in ("write", "run"), error
     assert "No space left" in error["message"]
     assert error["hint"]
+    assert ("--resume" in error["hint"]) == (small_disk / "run" / "run.json").exists()
     assert "Traceback" not in said.err
     ballast.unlink()
     said = invoke(*words, "--resume")
