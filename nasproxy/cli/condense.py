@@ -129,7 +129,7 @@ def condense(
     chunk: Annotated[
         int | None,
         typer.Option(
-            help="Real images computed at a time; bounds memory.",
+            help="Real images computed at a time in matching; less takes less memory.",
             show_default="16 of 32×32 pixels on a CPU, all on a GPU",
             metavar="N",
             rich_help_panel=RUN,
@@ -160,7 +160,7 @@ def condense(
     checkpoint_every: Annotated[
         float,
         typer.Option(
-            help="Seconds between two checkpoints, beside --out: as much is lost of a process that is killed.",
+            help="Seconds between checkpoints, each after an iteration, beside --out; a kill loses what came since.",
             metavar="SECONDS",
             rich_help_panel=RUN,
         ),

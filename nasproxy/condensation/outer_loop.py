@@ -202,10 +202,14 @@ class _Condensation:
         recipe, done = self._recipe, len(self._losses)
         where = f"in outer iteration {done + 1} of {recipe.iterations}."
         if math.isfinite(loss) and bool(torch.isfinite(self._material.images).all()):
-            message = f"Pixels went beyond ±{_FARTHEST:,.0f} standard deviations of real ones {where}"
+            message = f"Pixels went beyond ±{_FARTHEST:,.0f} standard deviations of real ones, at a loss of {loss:.4g},"
+            message += f" {where}"
         else:
             message = f"The matching loss became {math.nan if math.isfinite(loss) else loss} {where}"
-        hint = f"Lower the image learning rate (now {recipe.image_learning_rate}) or use --precision float32."
+        hint = (
+            f"Lower the image learning rate (now {recipe.image_learning_rate}) or the network's, or use another"
+            " --network or --precision float32."
+        )
         if self._kept is not None and self._kept.rescue():
             message += f" The images of iteration {done} are kept in {self._kept.path}."
         return DivergedError(message, hint)

@@ -123,7 +123,9 @@ def _read(path: Path) -> Any:
     except FileNotFoundError as error:
         raise ProxyError(f"There is no file {path}.", "Give the path of a .pt or a proxy file.") from error
     except Exception as error:  # torch.load meets hostile bytes with any exception there is
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # Not torch's advice, which is to load it nevertheless.
+        lines = [line for line in str(error).splitlines() if line.strip() and "weights_only" not in line]
+        reason = (lines or [type(error).__name__])[0].strip()
         raise ProxyError(f"{path} cannot be read, or holds more than tensors and numbers: {reason}", _WHERE) from error
 
 
