@@ -1,6 +1,6 @@
 """Seconds and memory of condensing by gradient matching: nasproxy against Algorithm 1 written down as it reads.
 
-    taskset -c 0 python benchmarks/condensation_speed.py --threads 1
+    python benchmarks/condensation_speed.py --ipc 1 10 --rounds 5
     python benchmarks/condensation_speed.py --dataset cifar10 --data-dir DIR --ipc 1 10
 
 The rivals (``plain_condensation.py``, nasproxy in float32, nasproxy in bfloat16) are processes of their own, warmed up
@@ -11,7 +11,7 @@ would take the plain one minutes: at T above 1 a part of it is run that has the 
 training (2 of 10 matching steps and a fifth of the inner epochs). Random pixels stand in for a dataset.
 
 With ``--growth``, how nasproxy's seconds grow with images per class, classes and image size. With ``--accuracy N``,
-what the default ConvNet learns from N sets that each of the three makes of scikit-learn's digits in equally many
+what default ConvNets learn from N sets that each of the three makes of scikit-learn's digits in equally many
 iterations. Each part replaces its own entries of ``benchmarks/results/condensation_speed.json`` and leaves the others.
 """
 
@@ -49,8 +49,11 @@ RESULTS = Path(__file__).parent / "results" / "condensation_speed.json"
 PLAIN = "plain"
 ENGINES = (PLAIN, "float32", "bfloat16")
 CPU = torch.device("cpu")
-# Few and short, so that the plain implementation takes a minute for a set: all start from the same real images.
-ACCURACY = MatchingRecipe(ipc=10, iterations=2, matching_steps=4, inner_epochs=5, real_batch=64, initial="real")
+# Short, so that the plain implementation takes minutes for a set; from noise, so that all accuracy is condensation's.
+ACCURACY = {
+    1: MatchingRecipe(ipc=1, iterations=100, matching_steps=1, inner_epochs=0, real_batch=64),
+    10: MatchingRecipe(ipc=10, iterations=8, matching_steps=4, inner_epochs=5, real_batch=64),
+}
 ACCURACY_EPOCHS = 60
 
 
@@ -63,7 +66,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     if arguments.accuracy:
-        found["accuracy"] = accuracy(arguments)
+        found["accuracy"] = [accuracy(arguments, ipc) for ipc in arguments.ipc]
     elif arguments.growth:
         found["growth"] = growth(arguments)
     else:
@@ -73,10 +76,13 @@ def main() -> None:
 
 
 def merged(kept: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """What the file holds afterwards: of the speeds, those of other sizes stay."""
-    measured = {(row["ipc"], row["dataset"]) for row in found.get("speed", [])}
-    others = [row for row in kept.get("speed", []) if (row["ipc"], row["dataset"]) not in measured]
-    return {**kept, **found, "speed": [*others, *found.get("speed", [])]}
+    """What the file holds afterwards: rows of other sizes stay."""
+    whole = {**kept, **found}
+    for part in ("speed", "accuracy"):
+        rows = {(row["dataset"], row["ipc"]): row for row in (*kept.get(part, []), *found.get(part, []))}
+        if rows:
+            whole[part] = [rows[key] for key in sorted(rows)]
+    return whole
 
 
 def compare(arguments: argparse.Namespace, ipc: int) -> dict[str, Any]:
@@ -245,29 +251,35 @@ def run(
     return images.detach()
 
 
-def accuracy(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Test accuracy of the default ConvNet, in float32, trained on sets that the engines made in equal iterations."""
+def accuracy(arguments: argparse.Namespace, ipc: int) -> dict[str, Any]:
+    """Test accuracies of default ConvNets, in float32, trained on sets that the engines made in equal iterations."""
+    if ipc not in ACCURACY:
+        raise SystemExit(f"Accuracy is compared at {' or '.join(map(str, ACCURACY))} images a class, not at {ipc}.")
     prepare_process(arguments.threads)
-    dataset = load_dataset("digits")
+    dataset, made_by = load_dataset("digits"), ACCURACY[ipc]
     held = Images(dataset.normalisation.apply(dataset.test.images), dataset.test.labels)
-    labels = torch.arange(dataset.num_classes).repeat_interleave(ACCURACY.ipc)
+    labels = torch.arange(dataset.num_classes).repeat_interleave(ipc)
+    recipe = TrainingRecipe(epochs=ACCURACY_EPOCHS)
     scores: dict[str, list[float]] = {engine: [] for engine in arguments.engines}
     for seed in range(arguments.accuracy):
         for engine in arguments.engines:
-            images = run(engine, dataset, ACCURACY, seed=seed)
-            torch.manual_seed(seed)
-            network = ConvNet(dataset.channels, dataset.num_classes, dataset.image_size)
-            recipe = TrainingRecipe(epochs=ACCURACY_EPOCHS)
-            last = train(network, Images(images, labels), recipe, held, seed=seed, precision="float32")[-1]
-            scores[engine].append(last.accuracy)
-            print(f"set {seed}, {engine}: {last.accuracy:.3f}", file=sys.stderr, flush=True)
+            images = Images(run(engine, dataset, made_by, seed=seed), labels)
+            for number in range(arguments.networks):
+                torch.manual_seed(1000 * seed + number)
+                network = ConvNet(dataset.channels, dataset.num_classes, dataset.image_size)
+                last = train(network, images, recipe, held, seed=number, precision="float32")[-1]
+                scores[engine].append(last.accuracy)
+            found = " ".join(f"{score:.3f}" for score in scores[engine][-arguments.networks :])
+            print(f"{ipc} images a class, set {seed}, {engine}: {found}", file=sys.stderr, flush=True)
     return {
         "dataset": "digits",
-        "iterations": ACCURACY.iterations,
-        "matching_steps": ACCURACY.matching_steps,
-        "inner_epochs": ACCURACY.inner_epochs,
-        "ipc": ACCURACY.ipc,
-        "real_batch": ACCURACY.real_batch,
+        "ipc": ipc,
+        "iterations": made_by.iterations,
+        "matching_steps": made_by.matching_steps,
+        "inner_epochs": made_by.inner_epochs,
+        "real_batch": made_by.real_batch,
+        "sets": arguments.accuracy,
+        "networks": arguments.networks,
         "epochs": ACCURACY_EPOCHS,
         "test_accuracy": {engine: spread(values) for engine, values in scores.items()},
         **_conditions(arguments, [os.getloadavg()[0]]),
@@ -301,8 +313,10 @@ def show(found: dict[str, Any]) -> None:
         stdout().print(table)
     for row in found.get("growth", {}).get("rows", []):
         print(f"{row['varied']} {row[row['varied']]}: {row['processor_seconds']:.3f} s")
-    for engine, of in found.get("accuracy", {}).get("test_accuracy", {}).items():
-        print(f"{engine}: {of['mean']:.3f} ± {of['deviation'] or 0:.3f}")
+    for row in found.get("accuracy", []):
+        print(f"\n{row['ipc']} images a class, {row['iterations']} iterations: test accuracy")
+        for engine, of in row["test_accuracy"].items():
+            print(f"{engine}: {of['mean']:.3f} ± {of['deviation'] or 0:.3f}")
 
 
 def _dataset(task: dict[str, Any]) -> ImageDataset:
@@ -345,6 +359,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", type=Path, help="as of nasproxy search")
     parser.add_argument("--growth", action="store_true", help="measure how seconds grow instead")
     parser.add_argument("--accuracy", type=int, default=0, metavar="N", help="compare N sets' accuracy instead")
+    parser.add_argument("--networks", type=int, default=3, help="on each set of --accuracy (default: 3)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the JSON file")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -129,7 +131,7 @@ def condense(
     chunk: Annotated[
         int | None,
         typer.Option(
-            help="Real images computed at a time in matching; less takes less memory.",
+            help="Images whose gradients or features are computed at a time; fewer take less memory.",
             show_default="16 of 32×32 pixels on a CPU, all on a GPU",
             metavar="N",
             rich_help_panel=RUN,
@@ -250,7 +252,18 @@ def _with_options(method: ProxyMethod, said: dict[str, Any]) -> ProxyMethod:
     for name in given:
         if name not in {field.name for field in fields(method)}:
             raise InputError(f"--{name.replace('_', '-')} is no setting of the method {method.name}.", "Leave it out.")
-    changed = replace(method, **given)
+    try:
+        changed = replace(method, **given)
+    except InputError as error:
+        raise _in_options(error, given) from None
     if "image_learning_rate" in given or not isinstance(changed, Condenser):
         return changed
     return changed.suited_to_network()
+
+
+def _in_options(error: InputError, given: Iterable[str]) -> InputError:
+    """The same, which begins with the name of a setting, as of the option that gave it."""
+    message = error.message
+    for name in given:
+        message = re.sub(rf"^{name}\b", f"--{name.replace('_', '-')}", message)
+    return InputError(message, error.hint)

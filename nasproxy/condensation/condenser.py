@@ -44,13 +44,14 @@ class Condenser(ProxyMethod):
         max_multiply_adds: of an image, in the networks drawn from a space; by default two and a half times those of
             the ConvNet of ``width`` and ``depth``, which at 128 and 3 lets in all of the paper's with up to 64 filters.
         patience: outer iterations; stop when the mean loss of the last so many is no lower than that of as many before
-            them. 0 never does.
+            them. 0 never does, and is all that networks of a space, whose losses cannot be compared, allow.
         width: filters of the ConvNet.
         depth: its number of blocks.
         norm: its normalisation; this and the two below as in :class:`nasproxy.networks.convnet.ConvNet`.
         activation: its activation.
         pooling: its pooling.
-        chunk: real images computed at a time, which bounds memory; 0 is what is fast.
+        chunk: images computed at a time, which bounds memory; 0 is what is fast. Not bounded by it are the synthetic
+            images of a class, whose gradients are differentiated again, and what batch normalisation sees as one batch.
     """
 
     verb: ClassVar[str] = "Condensing"
@@ -157,6 +158,12 @@ class Condenser(ProxyMethod):
 
     def _check_space(self) -> None:
         source = self.space_source()
+        if source is not None and self.patience:
+            raise InputError(
+                "patience compares losses of one iteration with those of another, which says nothing where each has"
+                f" another network, as with {self.network}.",
+                "Leave it out, and give the number of iterations, or a paper's network.",
+            )
         if self.max_multiply_adds is not None:
             self._check_counts("max_multiply_adds")
             if source is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -9,24 +10,29 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasproxy.condensation.chunks import chunk_size
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.condensation.convnet_gradients import ConvNetGradients, has_written_gradients
-from nasproxy.condensation.frozen_statistics import frozen_statistics
+from nasproxy.condensation.frozen_statistics import SHOWN
 from nasproxy.condensation.outer_loop import Iterate, Material
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import InputError
+from nasproxy.networks.classifier import extra_padding
+from nasproxy.networks.names import CONVNET
 from nasproxy.training.precision import autocast
 from nasproxy.training.strategy import AUTO, parse_strategy, strategy_of
+from nasproxy.training.train import Images, settled_statistics
 
 _WIDTH, _DEPTH = 128, 3  # of the default ConvNet
 
 LARGEST_STEP = 0.005
-"""Root mean square over pixels, at a learning rate of 1, that a network of a space moves the images by at most.
+"""Root mean square over pixels, at a learning rate of 1, that any network but the ConvNet moves the images by at most.
 
 By the default ConvNet steps are of 0.001 to 0.007 on digits and CIFAR-10 (JPEG) at 16×16; by some networks of a space,
 whose features nothing normalises, hundreds of times as large, and a single one throws away what the others have learnt.
+So do VGG-11 and ResNet-18, whose batch normalisation divides by how little a few images differ in deep layers.
 """
 
 
@@ -67,7 +73,7 @@ class DistributionRecipe(Condenser):
         """See :func:`match_features`."""
         # Networks of a space have from a few to tens of thousands of features; the sum over so many would be a step
         # that throws the images far away.
-        like = _default_features(dataset.image_size) if self.draws_from_space else None
+        like = _default_features(dataset.channels, dataset.image_size) if self.draws_from_space else None
         return partial(match_features, recipe=self, like=like)
 
     def expected_seconds(self, dataset: ImageDataset, *, device: torch.device, precision: str) -> float:
@@ -84,75 +90,101 @@ def match_features(
     recipe: DistributionRecipe,
     like: int | None,
 ) -> float:
-    """One step of the images towards the mean features of real ones, class by class, in one random network.
+    """One step of the images towards the mean features of real ones of their class, in one random network.
 
-    In bfloat16 only the real images' features are computed in that format.
+    By any network but the ConvNet the step is bounded by :data:`LARGEST_STEP`. In bfloat16 only the real images'
+    features are computed in that format.
 
     Args:
-        network: in training mode.
+        network: freshly made.
         material: of the images to be moved, and of the real ones.
         optimizer: of the former.
         recipe: the settings.
-        like: for a network of a space, see :func:`distribution_loss`; and its step is bounded by :data:`LARGEST_STEP`.
+        like: for a network of a space, see :func:`distribution_loss`.
 
     Returns:
         The mean loss of a class.
     """
     network.requires_grad_(False)
     optimizer.zero_grad()
+    classes = range(len(material.by_class))
+    # Nothing but batch normalisation sees more than one class, and one at a time takes the least memory.
+    groups = [list(classes)] if _batch_norms(network) else [[label] for label in classes]
     loss = torch.zeros((), device=material.images.device)
-    with frozen_statistics(
-        network, material.real, material.by_class, material.generator, material.precision, settled=True
-    ):
-        for label in range(len(material.by_class)):
-            real, mine = material.real_batch(label, recipe.real_batch), material.of_class(label)
-            transform = material.draw_transform()
-            distance = distribution_loss(
-                network,
-                transform(real),
-                transform(material.images[mine]),
-                precision=material.precision,
-                chunk=recipe.chunk,
-                like=like,
-            )
-            distance.backward(inputs=[material.images])
-            loss += distance.detach()
-    if like is not None:
+    for group in groups:
+        real, synthetic = zip(*(_pair(material, label, recipe) for label in group), strict=True)
+        distance = distribution_loss(
+            network, real, synthetic, precision=material.precision, chunk=recipe.chunk, like=like
+        )
+        distance.backward(inputs=[material.images])
+        loss += distance.detach()
+    if recipe.network != CONVNET:
         material.bound_step(LARGEST_STEP)
     optimizer.step()
-    return float(loss) / len(material.by_class)
+    return float(loss) / len(classes)
+
+
+def _pair(
+    material: Material, label: int, recipe: DistributionRecipe
+) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "m c h w"]]:
+    """Real and synthetic images of one class, alike augmented."""
+    real = material.real_batch(label, recipe.real_batch)
+    transform = material.draw_transform()
+    return transform(real), transform(material.images[material.of_class(label)])
 
 
 def distribution_loss(
     network: nn.Module,
-    real: Float[Tensor, "n c h w"],
-    synthetic: Float[Tensor, "m c h w"],
+    real: Sequence[Float[Tensor, "_ c h w"]],
+    synthetic: Sequence[Float[Tensor, "_ c h w"]],
     *,
     precision: str,
     chunk: int = 0,
     like: int | None = None,
 ) -> Float[Tensor, ""]:
-    """Squared Euclidean distance between the mean features of two batches.
+    """Squared Euclidean distance between the mean features of real and of synthetic images, summed over classes.
+
+    Batch normalisation sees the real images under their own statistics, estimated from 16 of each class, and the
+    synthetic ones, all classes in one batch, under theirs; the published code has all real images in one batch, too.
+    Under real images' statistics synthetic ones drift away, as what they are normalised by does not follow them.
 
     Args:
-        network: in the mode that both are to be seen in.
-        real: images of one class.
-        synthetic: images of the same class; the loss is differentiable in these.
+        network: put into evaluation mode, but for its batch normalisation.
+        real: images of each class.
+        synthetic: images of each class; the loss is differentiable in these.
         precision: of the real images' features.
-        chunk: how many real images are computed at a time, see :func:`nasproxy.condensation.chunks.chunk_size`; a
-            network in training mode sees all.
+        chunk: how many real images are computed at a time, see :func:`nasproxy.condensation.chunks.chunk_size`.
         like: weigh the distance as if it were one between so many features.
 
     Raises:
         InputError: the network ends in no linear layer.
     """
-    apart = _mean_features(network, real, precision, chunk) - features(network, synthetic).mean(dim=0)
-    return apart.square().sum() if like is None else like * apart.square().mean()
+    with settled_statistics(network, _mixed(real), precision):
+        wanted = torch.stack([_mean_features(network, images, precision, chunk) for images in real])
+    network.eval()
+    for norm in _batch_norms(network):
+        norm.train()
+    found = features(network, torch.cat(list(synthetic))).split([len(images) for images in synthetic])
+    apart = wanted - torch.stack([rows.mean(dim=0) for rows in found])
+    squares = apart.square().sum()
+    return squares if like is None else squares * (like / apart.shape[1])
 
 
-def _default_features(image_size: tuple[int, int]) -> int:
+def _batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
+
+
+def _mixed(real: Sequence[Float[Tensor, "_ c h w"]]) -> Images:
+    """A few images of each class, classes in turn: statistics of many are averaged over several batches."""
+    shown = [images[:SHOWN] for images in real]
+    turn = torch.cat([torch.arange(len(images)) for images in shown]).argsort(stable=True)
+    images = torch.cat(shown)[turn.to(shown[0].device)]
+    return Images(images, torch.zeros(len(images), dtype=torch.int64, device=images.device))
+
+
+def _default_features(channels: int, image_size: tuple[int, int]) -> int:
     """How many features the default ConvNet has, which the paper's learning rate was chosen for."""
-    height, width = image_size
+    height, width = (side + 2 * extra_padding(channels, image_size) for side in image_size)
     return _WIDTH * max(1, height >> _DEPTH) * max(1, width >> _DEPTH)
 
 
@@ -160,7 +192,7 @@ def _default_features(image_size: tuple[int, int]) -> int:
 def _mean_features(
     network: nn.Module, images: Float[Tensor, "n c h w"], precision: str, chunk: int
 ) -> Float[Tensor, " f"]:
-    parts = images.split(len(images) if network.training else chunk_size(chunk, images))
+    parts = images.split(chunk_size(chunk, images))
     if has_written_gradients(network, images):
         written = ConvNetGradients(network, precision)
         sums = [written.embed(part).sum(dim=0) for part in parts]

@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nasproxy.training.on_demand import ImagesOnDemand
 from nasproxy.training.train import Images, settled_statistics
 
-_PER_CLASS = 16  # the published code's number
+SHOWN = 16
+"""Real images of a class that batch normalisation sees; the published code's number."""
 
 
 @contextmanager
@@ -23,10 +24,11 @@ def frozen_statistics(
     by_class: Sequence[Tensor],
     generator: torch.Generator,
     precision: str,
-    *,
-    settled: bool,
 ) -> Iterator[None]:
     """Evaluation mode for the length of the context, after batch-norm layers have seen 16 random real images a class.
+
+    They have gone into moving averages as one batch, as a pass in training mode has it, which is what the published
+    code does: of a new network the averages have come a tenth of the way.
 
     A class's few synthetic images have statistics of their own, by which a network would tell classes apart (appendix
     of Zhao, Mopuri & Bilen 2021). Afterwards ``network`` is in training mode, and keeps what it has seen.
@@ -38,27 +40,24 @@ def frozen_statistics(
         by_class: the positions in ``real`` of each class.
         generator: of the images, on the CPU.
         precision: ``bfloat16`` or ``float32``, for the pass of the real images.
-        settled: normalise by the statistics of these images; otherwise by moving averages that they are one batch of,
-            as a pass in training mode leaves them, which is what the published code does: of a new network they
-            have come a tenth of the way.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     if norms:
         parts = [
-            members[torch.randperm(len(members), generator=generator)[:_PER_CLASS].to(members.device)]
+            members[torch.randperm(len(members), generator=generator)[:SHOWN].to(members.device)]
             for members in by_class
         ]
         # Mixed, because statistics of many classes are averaged over several batches.
         picked = torch.cat(parts)
         picked = picked[torch.randperm(len(picked), generator=generator).to(picked.device)]
-        _show(network, norms, Images(real[picked], torch.zeros_like(picked)), precision, settled=settled)
+        _show(network, norms, Images(real[picked], torch.zeros_like(picked)), precision)
     network.eval()
     yield
     network.train()
 
 
-def _show(network: nn.Module, norms: Sequence[_BatchNorm], images: Images, precision: str, *, settled: bool) -> None:
-    """Moves the averages of ``norms`` to the statistics of ``images``, or towards them by each one's momentum."""
+def _show(network: nn.Module, norms: Sequence[_BatchNorm], images: Images, precision: str) -> None:
+    """Moves the averages of ``norms`` towards the statistics of ``images`` by each one's momentum."""
     averages = [
         (norm.momentum, average)
         for norm in norms
@@ -68,4 +67,4 @@ def _show(network: nn.Module, norms: Sequence[_BatchNorm], images: Images, preci
     with settled_statistics(network, images, precision):
         found = [average.clone() for _, average in averages]
     for (momentum, average), statistics in zip(averages, found, strict=True):
-        average.lerp_(statistics, 1.0 if settled or momentum is None else momentum)
+        average.lerp_(statistics, 1.0 if momentum is None else momentum)

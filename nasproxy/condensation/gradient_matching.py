@@ -54,9 +54,7 @@ def _matching_step(network: nn.Module, material: Material, recipe: MatchingRecip
     """Adds to the images' gradient that of the matching loss (equation 9), class by class; returns the loss."""
     loss = torch.zeros((), device=material.images.device)
     # Under settled statistics a deep network's gradients are no guide: the loss rises, and the images teach less.
-    with frozen_statistics(
-        network, material.real, material.by_class, material.generator, material.precision, settled=False
-    ):
+    with frozen_statistics(network, material.real, material.by_class, material.generator, material.precision):
         for label in range(len(material.by_class)):
             real, mine = material.real_batch(label, recipe.real_batch), material.of_class(label)
             transform = material.draw_transform()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasproxy.condensation.chunks import chunk_size
 from nasproxy.condensation.convnet_gradients import ConvNetGradients, has_written_gradients
@@ -26,8 +27,7 @@ def mean_gradients(
     """The gradients of the mean cross-entropy; None for a parameter that takes no part in the logits.
 
     Args:
-        network: in training mode it sees all images at once, because batch normalisation would tell; in evaluation
-            mode ``chunk`` at a time. The default ConvNet, which cannot tell, always sees chunks on a CPU.
+        network: sees ``chunk`` images at a time, unless it has batch normalisation in training mode, which would tell.
         parameters: of the network; those wanted.
         images: of any number.
         labels: their classes.
@@ -39,7 +39,8 @@ def mean_gradients(
             written = ConvNetGradients(network, precision).gradients(images, labels, chunk=chunk_size(chunk, images))
         of = dict(zip(network.parameters(), written, strict=True))
         return [of[parameter] for parameter in parameters]
-    at_a_time = len(images) if network.training else chunk_size(chunk, images)
+    tells = any(isinstance(module, _BatchNorm) and module.training for module in network.modules())
+    at_a_time = len(images) if tells else chunk_size(chunk, images)
     total: list[Tensor | None] = [None] * len(parameters)
     for part, classes in zip(images.split(at_a_time), labels.split(at_a_time), strict=True):
         with autocast(precision, images.device):

@@ -98,6 +98,7 @@ class ConvNet(Classifier):
             if min(height, wide) < 1:
                 raise InputError(
                     f"An image of {image_size[0]}×{image_size[1]} pixels is too small for {depth} poolings, which take "
-                    f"{2**depth}×{2**depth} or more."
+                    f"{2**depth}×{2**depth} or more.",
+                    f"Resize the images with --image-size {2**depth}, or take fewer blocks or no pooling.",
                 )
         super().__init__(nn.Sequential(*blocks), nn.Linear(channels * height * wide, num_classes))

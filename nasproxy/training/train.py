@@ -160,12 +160,12 @@ def training(
 
 @contextlib.contextmanager
 def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterator[None]:
-    """Batch-norm statistics of ``data`` under the present weights, for the length of the context.
+    """Evaluation mode by batch-norm statistics of ``data`` under the present weights, for the length of the context.
 
     A proxy is so small that an epoch is a step or two, and moving averages (a tenth of the new in each step) lag far
     behind the weights: after 6 steps of 100 a network that will be the best scores as by chance. Successive halving
-    must not cut it for that. Nothing else of the model changes, and its moving averages are put back. Means and
-    variances are averaged over batches of 256.
+    must not cut it for that. Nothing else of the model changes but that it stays in evaluation mode, and its moving
+    averages are put back. Means and variances are averaged over batches of 256.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     kept = [(norm.momentum, {name: buffer.clone() for name, buffer in norm.named_buffers()}) for norm in norms]
@@ -179,6 +179,7 @@ def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterat
             positions = torch.arange(len(data), device=data.images.device)
             for picked in in_batches(positions, _STATISTICS_BATCH):
                 model(data.images[picked])
+    model.eval()
     try:
         yield
     finally:

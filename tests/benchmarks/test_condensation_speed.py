@@ -42,7 +42,8 @@ def test_what_is_not_measured_again_stays():
     kept = condensation_speed.merged({"speed": [one, ten]}, {"growth": {}})
     assert kept == {"speed": [one, ten], "growth": {}}
     again = {**one, "engines": {}}
-    assert condensation_speed.merged(kept, {"speed": [again]}) == {"speed": [ten, again], "growth": {}}
+    assert condensation_speed.merged(kept, {"speed": [again]}) == {"speed": [again, ten], "growth": {}}
+    assert condensation_speed.merged(kept, {"accuracy": [ten]}) == {**kept, "accuracy": [ten]}
 
 
 @pytest.mark.slow

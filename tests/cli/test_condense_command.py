@@ -60,18 +60,20 @@ def test_condense_writes_a_proxy_and_says_what_it_cost(folder):
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "ends"),
     [
-        ["--method", "dsa", "--inner-epochs", "1", "--augmentation", "crop-rotate", "--distance", "cosine"],
-        ["--method", "dm", "--network", "space", "--max-multiply-adds", "600000"],
+        (["--method", "dsa", "--inner-epochs", "1", "--augmentation", "crop-rotate", "--distance", "cosine"], "early"),
+        (["--method", "dm", "--network", "space", "--max-multiply-adds", "600000"], "late"),
     ],
 )
-def test_other_methods_and_networks(folder, words):
-    some = ["--ipc", "1", "--iterations", "30", "--patience", "1", "--real-batch", "4", "--precision", "float32"]
+def test_other_methods_and_networks(folder, words, ends):
+    patience = ["--patience", "1"] if ends == "early" else []
+    some = ["--ipc", "1", "--iterations", "30", *patience, "--real-batch", "4", "--precision", "float32"]
     said = invoke("condense", *some, "--image-size", "8", *words, "--json")
     assert said.code == 0, said.err
     assert said.json["method"] == words[1]
-    assert 2 <= said.json["iterations"] < 30
+    assert 2 <= said.json["iterations"] <= 30
+    assert (said.json["iterations"] < 30) is (ends == "early")
     proxy = load_proxy(Path(said.json["proxy"]))
     assert len(proxy.history) == said.json["iterations"]
     assert proxy.recipe["network"] == ("space:convnet720" if "space" in words else "convnet")
@@ -104,7 +106,7 @@ def test_the_mlp_has_an_image_learning_rate_of_its_own_unless_one_is_given(folde
         (["--iterations", "0"], "input", ["iterations", "0"]),
         (["--iterations", "-3"], "input", ["iterations", "-3"]),
         (["--inner-epochs", "-1"], "input", ["-1"]),
-        (["--image-learning-rate", "0"], "input", ["0"]),
+        (["--image-learning-rate", "0"], "input", ["--image-learning-rate must be above 0, got 0"]),
         (["--image-learning-rate", "nan"], "input", ["nan"]),
         (["--initial", "reel"], "input", ["reel"]),
         (["--distance", "cosin"], "input", ["cosin", "Did you mean cosine?"]),
@@ -112,17 +114,18 @@ def test_the_mlp_has_an_image_learning_rate_of_its_own_unless_one_is_given(folde
         (["--network", "vgg16"], "input", ["vgg16", "Did you mean vgg11?"]),
         (["--network", "vgg11"], "input", ["16×16", "VGG-11", "32×32 or more", "--image-size 32"]),
         (["--network", "space:convnet72"], "space", ["Did you mean convnet720?"]),
-        (["--max-multiply-adds", "9"], "input", ["max_multiply_adds"]),
+        (["--max-multiply-adds", "9"], "input", ["--max-multiply-adds chooses"]),
         (
             ["--network", "space", "--max-multiply-adds", "9", "--image-size", "8"],
             "input",
             ["convnet720", "--max-multiply-adds"],
         ),
-        (["--patience", "-1"], "input", ["patience"]),
+        (["--patience", "-1"], "input", ["--patience must be 0 or more"]),
+        (["--patience", "5", "--network", "space"], "input", ["--patience compares losses", "convnet720"]),
         (["--augmentation", "crop"], "input", ["--augmentation is no setting of the method dc"]),
         (["--method", "dsa", "--augmentation", "flop"], "input", ["Did you mean flip?"]),
         (["--method", "dm"], "input", ["--inner-epochs is no setting of the method dm"]),
-        (["--image-size", "4"], "input", ["too small for 3 poolings"]),
+        (["--image-size", "4"], "input", ["too small for 3 poolings", "--image-size 8"]),
         (["--precision", "float8"], "input", ["float8"]),
         (["--device", "tpu"], "input", ["tpu"]),
         (["--image-size", "0"], "input", ["--image-size"]),

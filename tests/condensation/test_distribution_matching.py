@@ -16,6 +16,7 @@ from torch import nn
 from nasproxy.condensation.distribution_matching import (
     LARGEST_STEP,
     DistributionRecipe,
+    _default_features,
     distribution_loss,
     features,
 )
@@ -55,7 +56,7 @@ def test_on_linear_features_the_loss_and_its_gradient_are_the_closed_form():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Linear(5, 3)).double()
     real, synthetic = torch.randn(6, 1, 4, 4).double(), torch.randn(4, 1, 4, 4).double().requires_grad_()
-    loss = distribution_loss(network, real, synthetic, precision="float32")
+    loss = distribution_loss(network, [real], [synthetic], precision="float32")
     loss.backward()
     weight = network[1].weight.detach().numpy()
     apart = (real.mean(0) - synthetic.detach().mean(0)).numpy().ravel()
@@ -69,7 +70,7 @@ def test_a_distance_can_be_weighed_as_one_between_fewer_features():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     real, synthetic = torch.randn(6, 1, 4, 4), torch.randn(4, 1, 4, 4)
-    whole, weighed = (distribution_loss(network, real, synthetic, precision="float32", like=n) for n in (None, 4))
+    whole, weighed = (distribution_loss(network, [real], [synthetic], precision="float32", like=n) for n in (None, 4))
     assert weighed.item() == pytest.approx(whole.item() * 4 / 16, rel=1e-5)
 
 
@@ -108,29 +109,48 @@ def test_the_gradient_agrees_with_finite_differences():
     torch.manual_seed(0)
     network = ConvNet(1, 2, (4, 4), width=3, depth=1, activation="sigmoid").double()
     real, images = torch.randn(4, 1, 4, 4).double(), torch.randn(2, 1, 4, 4).double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: distribution_loss(network, real, x, precision="float32"), images)
+    assert torch.autograd.gradcheck(lambda x: distribution_loss(network, [real], [x], precision="float32"), images)
 
 
-def embed(weights, images):
-    convolution, bias, scale, shift, *_ = weights
-    rows = F.conv2d(images, convolution, bias, padding=1)
-    return F.avg_pool2d(F.relu(F.group_norm(rows, len(bias), scale, shift)), 2).flatten(1)
+def convolved(weights, images):
+    convolution, bias = weights[:2]
+    return F.conv2d(images, convolution, bias, padding=1)
+
+
+def embed(weights, images, statistics):
+    """Of one block; batch normalisation where there are ``statistics``."""
+    scale, shift = weights[2:4]
+    rows = convolved(weights, images)
+    if statistics is None:
+        normal = F.group_norm(rows, len(scale), scale, shift)
+    else:
+        mean, variance = (values.view(1, -1, 1, 1) for values in statistics)
+        normal = (rows - mean) / (variance + 1e-5).sqrt() * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+    return F.avg_pool2d(F.relu(normal), 2).flatten(1)
+
+
+def statistics_of(weights, images, *, unbiased):
+    rows = convolved(weights, images).transpose(0, 1).flatten(1)
+    return rows.mean(dim=1), rows.var(dim=1, unbiased=unbiased)
 
 
 def second_implementation(dataset, recipe, first_images, first_weights):
     """In float64, whole classes as batches, features summed image by image."""
+    of_real = of_ours = None
     mean, std = (torch.tensor(v).double().view(1, -1, 1, 1) for v in vars(dataset.normalisation).values())
     real = (dataset.train.images.double() / 255 - mean) / std
     images, speed, losses = first_images.double(), 0.0, []
     for state in first_weights:
         weights = [value.double() for value in state.values()]
         mine = images.detach().requires_grad_()
+        if recipe.norm == "batch":  # no class has more images than are shown
+            of_real, of_ours = statistics_of(weights, real, unbiased=True), statistics_of(weights, mine, unbiased=False)
         loss = torch.zeros((), dtype=torch.float64)
         for label in range(dataset.num_classes):
             members = real[dataset.train.labels == label]
-            ours = sum(embed(weights, image[None]) for image in members) / len(members)
+            ours = sum(embed(weights, image[None], of_real) for image in members) / len(members)
             part = mine[label * recipe.ipc : (label + 1) * recipe.ipc]
-            theirs = sum(embed(weights, image[None]) for image in part) / recipe.ipc
+            theirs = sum(embed(weights, image[None], of_ours) for image in part) / recipe.ipc
             loss = loss + sum((a - b) ** 2 for a, b in zip(ours[0], theirs[0], strict=True))
         loss.backward()
         speed = recipe.image_momentum * speed + mine.grad
@@ -139,8 +159,8 @@ def second_implementation(dataset, recipe, first_images, first_weights):
     return images, losses
 
 
-@pytest.mark.parametrize("initial", ["noise", "real"])
-def test_equals_a_second_implementation(dataset, monkeypatch, initial):
+@pytest.mark.parametrize(("initial", "norm"), [("noise", "instance"), ("real", "instance"), ("real", "batch")])
+def test_equals_a_second_implementation(dataset, monkeypatch, initial, norm):
     states = []
 
     class Recorded(ConvNet):
@@ -149,7 +169,7 @@ def test_equals_a_second_implementation(dataset, monkeypatch, initial):
             states.append(copy.deepcopy(self.state_dict()))
 
     monkeypatch.setitem(build._CLASSES, "convnet", Recorded)
-    recipe = replace(RECIPE, initial=initial)
+    recipe = replace(RECIPE, initial=initial, norm=norm)
     first = run(dataset, replace(recipe, image_learning_rate=STILL)).images
     states.clear()
     made = run(dataset, recipe)
@@ -168,8 +188,37 @@ def test_the_loss_goes_down_also_in_networks_that_were_not_seen():
     torch.manual_seed(99)
     network = ConvNet(1, 2, (8, 8), width=8, depth=1)
     real = dataset.normalisation.apply(dataset.train.images)[dataset.train.labels == 0]
-    before, after = (distribution_loss(network, real, m.images[:1], precision="float32") for m in (first, made))
+    before, after = (distribution_loss(network, [real], [m.images[:1]], precision="float32") for m in (first, made))
     assert after < 0.6 * before
+
+
+@pytest.mark.parametrize("network", ["vgg11", "resnet18"])
+def test_deep_networks_with_batch_normalisation_leave_the_images_near_real_ones(network):
+    dataset = tiny_dataset((20, 20), size=(32, 32), channels=3)
+    made = run(dataset, DistributionRecipe(ipc=1, iterations=6, network=network, augmentation="none"))
+    assert made.images.abs().max() < 5
+    assert made.losses[-1] < 3 * made.losses[0]
+
+
+def test_batch_normalisation_sees_real_images_as_they_are_augmented():
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(4, 2))
+    real = [torch.full((20, 1, 2, 2), 3.0), torch.full((4, 1, 2, 2), 5.0)]
+    with torch.no_grad():
+        loss = distribution_loss(network, real, [images[:1] for images in real], precision="float32")
+    # 16 of the first and 4 of the second are shown; of the synthetic images as many of both.
+    shown, own = torch.tensor([3.0] * 16 * 4 + [5.0] * 4 * 4), torch.tensor([3.0, 5.0])
+    of_real = [(value - shown.mean()) / shown.var().sqrt() for value in own]
+    of_synthetic = [(value - own.mean()) / own.var(unbiased=False).sqrt() for value in own]
+    expected = sum(4 * (a - b) ** 2 for a, b in zip(of_real, of_synthetic, strict=True))
+    assert loss.item() == pytest.approx(float(expected), rel=1e-3)
+
+
+@pytest.mark.parametrize(("shape", "features"), [((1, (28, 28)), 2048), ((3, (28, 28)), 1152), ((3, (4, 4)), 128)])
+def test_networks_of_a_space_are_weighed_as_the_default_convnet(shape, features):
+    channels, size = shape
+    assert _default_features(channels, size) == features
+    if min(size) >= 8:
+        assert ConvNet(channels, 2, size).classifier.in_features == features
 
 
 @pytest.mark.parametrize(("ipc", "channels"), [(1, 1), (3, 3), (4, 1)])

@@ -101,18 +101,21 @@ def test_a_network_of_ones_own_is_not_taken_for_it():
 class Counting(nn.Module):
     """Remembers the sizes of its batches."""
 
-    def __init__(self):
+    def __init__(self, norm):
         super().__init__()
-        self.inner, self.idle, self.seen = convnet((8, 8), 1, norm="batch"), nn.Parameter(torch.ones(2, 2)), []
+        self.inner, self.idle, self.seen = convnet((8, 8), 1, norm=norm), nn.Parameter(torch.ones(2, 2)), []
 
     def forward(self, images):
         self.seen.append(len(images))
         return self.inner(images)
 
 
-@pytest.mark.parametrize(("training", "seen"), [(True, [5]), (False, [2, 2, 1])])
-def test_batch_normalisation_sees_the_whole_batch_in_training(training, seen):
-    network = Counting().train(training)
+@pytest.mark.parametrize(
+    ("norm", "training", "seen"),
+    [("batch", True, [5]), ("batch", False, [2, 2, 1]), ("layer", True, [2, 2, 1])],
+)
+def test_a_network_sees_chunks_unless_batch_normalisation_would_tell(norm, training, seen):
+    network = Counting(norm).train(training)
     images, labels = batch((8, 8), 1)
     parameters = [*network.inner.parameters(), network.idle]
     found = mean_gradients(network, parameters, images, labels, chunk=2, precision="float32")

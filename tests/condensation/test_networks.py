@@ -223,6 +223,7 @@ def test_an_edited_file_is_another_setting(space):
         ({"network": "space:convnet720", "max_multiply_adds": 0}, "max_multiply_adds must be 1 or more"),
         ({"max_multiply_adds": 10}, "the network is convnet"),
         ({"patience": -1}, "patience must be 0 or more"),
+        ({"patience": 2, "network": "space:convnet720"}, "patience compares losses"),
         ({"initial": "rael"}, "Did you mean real?"),
     ],
 )
