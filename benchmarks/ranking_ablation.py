@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import Any
 
 from ranking_bench import SEEDS_APART, TEACHER, Bench, Job
-from ranking_contenders import CONTENDERS, EARLY, IPC, SOFT, Contender
+from ranking_contenders import CONTENDERS, EARLY, IPC, TAUGHT, Contender
 from ranking_figures import as_csv, figures, table
 from result_file import RESULTS, commit, dataset_facts, open_document
 
@@ -92,7 +92,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     make_folder(file.parent)
     _save(document, file)  # a place that cannot be written shows itself before hours of work
     with open_screen() as screen:
-        if any(job.training == SOFT for number in range(arguments.sets) for job in _to_train(document, asked, number)):
+        if any(
+            job.training in TAUGHT for number in range(arguments.sets) for job in _to_train(document, asked, number)
+        ):
             screen.stage("Training the teacher of soft labels", TEACHER.epochs)
             bench.teacher(lambda _, loss: screen.advance(f"training loss {loss:.2f}"))
         # One set number after another, so that an early end leaves all contenders with the first.

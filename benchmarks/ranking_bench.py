@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ranking_contenders import EARLY, IPC, SIAMESE, SOFT, methods
+from ranking_contenders import AUGMENTED, EARLY, IPC, TAUGHT, methods
 from result_file import plain_name
 
 from nasproxy.analysis.bootstrap import mean_of_repeats
@@ -118,9 +118,9 @@ class Bench:
             part = procedure.images(self.dataset, seed=seed)
             images = normalised_on(CPU, part.images, self.dataset.normalisation)
             return Images(images, part.labels), procedure.recipe(self.dataset, recipe), {"teacher_seconds": 0.0}
-        teacher = self.teacher() if job.training == SOFT else None
+        teacher = self.teacher() if job.training in TAUGHT else None
         proxy = make_proxy(self.dataset, self._methods[job.images], **self._where(job), teacher=teacher)
-        if job.training == SIAMESE:
+        if job.training in AUGMENTED:
             recipe = replace(recipe, augmentation=training_with(parse_strategy(AUTO, self.dataset.name)))
         facts = {"teacher_seconds": teacher.training.seconds if teacher else 0.0, "labels": softness(proxy)}
         return Images(proxy.images, proxy.labels, proxy.soft_labels), recipe, facts

@@ -13,7 +13,8 @@ from nasproxy.proxies.method import ProxyMethod
 
 IPC = 10
 RIVAL, EARLY = "random", "early-stopping"
-HARD, SOFT, SIAMESE = "hard", "soft", "siamese"
+HARD, SOFT, SIAMESE, BOTH = "hard", "soft", "siamese", "soft-siamese"
+TAUGHT, AUGMENTED = (SOFT, BOTH), (SIAMESE, BOTH)
 
 PER_MINUTE = {"dc": 3.5, "dc-space": 10.0, "dsa-space": 7.5, "dm": 77.0, "dm-space": 90.0}
 """Outer iterations in a minute of a busy core (AMD EPYC with AVX512-bf16), 16×16×3 images of 10 classes.
@@ -31,7 +32,8 @@ class Contender:
         name: what ``--contenders`` calls it.
         images: which sets, one of :func:`methods`; or early stopping's, other real images in each step.
         training: how candidates are trained on a set: ``hard``, on the classes of its images; ``soft``, on their class
-            probabilities; ``siamese``, on the classes, with the augmentation of dsa and dm.
+            probabilities; ``siamese``, on the classes, with the augmentation of dsa and dm; ``soft-siamese``, on the
+            probabilities with it.
         real_statistics: whether batch-norm statistics are those of real images when candidates are scored.
     """
 
@@ -50,6 +52,7 @@ CONTENDERS = (
     Contender(RIVAL, "random"),
     Contender("random-soft", "random", SOFT),
     Contender("random-siamese", "random", SIAMESE),
+    Contender("random-soft-siamese", "random", BOTH),
     Contender("random-statistics", "random", real_statistics=True),
     Contender("random-siamese-statistics", "random", SIAMESE, real_statistics=True),
     Contender(EARLY, EARLY),
@@ -57,6 +60,7 @@ CONTENDERS = (
     Contender("dc-real", "dc-real"),
     Contender("dc-real-statistics", "dc-real", real_statistics=True),
     Contender("dc-real-siamese", "dc-real", SIAMESE),
+    Contender("dc-real-soft-siamese", "dc-real", BOTH),
     Contender("dc-real-siamese-statistics", "dc-real", SIAMESE, real_statistics=True),
     Contender("dc-real-long", "dc-real-long"),
     Contender("dc-space", "dc-space"),

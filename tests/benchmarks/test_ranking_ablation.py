@@ -72,7 +72,7 @@ def run(home, tmp_path, monkeypatch):
     return run
 
 
-FEW = ["random", "random-soft", "random-siamese", "random-statistics", "early-stopping"]
+FEW = ["random", "random-soft", "random-siamese", "random-soft-siamese", "random-statistics", "early-stopping"]
 
 
 def test_its_scores_are_those_of_a_comparison(run, home):
@@ -92,6 +92,9 @@ def test_its_scores_are_those_of_a_comparison(run, home):
     assert changed <= {"batch"}
     assert sets["random"]["soft"]["scores"] != scores
     assert sets["random"]["siamese"]["scores"] != scores
+    both = sets["random"]["soft-siamese"]
+    assert both["labels"] == sets["random"]["soft"]["labels"]
+    assert both["scores"] not in (scores, sets["random"]["siamese"]["scores"])
     assert sets["random"]["soft"]["labels"]["entropy"] > 0
     assert "somewhere" not in json.dumps(document)
 
