@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from nasproxy.condensation.distance import distance_between, is_compared
 from nasproxy.condensation.frozen_statistics import frozen_statistics
+from nasproxy.condensation.inner_training import InnerTraining
 from nasproxy.condensation.mean_gradients import mean_gradients
 from nasproxy.condensation.outer_loop import Material
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.errors import InputError
-from nasproxy.training.train import in_batches
 
 LARGEST_STEP = 1.0
 """Root mean square over pixels, at a learning rate of 1 and one image a class, that a network of a space moves the
@@ -36,7 +36,7 @@ def match_gradients(
     Returns:
         The mean matching loss of a class and a step.
     """
-    loss = torch.zeros((), device=material.images.device)
+    loss, inner = torch.zeros((), device=material.images.device), InnerTraining(network, material, recipe)
     for step in range(recipe.matching_steps):
         # Images of one class lie together, so one optimiser over all is the paper's update of each class by itself.
         optimizer.zero_grad()
@@ -46,7 +46,7 @@ def match_gradients(
         optimizer.step()
         # The last network of an iteration is thrown away: training it further would be wasted.
         if step + 1 < recipe.matching_steps:
-            _train_inner(network, material, recipe)
+            inner.run()
     return float(loss) / (recipe.matching_steps * len(material.by_class))
 
 
@@ -112,21 +112,3 @@ def matching_loss(
             "Use --method dm, or leave it out of the space.",
         )
     return distance_between(distance, [r for r, _ in pairs], [s for _, s in pairs])
-
-
-def _train_inner(network: nn.Module, material: Material, recipe: MatchingRecipe) -> None:
-    """``inner_epochs`` epochs of plain SGD on the synthetic set (Algorithm 1, last line of the inner loop)."""
-    images, labels = material.images.detach(), material.labels
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(parameters, lr=recipe.network_learning_rate)
-    for _ in range(recipe.inner_epochs):
-        order = torch.randperm(len(labels), generator=material.generator).to(images.device)
-        for picked in in_batches(order, recipe.network_batch):
-            # Nothing is compared here, so each image has parameters of its own, as in the published code.
-            batch = material.draw_transform(len(picked))(images[picked])
-            gradients = mean_gradients(
-                network, parameters, batch, labels[picked], chunk=recipe.chunk, precision=material.precision
-            )
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            optimizer.step()

@@ -142,7 +142,7 @@ def training(
     turns = _Turns(len(data), generator)
     last = recipe.epochs if epochs is None else epochs
     steps = last * -(-(recipe.images or len(data)) // recipe.batch_size)
-    step = _step_of(model, recipe, precision, data.images.device, steps)
+    step = step_of(model, recipe, precision, data.images.device, steps)
     stops = {*evaluate_at, last}
     for epoch in range(last):
         step.set_rate(recipe.learning_rate_at(epoch))
@@ -189,7 +189,8 @@ def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterat
                 buffer.copy_(buffers[name])
 
 
-def _step_of(model: nn.Module, recipe: TrainingRecipe, precision: str, device: torch.device, steps: int) -> Step:
+def step_of(model: nn.Module, recipe: TrainingRecipe, precision: str, device: torch.device, steps: int) -> Step:
+    """Takes the steps of a training, of which there will be so many: on a GPU recorded, where that pays."""
     step = PlainStep(model, recipe, precision, device)
     return RecordedStep(step) if device.type == "cuda" and steps >= _RECORDED else step
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from call_again import call_again
 from torch import nn
 
 from nasproxy.networks.convnet import ConvNet
@@ -28,18 +29,6 @@ def network(*layers, norm="batch", width=4, depth=1, device="cpu"):
     return nn.Sequential(*layers, ConvNet(2, 3, (4, 4), width=width, depth=depth, norm=norm)).to(device)
 
 
-def call_again(step):
-    """Like a graph: leaves results where they were at first."""
-    step()
-    results = step()
-
-    def replay():
-        for place, result in zip(results, step(), strict=True):
-            place.copy_(result)
-
-    return replay, results
-
-
 @pytest.fixture
 def record_with(monkeypatch):
     """Has trainings record their steps by the recorder it is given; returns the list of all such steps."""
@@ -51,7 +40,7 @@ def record_with(monkeypatch):
             made.append(RecordedStep(PlainStep(model, recipe, precision, device), record))
             return made[-1]
 
-        monkeypatch.setattr(module, "_step_of", step_of)
+        monkeypatch.setattr(module, "step_of", step_of)
         return made
 
     return begin
