@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import textwrap
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -38,14 +37,11 @@ from nasproxy.cli.options import (
     parse_image_size,
 )
 from nasproxy.cli.output import plain_table, print_json, stdout
+from nasproxy.cli.run_folder import run_folder
 from nasproxy.cli.screen import open_screen
-from nasproxy.cli.search import say_how_to_resume
 from nasproxy.compare.settings import DEFAULT_PROXIES, CompareSettings, asked_before
 from nasproxy.errors import InputError
 from nasproxy.search.settings import SearchSettings
-
-if TYPE_CHECKING:
-    from nasproxy.compare.run import CompareResult
 
 PROXIES = "Proxies and space"
 _D = SearchSettings()
@@ -158,24 +154,13 @@ def compare(
         return _redraw(from_, out, as_json=as_json)
     before = asked_before(out) if resume and out is not None else None
     settings = _settings(given, _names(proxies) if proxies is not None else before or DEFAULT_PROXIES)
-    from nasproxy.search.run_directory import new_directory
-
-    with contextlib.nullcontext(out) if out is not None or resume else new_directory(space, "compare") as directory:
-        result = _perform(replace(settings, search=replace(settings.search, out=directory)), resume=resume)
-    _show(result.document, as_json=as_json)
-    return 1 if result.failed else 0
-
-
-def _perform(settings: CompareSettings, *, resume: bool) -> CompareResult:
-    try:
+    with run_folder(out, space, "compare", resume=resume) as directory, open_screen() as screen:
         from nasproxy.compare.run import run_compare
 
-        with open_screen() as screen:
-            return run_compare(settings, resume=resume, progress=screen)
-    except KeyboardInterrupt:
-        if settings.search.out is not None:
-            say_how_to_resume(settings.search.out)
-        raise
+        settings = replace(settings, search=replace(settings.search, out=directory))
+        result = run_compare(settings, resume=resume, progress=screen)
+    _show(result.document, as_json=as_json)
+    return 1 if result.failed else 0
 
 
 def _settings(given: dict[str, Any], proxies: tuple[str, ...]) -> CompareSettings:

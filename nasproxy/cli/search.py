@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from rich.markup import escape
 
 from nasproxy.analysis.text import count, counted, duration, milliseconds, percent
 from nasproxy.cli.completion import among, proxy_names, space_names
+from nasproxy.cli.dry_run import estimate
 from nasproxy.cli.options import (
     RANK,
     RUN,
@@ -38,7 +38,8 @@ from nasproxy.cli.options import (
     Workers,
     parse_image_size,
 )
-from nasproxy.cli.output import plain_table, print_json, say_how_to_go_on, say_how_to_see_curves, stdout
+from nasproxy.cli.output import plain_table, print_json, say_how_to_see_curves, stdout
+from nasproxy.cli.run_folder import run_folder
 from nasproxy.cli.screen import open_screen
 from nasproxy.search.settings import OBJECTIVES, PRESETS, SAMPLERS, SCHEDULERS, SearchSettings
 
@@ -201,17 +202,16 @@ def search(
     options = {
         name: value
         for name, value in locals().items()
-        if name not in ("image_size", "resume", "dry_run", "as_json", "out", "objective")
+        if name not in ("image_size", "resume", "dry_run", "as_json", "objective")
     }
     objectives = tuple(objective or _D.objectives)
-    settings = SearchSettings(**options, objectives=objectives, image_size=parse_image_size(image_size), out=out)
+    settings = SearchSettings(**options, objectives=objectives, image_size=parse_image_size(image_size))
     if dry_run:
-        return _dry_run(settings, resume=resume, as_json=as_json)
-    from nasproxy.search.run_directory import new_directory
+        return estimate(settings, resume=resume, as_json=as_json)
+    with run_folder(out, space, proxy, resume=resume) as directory, open_screen() as screen:
+        from nasproxy.search.run import run_search
 
-    # Without --out there is nothing to resume, and run_search says so.
-    with contextlib.nullcontext(out) if out is not None or resume else new_directory(space, proxy) as directory:
-        result = _perform(replace(settings, out=directory), resume=resume)
+        result = run_search(replace(settings, out=directory), resume=resume, progress=screen)
     if as_json:
         print_json(result.summary)
     else:
@@ -221,72 +221,8 @@ def search(
     return 1 if result.summary["failed"] or nothing or too_low else 0
 
 
-def _perform(settings: SearchSettings, *, resume: bool) -> SearchResult:
-    try:
-        from nasproxy.search.run import run_search
-
-        with open_screen() as screen:
-            return run_search(settings, resume=resume, progress=screen)
-    except KeyboardInterrupt:
-        if settings.out is not None:
-            say_how_to_resume(settings.out)
-        raise
-
-
 def _too_low(calibration: dict[str, Any] | None) -> bool:
     return bool(calibration and calibration["min_correlation"] is not None and calibration["below"])
-
-
-def _dry_run(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:
-    from nasproxy.search.dry_run import dry_run
-
-    with open_screen() as screen:
-        found = dry_run(settings, resume=resume, progress=screen)
-    if as_json:
-        print_json(found)
-        return 1 if found["failed"] else 0
-    console = stdout()
-    space, proxy = escape(found["space"]), escape(found["proxy"])
-    console.print(f"{counted(found['candidates'], 'candidate')} of {space} on {proxy} images:")
-    for rung in found["rungs"]:
-        done = f", {rung['done']} done" if rung["done"] else ""
-        judged = " and ".join(map(str, rung.get("judged_after", ())))
-        cut = f" at most, each stopped or not after epoch {judged}" if judged else ""
-        console.print(f"  {rung['candidates']} × {counted(rung['epochs'], 'epoch')}{cut}{done}")
-    if "calibration" in found:
-        console.print(f"  {counted(found['calibration']['candidates'], 'random candidate')} on the whole data")
-    finalists = found["finalists"]
-    done = f", {finalists['done']} done" if finalists["done"] else ""
-    console.print(f"  {counted(finalists['candidates'], 'finalist')} on the whole data{done}")
-    times = ", ".join(
-        f"{name} {'not known' if seconds is None else duration(seconds)}" for name, seconds in found["seconds"].items()
-    )
-    memory = found["memory_bytes"]
-    console.print(f"About {times}; memory {'not known' if memory is None else f'about {memory / 2**30:.1f} GiB'}.")
-    if found["failed"]:
-        first = found["failed"][0]
-        console.print(
-            f"[bold red]{len(found['failed'])} of {counted(found['timed'], 'training')} that were timed failed[/] and"
-            f" are left out of these figures, the first, {first['id']}: {escape(first['reason'])}"
-        )
-    if found["time_budget"] is not None:
-        ends = {True: "suffices for", False: "ends before the end of", None: "may end before the end of"}
-        console.print(
-            f"The time budget of {duration(60 * found['time_budget'])} {ends[found['budget_suffices']]} condensing and"
-            " ranking; finalists come after it."
-        )
-    console.print(
-        f"From trainings timed on this machine, for {found['workers']} at a time; survivors of a cut are taken to be of"
-        " average size. Nothing was written.",
-        style="dim",
-    )
-    return 1 if found["failed"] else 0
-
-
-def say_how_to_resume(directory: Path) -> None:
-    """Prints the command that goes on with what was interrupted, if it has begun."""
-    if (directory / "run.json").exists():
-        say_how_to_go_on(directory)
 
 
 def _print(result: SearchResult) -> None:

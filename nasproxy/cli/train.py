@@ -11,8 +11,8 @@ from rich.markup import escape
 from nasproxy.analysis.text import counted, duration, percent
 from nasproxy.cli.options import DATA, RUN, DataDir, Device, Json, Precision, Rank, RunSpace, Tensorboard
 from nasproxy.cli.output import plain_table, print_json, say_how_to_see_curves, stdout
+from nasproxy.cli.run_folder import saying_how_to_resume
 from nasproxy.cli.screen import open_screen
-from nasproxy.cli.search import say_how_to_resume
 
 TRAINING = "Training"
 
@@ -78,12 +78,8 @@ def train(
     )
     finalist = load_finalist(run, rank, space)
     directory = out or run / "trained" / finalist.description.id
-    try:
-        with open_screen() as screen:
-            summary = train_further(finalist, settings, directory, resume=resume, progress=screen)
-    except KeyboardInterrupt:
-        say_how_to_resume(directory)
-        raise
+    with saying_how_to_resume(directory), open_screen() as screen:
+        summary = train_further(finalist, settings, directory, resume=resume, progress=screen)
     if as_json:
         print_json(summary)
     else:

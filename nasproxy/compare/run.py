@@ -22,7 +22,7 @@ from nasproxy.compare.table import compare_scores
 from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.run_directory import open_run, write_json
+from nasproxy.search.run_directory import check_unused, open_run, write_json
 from nasproxy.search.space import ABSENT
 from nasproxy.search.study import Measurement
 from nasproxy.training.process import prepare_process
@@ -63,6 +63,8 @@ def run_compare(settings: CompareSettings, *, resume: bool = False, progress: Pr
         NasproxyError: with what is wrong and what to do about it.
     """
     progress = progress or Silent()
+    if resume and settings.search.out is not None:
+        check_unused(settings.search.out)
     plan = plan_comparison(settings, resume=resume, progress=progress)
     directory = plan.common.directory
     prepare_process(usable_cores())

@@ -360,7 +360,7 @@ class Campaign:
         """The stages of the ranking; returns the ranked: who was trained for longer first, then the better."""
         if proposals is not None:
             return self._sample(proposals)
-        return self._prune() if self._settings.scheduler in PRUNERS else self._halve()
+        return self._prune() if self.in_one_training else self._halve()
 
     def _has_diverged(self, candidate: Candidate) -> bool:
         """Whether the longest training on the proxy left the finite numbers."""

@@ -26,7 +26,7 @@ from nasproxy.search.candidate import Candidate
 from nasproxy.search.cluster import find_nodes, find_precision
 from nasproxy.search.devices import check_workers, cluster_workers, default_workers, resolve_device
 from nasproxy.search.known_spaces import text_digest
-from nasproxy.search.run_directory import default_directory
+from nasproxy.search.run_directory import check_run, default_directory
 from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.space import SearchSpace
@@ -121,6 +121,11 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
     """Loads and checks everything the user named; writes nothing."""
     if settings.tensorboard:
         check_tensorboard()
+    if settings.out is not None:
+        # Of any identity: what takes no dataset to know is said before one is loaded.
+        check_run(settings.out, {}, resume=resume)
+    elif resume:
+        raise InputError("--resume needs the --out directory of the run to resume.", "Pass --out DIR.")
     settings = settings.resolved()
     settings, device, workers = _place(settings)
     source = SpaceSource.parse(settings.space)
@@ -138,8 +143,6 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
     space = source.load()
     candidates, invalid = choose_candidates(space, dataset.image_size, limit=settings.limit, seed=settings.seed)
     _check_counts(settings, len(candidates))
-    if settings.out is None and resume:
-        raise InputError("--resume needs the --out directory of the run to resume.", "Pass --out DIR.")
     directory = settings.out or default_directory(space.name, settings.proxy)
     _check_storage(settings, directory)
     plan = Plan(settings, dataset, source, space, candidates, device, workers, given, None, invalid, directory)

@@ -44,7 +44,7 @@ from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.rebuild import rebuild
 from nasproxy.search.results import results_table, summarise
-from nasproxy.search.run_directory import check_run, open_run, weights_file, write_json
+from nasproxy.search.run_directory import check_run, check_unused, open_run, weights_file, write_json
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Study, open_storage
@@ -83,9 +83,8 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     """
     began = time.perf_counter()
     progress = progress or Silent()
-    if settings.out is not None:
-        # Of any identity: what takes no dataset to know is said before one is loaded.
-        check_run(settings.out, {}, resume=resume)
+    if resume and settings.out is not None:
+        check_unused(settings.out)
     plan = make_plan(settings, resume=resume)
     facts = run_facts(plan)
     check_run(plan.directory, facts["identity"], resume=resume)

@@ -15,9 +15,6 @@ from filelock import FileLock, Timeout
 from nasproxy.errors import RunError, WriteError
 from nasproxy.files import make_folder, write_atomically
 
-GO_ON = "Free some space and go on with --resume; nothing that was measured before is lost."
-"""What to do when a file of a run cannot be written."""
-
 
 def default_directory(space: str, proxy: str) -> Path:
     """``runs/<date>-<space>-<proxy>``, with a number behind it where that is taken."""
@@ -68,21 +65,11 @@ def open_run(directory: Path, facts: Mapping[str, Any], *, resume: bool) -> Iter
 
     Raises:
         RunError: the directory holds something else, another run, a run not to be resumed, or is in use.
-        WriteError: it cannot be made; one that is raised within the run gets a hint at ``--resume``.
+        WriteError: it cannot be made; one that is raised within the run gets a hint at ``--resume`` too.
     """
     check_run(directory, facts["identity"], resume=resume)
     make_folder(directory)
-    lock = FileLock(directory / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise RunError(
-            f"Another process is working in {directory}.", "Wait for it, or choose another --out."
-        ) from error
-    except OSError as error:
-        raise WriteError(f"{directory} cannot be written: {error.strerror}.", "Choose another --out.") from error
-    with lock:
-        lock.release()  # the context has taken it once more
+    with _lock(directory):
         # Between the check above and the lock another process may have begun the run.
         check_run(directory, facts["identity"], resume=resume)
         if not (directory / "run.json").exists():
@@ -91,8 +78,33 @@ def open_run(directory: Path, facts: Mapping[str, Any], *, resume: bool) -> Iter
             yield directory
         except WriteError as error:
             # Whoever writes a file need not know that it is a run's.
-            error.hint = GO_ON
+            if "--resume" not in error.hint:
+                error.hint = f"{error.hint} Go on with --resume; nothing that was measured before is lost.".lstrip()
             raise
+
+
+def check_unused(directory: Path) -> None:
+    """Makes sure that no process works in ``directory`` at the moment; for those who will, before they begin.
+
+    Raises:
+        RunError: one does.
+        WriteError: the directory cannot be written.
+    """
+    if (directory / ".lock").exists():
+        with _lock(directory):
+            pass
+
+
+def _lock(directory: Path) -> contextlib.AbstractContextManager[object]:
+    """Holds the directory against other processes until the context that is returned ends."""
+    try:
+        return FileLock(directory / ".lock", timeout=0).acquire()
+    except Timeout as error:
+        raise RunError(
+            f"Another process is working in {directory}.", "Wait for it, or choose another --out."
+        ) from error
+    except OSError as error:
+        raise WriteError(f"{directory} cannot be written: {error.strerror}.", "Choose another --out.") from error
 
 
 def weights_file(directory: Path, candidate_id: str, repeat: int) -> Path:

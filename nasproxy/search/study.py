@@ -23,7 +23,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from nasproxy.errors import RunError, WriteError
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.journal import Journal
-from nasproxy.search.run_directory import GO_ON
 from nasproxy.search.space import Config, Scalar
 from nasproxy.search.task import PROXY, Outcome
 from nasproxy.training.train import Score
@@ -243,7 +242,7 @@ def _writing() -> Iterator[None]:
         reason = error.strerror if isinstance(error, OSError) else str(getattr(error, "orig", None) or error)
         raise WriteError(
             f"The study could not be written: {reason}.",
-            GO_ON,
+            "Free some space and go on with --resume; nothing that was measured before is lost.",
         ) from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nasproxy.errors import RunError, WriteError
-from nasproxy.search.run_directory import default_directory, new_directory, open_run, write_json
+from nasproxy.search.run_directory import check_unused, default_directory, new_directory, open_run, write_json
 
 FACTS = {"schema": 1, "identity": {"seed": 0, "epochs": 4, "image_size": (8, 8)}, "versions": {"torch": "2"}}
 
@@ -93,6 +93,16 @@ def test_one_writer_at_a_time(tmp_path):
         pass
 
 
+def test_whether_anybody_works_in_it_is_known_without_a_trace(tmp_path):
+    check_unused(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with open_run(tmp_path / "run", FACTS, resume=False), pytest.raises(RunError, match="Another process"):
+        check_unused(tmp_path / "run")
+    check_unused(tmp_path / "run")
+    with open_run(tmp_path / "run", FACTS, resume=True):
+        pass
+
+
 def test_an_error_inside_lets_go_of_the_run(tmp_path):
     with pytest.raises(ZeroDivisionError), open_run(tmp_path / "run", FACTS, resume=False):
         raise ZeroDivisionError
@@ -139,10 +149,26 @@ def test_what_cannot_be_written_within_a_run_is_gone_on_with(tmp_path, resume):
         open_run(tmp_path, FACTS, resume=resume) as directory,
     ):
         write_json(directory / "no such folder" / "summary.json", {})
-    assert "--resume" in caught.value.hint
+    told = caught.value.hint
     with pytest.raises(WriteError) as caught:
         write_json(tmp_path / "no such folder" / "summary.json", {})
     assert "--resume" not in caught.value.hint
+    assert told.startswith(f"{caught.value.hint} ")
+    assert "--resume" in told
+
+
+@pytest.mark.parametrize(
+    "hint", ["", "Set NASPROXY_CACHE to a larger disk.", "Free some space and go on with --resume."]
+)
+def test_what_else_would_help_is_said_too_and_resume_once_of_a_run_within_a_run(tmp_path, hint):
+    with (
+        pytest.raises(WriteError) as caught,
+        open_run(tmp_path, FACTS, resume=False),
+        open_run(tmp_path / "proxies" / "random", FACTS, resume=False),
+    ):
+        raise WriteError("It cannot be kept.", hint)
+    assert caught.value.hint.startswith(hint or "Go on")
+    assert caught.value.hint.count("--resume") == 1
 
 
 def test_json_is_replaced_whole(tmp_path):

@@ -1,0 +1,33 @@
+"""Where a command that can be resumed writes, and what it says when it is interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from nasproxy.cli.output import say_how_to_go_on
+
+
+@contextlib.contextmanager
+def run_folder(out: Path | None, space: str, ranked_by: str, *, resume: bool) -> Iterator[Path | None]:
+    """The run directory: ``out``, or a new one; interrupted, the command that goes on with the run is printed.
+
+    None where ``--resume`` has no ``--out``: there is nothing to go on with, and the search says so.
+    """
+    from nasproxy.search.run_directory import new_directory
+
+    found = contextlib.nullcontext(out) if out is not None or resume else new_directory(space, ranked_by)
+    with found as directory, saying_how_to_resume(directory):
+        yield directory
+
+
+@contextlib.contextmanager
+def saying_how_to_resume(directory: Path | None) -> Iterator[None]:
+    """Prints, if the body is interrupted, the command that goes on with the run in ``directory``, if it has begun."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if directory is not None and (directory / "run.json").exists():
+            say_how_to_go_on(directory)
+        raise

@@ -1,0 +1,106 @@
+"""The run directory of a command: who may have it, and what is said when the command is interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from pathlib import Path
+
+import pytest
+from disturbed_search import lines_of, wait_until
+from tiny_search import finish, invoke, search_words, start, write_space
+
+from nasproxy.cli.run_folder import run_folder, saying_how_to_resume
+from nasproxy.search.run_directory import write_json
+
+COMMANDS = (["search"], ["search", "--dry-run"], ["compare"])
+NO_DATA = ["--dataset", "nowhere"]
+"""What is said without a look at the dataset is said although there is none."""
+
+STEP = 0.1
+"""Seconds that a training step takes: the search is far from its end when it is met."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_directory_that_is_taken_is_refused_before_data_are_loaded(command: list[str], folder: Path):
+    (folder / "run").mkdir()
+    write_json(folder / "run" / "run.json", {"identity": {}})
+    (folder / "thesis").mkdir()
+    (folder / "thesis" / "chapter.tex").write_text("precious")
+    for words, reason in (
+        (["--out", "run"], "run already holds a run"),
+        (["--out", "thesis"], "thesis holds files, but no run"),
+        (["--out", "thesis", "--resume"], "thesis holds files, but no run"),
+        (["--resume"], "--resume needs the --out directory"),
+    ):
+        said = invoke(*command, *NO_DATA, *words, "--json")
+        assert said.code == 2
+        assert reason in said.json["error"]["message"]
+
+
+@pytest.mark.parametrize("command", ["search", "compare"])
+def test_while_another_process_works_in_it_it_is_refused_before_data_are_loaded(command: str, folder: Path):
+    space = write_space(folder)
+    words = [command, "--space", str(space), "--out", "run", "--executor", "inline", "--epochs", "1", "--top-k", "2"]
+    where = {"search": "run", "compare": "run/proxies/random"}[command]
+    images = ["--proxy" if command == "search" else "--proxies", "random", "--ipc", "2"]
+    process = start([*words, *images], seconds=STEP, cwd=folder)
+    try:
+        wait_until(lambda: lines_of(folder / where) >= 2, process)
+        process.send_signal(signal.SIGSTOP)
+        said = invoke(*words, *images, *NO_DATA, "--resume", "--json")
+    finally:
+        process.kill()
+        finish(process)
+    assert said.code == 2
+    assert "Another process is working in run" in said.json["error"]["message"]
+    after = invoke(*words, *images, *NO_DATA, "--resume", "--json")
+    assert "nowhere" in after.json["error"]["message"]
+
+
+def test_what_is_left_to_do_can_be_asked_while_another_process_does_it(folder: Path):
+    words = search_words(write_space(folder), folder / "run")
+    process = start(words, seconds=STEP)
+    try:
+        wait_until(lambda: lines_of(folder / "run") >= 4, process)
+        process.send_signal(signal.SIGSTOP)
+        said = invoke(*words, "--dry-run", "--resume", "--json")
+    finally:
+        process.kill()
+        finish(process)
+    assert said.code == 0, said.err
+    assert said.json["rungs"][0]["done"] > 0
+
+
+def test_who_is_interrupted_hears_how_to_go_on_with_what_has_begun(folder: Path, capsys: pytest.CaptureFixture[str]):
+    for begun in (False, True):
+        if begun:
+            write_json(folder / "run.json", {})
+        with pytest.raises(KeyboardInterrupt), saying_how_to_resume(folder):
+            raise KeyboardInterrupt
+        assert (f"--out {folder} --resume" in capsys.readouterr().err) == begun
+    with pytest.raises(ZeroDivisionError), saying_how_to_resume(folder):
+        raise ZeroDivisionError
+    with pytest.raises(KeyboardInterrupt), saying_how_to_resume(None):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == ""
+
+
+def test_a_new_folder_is_kept_and_told_only_if_the_run_has_begun(folder: Path, capsys: pytest.CaptureFixture[str]):
+    for begun in (False, True):
+        with contextlib.suppress(KeyboardInterrupt), run_folder(None, "tiny", "random", resume=False) as directory:
+            assert directory is not None
+            assert directory.is_dir()
+            if begun:
+                write_json(directory / "run.json", {})
+            raise KeyboardInterrupt
+        assert directory.exists() == begun
+        assert (f"--out {directory} --resume" in capsys.readouterr().err) == begun
+
+
+def test_a_folder_that_is_named_is_left_for_the_run_to_make(folder: Path):
+    with run_folder(folder / "mine", "tiny", "random", resume=False) as directory:
+        assert directory == folder / "mine"
+    with run_folder(None, "tiny", "random", resume=True) as directory:
+        assert directory is None
+    assert not list(folder.iterdir())
