@@ -11,7 +11,7 @@ import torch
 from algorithm_1 import algorithm_1
 from tiny import tiny_dataset
 
-from nasproxy.condensation import gradient_matching, outer_loop
+from nasproxy.condensation import inner_training, outer_loop
 from nasproxy.condensation.gradient_matching import matching_loss
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
@@ -62,7 +62,7 @@ class Augmented:
     def __init__(self, monkeypatch):
         self.drawn, self.orders, self._turn = [], [], 0
         monkeypatch.setattr(outer_loop, "draw_transform", self._draw)
-        monkeypatch.setattr(gradient_matching, "in_batches", self._batches)
+        monkeypatch.setattr(inner_training, "in_batches", self._batches)
 
     def _draw(self, *arguments, **named):
         self.drawn.append(draw_transform(*arguments, **named))
