@@ -29,28 +29,90 @@ from torch import Tensor, nn
 
 from nasproxy.training.step import PlainStep, Stepped, Targets
 
+RECORDED = 32
+"""Calls from which recording them pays."""
 _WARM_UP = 3  # steps before recording: libraries set themselves up, and memory is reserved
 _PLAIN = (bool, int, float, str, type(None))
 
-Record = Callable[[Callable[[], Stepped]], tuple[Callable[[], object], Stepped]]
-"""Takes a step that may be performed any number of times; returns what performs it again, and where its results lie."""
+Results = tuple[Tensor, ...]
+Record = Callable[[Callable[[], Results]], tuple[Callable[[], object], Results]]
+"""Takes what may be called any number of times; returns what calls it again, and where its results lie."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Recording:
-    images: Tensor
-    targets: Tensor
+    inputs: tuple[Tensor, ...]
     replay: Callable[[], object]
-    results: Stepped
+    results: Results
 
 
-class RecordedStep:
-    """Performs a step by replaying it. What cannot be replayed is performed as it stands, for the ``reason`` kept.
+class Recorded:
+    """Calls a function of tensors by replaying it; the next call may overwrite what this one returned.
 
-    That is a network that waits for the card (data-dependent control flow), or whose step is not the same each time:
-    it draws random numbers on the host, or counts. Random numbers of the card, as for dropout, are replayed anew.
+    What cannot be replayed is called as it stands, for the ``reason`` kept. That is a network that waits for the card
+    (data-dependent control flow), or whose step is not the same each time: it draws random numbers on the host, or
+    counts. Random numbers of the card, as for dropout, are replayed anew.
+
+    Args:
+        function: to be called; its results' shapes follow from those of its inputs.
+        model: what it computes with.
+        put_back: a context that undoes what calls do.
+        record: how it is recorded.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Results],
+        model: nn.Module,
+        put_back: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        record: Record | None = None,
+    ) -> None:
+        self._function, self._model, self._put_back = function, model, put_back
+        self._record = record or record_on_cuda
+        self._recordings: dict[tuple[torch.Size, ...], _Recording] = {}
+        self.reason: str | None = None
+
+    def __call__(self, *inputs: Tensor) -> Results:
+        """Calls the function; each shape of inputs is recorded by itself."""
+        shapes = tuple(each.shape for each in inputs)
+        if self.reason is None and shapes not in self._recordings:
+            self._try_to_record(tuple(each.clone() for each in inputs), shapes)
+        recording = self._recordings.get(shapes)
+        if recording is None:
+            return self._function(*inputs)
+        for place, each in zip(recording.inputs, inputs, strict=True):
+            place.copy_(each)
+        recording.replay()
+        return recording.results
+
+    def _try_to_record(self, inputs: tuple[Tensor, ...], shapes: tuple[torch.Size, ...]) -> None:
+        """Leaves everything as if nothing had been called."""
+        changed: list[str] = []
+
+        def call() -> Results:
+            before = _host_state(self._model)
+            results = self._function(*inputs)
+            # Only the last counts: the first call of a process loads what sets up its own random numbers.
+            changed[:] = [name for name, state in _host_state(self._model).items() if state != before[name]]
+            return results
+
+        try:
+            with self._put_back():
+                replay, results = self._record(call)
+        except Exception as error:  # what fails by itself will say so when it is called as it stands
+            self.reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        else:
+            self.reason = f"a step changes {', '.join(changed)}" if changed else None
+            self._recordings[shapes] = _Recording(inputs, replay, results)
+        if self.reason is not None:
+            self._recordings.clear()
+            logger.info("%s is computed without recording: %s", type(self._model).__name__, self.reason)
+
+
+class RecordedStep(Recorded):
+    """Performs a training's step by replaying it, see :class:`~nasproxy.training.step.Step`.
 
     Args:
         step: to be performed.
@@ -58,53 +120,21 @@ class RecordedStep:
     """
 
     def __init__(self, step: PlainStep, record: Record | None = None) -> None:
+        super().__init__(step, step.model, lambda: _put_back(step), record)
         self._step = step
-        self._record = record or record_on_cuda
-        self._recordings: dict[torch.Size, _Recording] = {}
-        self.reason: str | None = None
 
-    def __call__(self, images: Float[Tensor, "batch c h w"], targets: Targets) -> Stepped:
+    def __call__(self, images: Float[Tensor, "batch c h w"], targets: Targets) -> Stepped:  # type: ignore[override]
         """See :class:`~nasproxy.training.step.Step`; each size of batch is recorded by itself."""
-        if self.reason is None and images.shape not in self._recordings:
-            self._try_to_record(images.clone(), targets.clone())
-        recording = self._recordings.get(images.shape)
-        if recording is None:
-            return self._step(images, targets)
-        recording.images.copy_(images)
-        recording.targets.copy_(targets)
-        recording.replay()
-        return recording.results
+        logits, loss = super().__call__(images, targets)
+        return logits, loss
 
     def set_rate(self, learning_rate: float) -> None:
         """See :class:`~nasproxy.training.step.Step`."""
         self._step.set_rate(learning_rate)
 
-    def _try_to_record(self, images: Tensor, targets: Tensor) -> None:
-        """Leaves everything as if no step had been taken."""
-        changed: list[str] = []
 
-        def step() -> Stepped:
-            before = _host_state(self._step.model)
-            results = self._step(images, targets)
-            # Only the last counts: the first step of a process loads what sets up its own random numbers.
-            changed[:] = [name for name, state in _host_state(self._step.model).items() if state != before[name]]
-            return results
-
-        try:
-            with _put_back(self._step):
-                replay, results = self._record(step)
-        except Exception as error:  # a step that fails by itself will say so when it is performed as it stands
-            self.reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        else:
-            self.reason = f"a step changes {', '.join(changed)}" if changed else None
-            self._recordings[images.shape] = _Recording(images, targets, replay, results)
-        if self.reason is not None:
-            self._recordings.clear()
-            logger.info("%s is trained without recording: %s", type(self._step.model).__name__, self.reason)
-
-
-def record_on_cuda(step: Callable[[], Stepped]) -> tuple[Callable[[], object], Stepped]:
-    """Records ``step`` as a CUDA graph, in the manner of PyTorch's manual.
+def record_on_cuda(step: Callable[[], Results]) -> tuple[Callable[[], object], Results]:
+    """Records ``step``, which may be any function, as a CUDA graph, in the manner of PyTorch's manual.
 
     Raises:
         RuntimeError: it cannot be recorded.

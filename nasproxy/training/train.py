@@ -17,12 +17,11 @@ from nasproxy.training.augmentation import augment
 from nasproxy.training.on_demand import ImagesOnDemand
 from nasproxy.training.precision import autocast
 from nasproxy.training.recipe import TrainingRecipe
-from nasproxy.training.recorded import RecordedStep
+from nasproxy.training.recorded import RECORDED, RecordedStep
 from nasproxy.training.step import PlainStep, Step, Targets
 
 _EVALUATION_BATCH = {"cpu": 100, "mps": 500}  # on a CPU, what keeps the activations in cache
 _PIXELS = 5000 * 32 * 32  # of an evaluation batch on a GPU: the validation part of CIFAR-10 in one
-_RECORDED = 32  # steps from which recording them pays
 _STATISTICS_BATCH = 256
 
 OnBatch = Callable[[Int64[Tensor, " batch"], Float[Tensor, "batch classes"], Float[Tensor, ""]], None]
@@ -192,7 +191,7 @@ def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterat
 def step_of(model: nn.Module, recipe: TrainingRecipe, precision: str, device: torch.device, steps: int) -> Step:
     """Takes the steps of a training, of which there will be so many: on a GPU recorded, where that pays."""
     step = PlainStep(model, recipe, precision, device)
-    return RecordedStep(step) if device.type == "cuda" and steps >= _RECORDED else step
+    return RecordedStep(step) if device.type == "cuda" and steps >= RECORDED else step
 
 
 def _train_epoch(

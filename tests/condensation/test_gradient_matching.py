@@ -12,19 +12,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 from algorithm_1 import algorithm_1
+from call_again import call_again
 from scaled_space import scaled_space
 from tiny import tiny_dataset, with_other_held_out_images
 from torch import nn
 
+from nasproxy.condensation import gradient_matching as module
 from nasproxy.condensation.gradient_matching import LARGEST_STEP, matching_loss
 from nasproxy.condensation.recipe import DISTANCES, MatchingRecipe
+from nasproxy.condensation.siamese import SiameseRecipe
 from nasproxy.errors import DatasetError, DivergedError, InputError
 from nasproxy.networks import build
 from nasproxy.networks.convnet import ConvNet
+from nasproxy.training import recorded as recorded_module
+from nasproxy.training.recorded import Recorded
 
 CPU = torch.device("cpu")
 STILL = 1e-30  # an image learning rate that moves no float32 image
-RECIPE = MatchingRecipe(ipc=2, iterations=2, matching_steps=2, inner_epochs=3, width=4, depth=1)
+SETTINGS = {"ipc": 2, "iterations": 2, "matching_steps": 2, "inner_epochs": 3, "width": 4, "depth": 1}
+RECIPE = MatchingRecipe(**SETTINGS)
 
 
 def run(dataset, recipe, seed=0, precision="float32", **more):
@@ -329,3 +335,26 @@ def test_a_space_is_read_once(tmp_path):
         (tmp_path / "scaled.py").unlink(missing_ok=True)
 
     assert torch.equal(run(tiny_dataset((7, 5), size=(8, 8)), recipe, on_iteration=remove).images, expected)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [RECIPE, replace(RECIPE, norm="batch"), SiameseRecipe(**SETTINGS, augmentation="color-flip")],
+    ids=["instance", "batch", "augmented"],
+)
+def test_a_replayed_matching_condenses_as_the_matching_itself(monkeypatch, recipe):
+    dataset = tiny_dataset((9, 5), channels=2)  # of the second class fewer are shown: a shape of its own
+    recipe = replace(recipe, real_batch=7)
+    expected, made, plainly = run(dataset, recipe), [], module._matching
+
+    def recorded(network, material, recipe):
+        made.append(Recorded(plainly(network, material, recipe), network, record=call_again))
+        return made[-1]
+
+    monkeypatch.setattr(module, "_matching", recorded)
+    # The check of types, which only tests have, draws items of sequences by Python's random numbers.
+    monkeypatch.setattr(recorded_module, "_host_state", lambda network: {})
+    replayed = run(dataset, recipe)
+    assert torch.equal(replayed.images, expected.images)
+    assert replayed.losses == expected.losses
+    assert [(one.reason, len(one._recordings)) for one in made] == [(None, 2)] * recipe.iterations

@@ -97,7 +97,7 @@ def test_on_a_gpu_a_recorded_training_is_the_plain_one(monkeypatch):
     data = Images(*(tensor.cuda() for tensor in (draw().images, draw().labels, draw().soft_labels)))
     recipe, models = TrainingRecipe(epochs=40, batch_size=4), []
     for recorded in (1, 10**9):
-        monkeypatch.setattr(module, "_RECORDED", recorded)
+        monkeypatch.setattr(module, "RECORDED", recorded)
         models.append(linear().cuda())
         fit(models[-1], data, recipe)
     for one, other in zip(*(model.parameters() for model in models), strict=True):
