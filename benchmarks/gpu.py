@@ -9,7 +9,7 @@ budget is spent. What was cut off is kept as far as it came, and begun anew next
 correctness   a few candidates on the CPU, and on the GPU by plain steps, by recorded ones (twice), and in bfloat16.
 ranking-N     all candidates on a proxy, by N processes that share the card; goal: 60 s on an H200.
 whole         the default ConvNet on the whole training part, batches of 256; goal: 20 s.
-condensation  the paper's setting: seconds of an outer iteration, and all 1,000 if time allows; goal: 3 minutes.
+condensation  the paper's setting: seconds and FLOP/s of an outer iteration, all 1,000 if time allows; goal: 3 minutes.
 table         figure 5's four proxies by benchmarks/correlation_table.py, one training a score, in what time is left.
 
 Ray is not needed. Besides what every machine with PyTorch, scikit-learn, pandas and rich has, the steps need jaxtyping,
@@ -269,11 +269,22 @@ class Script:
         tried.make(self._dataset, **where, on_iteration=lambda *_: times.append(time.perf_counter()))
         each = statistics.median(b - a for a, b in itertools.pairwise(times[1:]))
         found = {"seconds_per_iteration": round(each, 4), "predicted_seconds": round(each * recipe.iterations, 1)}
+        operations = self._condensation_operations(recipe)
+        found["teraflop_per_iteration"] = operations / 1e12
+        found["iteration_teraflop_per_second"] = round(operations / each / 1e12, 3)
         in_time = each * recipe.iterations < self._left
         if in_time:
             proxy = make_proxy(self._dataset, recipe, **where)
             found["seconds"] = round(proxy.seconds, 1)
+            found["teraflop_per_second"] = round(operations * recipe.iterations / proxy.seconds / 1e12, 3)
         return {**found, "iterations": recipe.iterations, "in_full": in_time, "complete": in_time}
+
+    def _condensation_operations(self, recipe: MatchingRecipe) -> int:
+        dataset = self._dataset
+        network = ConvNet(dataset.channels, dataset.num_classes, dataset.image_size)
+        each = count_multiply_adds(network, dataset.channels, dataset.image_size)
+        sizes = torch.bincount(dataset.train.labels, minlength=dataset.num_classes).tolist()
+        return iteration_operations(recipe, each, sizes)
 
     def _table(self) -> dict[str, Any]:
         asked = self._asked
@@ -287,6 +298,23 @@ class Script:
         words += asked.table_options
         code = subprocess.run([sys.executable, HERE / "correlation_table.py", *words], check=False).returncode  # noqa: S603
         return {"complete": code == 0, "exit_code": code, "folder": folder.name}
+
+
+def iteration_operations(recipe: MatchingRecipe, multiply_adds: int, class_sizes: Sequence[int]) -> int:
+    """Floating-point operations of an outer iteration of gradient matching, two for each multiply-add.
+
+    Forward and backward are three times the forward pass. Differentiating the synthetic images' gradients is five
+    times: for the default ConvNet at 32×32 torch's counter finds 2.5 backward passes in it.
+
+    Args:
+        recipe: how many images go through the network, and how often.
+        multiply_adds: of an image's forward pass.
+        class_sizes: training images of each class.
+    """
+    real, synthetic = sum(min(recipe.real_batch, size) for size in class_sizes), recipe.ipc * len(class_sizes)
+    matching = recipe.matching_steps * (3 * real + (3 + 5) * synthetic)
+    training = (recipe.matching_steps - 1) * recipe.inner_epochs * 3 * synthetic
+    return 2 * multiply_adds * (matching + training)
 
 
 def rank(payload: Payload, tasks: Sequence[Task], deadline: float) -> Ranked:

@@ -7,6 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from tiny import tiny_dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from nasproxy.condensation.recipe import MatchingRecipe
+from nasproxy.networks.convnet import ConvNet
+from nasproxy.networks.cost import count_multiply_adds
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import gpu
@@ -49,6 +56,31 @@ def test_every_result_is_kept_as_it_arrives_and_not_measured_again(run, capsys):
     assert sum(row[1] for row in ranking["rows"]) <= ranking["seconds"] + 0.01
 
 
+@pytest.mark.parametrize(
+    "most",
+    [
+        {"matching_steps": 1, "ipc": 2, "real_batch": 30},
+        {"matching_steps": 1, "ipc": 30, "real_batch": 1},
+        {"matching_steps": 2, "ipc": 5, "real_batch": 1, "inner_epochs": 50},
+    ],
+    ids=["real images", "synthetic images", "inner training"],
+)
+def test_an_iterations_operations_are_those_that_torch_counts(most):
+    # Without what torch cannot count: the gradients that are written out, and Winograd's convolutions.
+    recipe = MatchingRecipe(iterations=1, width=32, depth=3, activation="leaky_relu", **most)
+    dataset = tiny_dataset((40, 30))
+    each = count_multiply_adds(ConvNet(1, 2, (8, 8), width=32), 1, (8, 8))
+    with FlopCounterMode(display=False) as counter:
+        recipe.make(dataset, seed=0, device=torch.device("cpu"), precision="float32-direct")
+    assert gpu.iteration_operations(recipe, each, [40, 30]) == pytest.approx(counter.get_total_flops(), rel=0.06)
+
+
+def test_the_papers_condensation_is_of_22_petaflop():
+    each = count_multiply_adds(ConvNet(3, 10, (32, 32)), 3, (32, 32))
+    found = gpu.iteration_operations(MatchingRecipe.paper(10), each, [5000] * 10)
+    assert 1000 * found == pytest.approx(22e15, rel=0.02)
+
+
 @pytest.mark.slow
 def test_two_processes_rank_what_one_does_and_the_table_is_drawn(run, tmp_path):
     steps = ["ranking-1", "ranking-2", "whole", "condensation", "table"]
@@ -59,7 +91,10 @@ def test_two_processes_rank_what_one_does_and_the_table_is_drawn(run, tmp_path):
     assert scores[0] == scores[1]
     assert found["whole"]["epochs"] == 1
     assert found["whole"]["test_accuracy"] > 0.1
-    assert found["condensation"]["in_full"]
-    assert found["condensation"]["seconds"] > 0
+    condensation = found["condensation"]
+    assert condensation["in_full"]
+    rate, seconds = condensation["teraflop_per_second"], condensation["seconds"]
+    rounded = 0.05 * rate + 0.001 * seconds
+    assert rate * seconds == pytest.approx(condensation["teraflop_per_iteration"], abs=rounded)
     assert found["table"]["complete"]
     assert (tmp_path / "gpu" / "table_scores" / "comparison.md").exists()
