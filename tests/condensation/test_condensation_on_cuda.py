@@ -8,12 +8,12 @@ import pytest
 import torch
 from tiny import tiny_dataset
 
-from nasproxy.condensation import inner_training
+from nasproxy.condensation import gradient_matching, inner_training
 from nasproxy.condensation.distribution_matching import DistributionRecipe
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
-from nasproxy.training import train
-from nasproxy.training.recorded import RecordedStep
+from nasproxy.training import recorded, train
+from nasproxy.training.recorded import Recorded, RecordedStep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -67,12 +67,23 @@ def test_one_recording_serves_all_trainings_of_a_network(monkeypatch, name):
         return made[-1]
 
     monkeypatch.setattr(inner_training, "step_of", kept)
-    recorded = run(RECIPES[name], GPU).images
+    images = run(RECIPES[name], GPU).images
     assert len(made) == 2
     for step in made:
         assert isinstance(step, RecordedStep)
         assert step.reason is None
         assert len(step._recordings) == 2
-    monkeypatch.setattr(train, "_RECORDED", 10**9)
-    torch.testing.assert_close(run(RECIPES[name], GPU).images, recorded, rtol=0, atol=1e-4)
+    monkeypatch.setattr(train, "RECORDED", 10**9)
+    torch.testing.assert_close(run(RECIPES[name], GPU).images, images, rtol=0, atol=1e-4)
     assert not any(isinstance(step, RecordedStep) for step in made[2:])
+
+
+@pytest.mark.parametrize("name", ["dc", "dsa", "dc, recorded, batch norm"])
+def test_recorded_matching_gives_the_images_of_the_cpu(monkeypatch, name):
+    made = []
+    monkeypatch.setattr(gradient_matching, "RECORDED", 1)
+    monkeypatch.setattr(gradient_matching, "Recorded", lambda *those: made.append(Recorded(*those)) or made[-1])
+    # The check of types, which only tests have, draws items of sequences by Python's random numbers.
+    monkeypatch.setattr(recorded, "_host_state", lambda network: {})
+    torch.testing.assert_close(run(RECIPES[name], GPU).images, run(RECIPES[name], CPU).images, rtol=0, atol=1e-3)
+    assert [(one.reason, len(one._recordings)) for one in made] == [(None, 2)] * 2  # classes of 9 and of 7
