@@ -82,7 +82,10 @@ class MatchingRecipe(Condenser):
         return partial(match_gradients, recipe=self)
 
     def expected_seconds(self, dataset: ImageDataset, *, device: torch.device, precision: str) -> float:
-        """By one matching step and one round of inner training."""
+        """By one matching step and one round of inner training.
+
+        Too long on a GPU, where a round that is timed also records its step, which is done once for all of a network.
+        """
 
         def seconds(steps: int) -> float:
             return self._seconds_per_iteration(dataset, device, precision, matching_steps=steps)
