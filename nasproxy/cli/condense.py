@@ -139,6 +139,15 @@ def condense(
     ] = None,
     device: Device = _D.device,
     precision: Precision = _D.precision,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="PyTorch threads; fewer are faster where other work takes cores.",
+            show_default="all cores",
+            metavar="N",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of images, networks and batches.", rich_help_panel=RUN)] = _D.seed,
     out: Annotated[
         Path | None,
@@ -206,6 +215,8 @@ def condense(
             raise InputError(f"{name} must be a number above 0, got {value}.")
     if evaluate_every is not None and evaluate_every < 1:
         raise InputError(f"--evaluate-every must be 1 or more, got {evaluate_every}.")
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads must be 1 or more, got {threads}.")
     if ipc < 1:
         raise InputError(f"--ipc must be 1 or more, got {ipc}.")
     recipe = _with_options(find_method(method).preset(preset, ipc), said)
@@ -223,6 +234,7 @@ def condense(
         teacher_preset=preset if soft_labels else None,
         device=device,
         precision=precision,
+        threads=threads,
         seed=seed,
         out=file,
         resume=resume,

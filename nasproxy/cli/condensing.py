@@ -29,6 +29,7 @@ class Order:
     """What the user asked for, checked; the names are those of the options.
 
     ``teacher_preset`` is that of the training which gives soft labels; None gives none.
+    Without ``threads`` all cores are used.
     """
 
     dataset: str
@@ -45,6 +46,7 @@ class Order:
     evaluate_every: int
     checkpoint_every: float
     teacher_preset: str | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.recipe, Condenser):
@@ -88,7 +90,7 @@ def carry_out(order: Order) -> dict[str, Any]:
         order.dataset, data_dir=order.data_dir, image_size=order.image_size, skip_broken=order.skip_broken
     )
     where: Any = {"seed": order.seed, "device": device, "precision": resolve_precision(order.precision, device)}
-    prepare_process(usable_cores())
+    prepare_process(order.threads or usable_cores())
     with open_screen() as screen:
         teacher = _teacher(order.teacher_preset, dataset, where, screen)
         kept = open_checkpoints(

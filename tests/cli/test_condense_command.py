@@ -12,6 +12,7 @@ from nasproxy.condensation.evaluation import Evaluation
 from nasproxy.condensation.outer_loop import Material
 from nasproxy.datasets.load import load_dataset
 from nasproxy.proxies.proxy_file import load_proxy
+from nasproxy.versions import usable_cores
 
 TINY = ["--ipc", "1", "--iterations", "1", "--inner-epochs", "1", "--real-batch", "8", "--precision", "float32"]
 
@@ -57,6 +58,12 @@ def test_condense_writes_a_proxy_and_says_what_it_cost(folder):
     assert "peak memory" in words.out
     assert "digits-dc-ipc1.png" in words.out
     assert Path("digits-dc-ipc1.safetensors").exists()
+
+
+def test_it_uses_all_cores_or_as_many_threads_as_one_says(folder):
+    for words, threads in (([], usable_cores()), (["--threads", "1"], 1)):
+        assert invoke("condense", *TINY, *words).code == 0
+        assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(
@@ -134,6 +141,7 @@ def test_the_mlp_has_an_image_learning_rate_of_its_own_unless_one_is_given(folde
         (["--time-budget", "0"], "input", ["--time-budget must be a number above 0, got 0"]),
         (["--time-budget", "nan"], "input", ["--time-budget"]),
         (["--checkpoint-every", "-1"], "input", ["--checkpoint-every"]),
+        (["--threads", "0"], "input", ["--threads must be 1 or more, got 0"]),
         (["--evaluate-every", "0"], "input", ["--evaluate-every must be 1 or more, got 0"]),
         (["--out", "nowhere/a.safetensors"], "input", ["nowhere"]),
         (["--seed", "-1"], "input", ["--seed"]),
