@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from nasproxy.analysis.text import counted
 from nasproxy.cli.options import DataDir, ImageSize, Json, parse_image_size
 from nasproxy.cli.output import plain_table, print_json, stdout
 
@@ -107,13 +108,13 @@ def _show(found: DatasetFindings, console: Console) -> None:
     console.print(f"[bold]{escape(found.name)}[/], {len(found.class_names)} classes")
     console.print(_class_table(found))
     facts = plain_table("", "")
-    facts.show_header = False
     for name, text in _facts(found).items():
         facts.add_row(name, escape(text))
     console.print()
     console.print(facts)
     for group in found.examples[:_MOST_EXAMPLES]:
-        console.print(f"  the same: {escape(', '.join(group[:_MOST_EXAMPLES]))}{', …' if len(group) > 5 else ''}")
+        more = ", …" if len(group) > _MOST_EXAMPLES else ""
+        console.print(f"  the same: {escape(', '.join(group[:_MOST_EXAMPLES]))}{more}")
     for note in [*found.notes, *_warnings(found)]:
         console.print(f"[yellow]![/] {escape(note)}", soft_wrap=True)
     for problem in found.problems[:_MOST_PROBLEMS]:
@@ -158,7 +159,7 @@ def _facts(found: DatasetFindings) -> dict[str, str]:
         "memory": f"{_size(found.pixels)} as uint8, {_size(4 * found.pixels)} as float32 on the device",
         "used as": "cannot be used"
         if used is None
-        else f"{used.image_size[0]}x{used.image_size[1]}, {used.channels} channel{'s' if used.channels > 1 else ''}: "
+        else f"{used.image_size[0]}x{used.image_size[1]}, {counted(used.channels, 'channel')}: "
         f"{len(used.train):,} train, {len(used.validation):,} validation, {len(used.test):,} test",
     }
 

@@ -44,8 +44,8 @@ def stdout() -> Console:
 
 
 def plain_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """A table with a line under its head; the columns named in ``right`` are numbers."""
-    table = Table(box=None, pad_edge=False, header_style="bold", show_header=True)
+    """A table whose head has the names of its columns, if any has one; those named in ``right`` are numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", no_wrap=column in right)
     return table

@@ -66,7 +66,6 @@ def show(
         print_json({"schema": 1, **facts})
         return
     table = plain_table("", "")
-    table.show_header = False
     for name, value in facts.items():
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
         table.add_row(name.replace("_", " "), escape(duration(proxy.seconds) if name == "seconds" else text))

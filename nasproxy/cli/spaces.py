@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from nasproxy.analysis.text import count
+from nasproxy.analysis.text import count, counted
 from nasproxy.cli.completion import space_names
 from nasproxy.cli.options import Json, parse_image_size
 from nasproxy.cli.output import plain_table, print_json, stdout
+
+if TYPE_CHECKING:
+    from nasproxy.search.space_check import SpaceReport
 
 app = typer.Typer(no_args_is_help=True, help="Search spaces.")
 Spec = Annotated[
@@ -101,28 +103,31 @@ def check(
     loaded = SpaceSource.parse(space).load()
     found = check_space(loaded, in_channels=channels, num_classes=classes, image_size=size, sample=sample)
     if as_json:
-        print_json(
-            {
-                "schema": 1,
-                "name": loaded.name,
-                "ok": found.ok,
-                "candidates": found.candidates,
-                "valid": found.valid,
-                "invalid": dict(found.invalid),
-                "compared": found.compared,
-                "duplicates": found.duplicates,
-                "tried": found.tried,
-                "output_shape": found.output_shape,
-                "parameters": found.parameters,
-                "multiply_adds": found.multiply_adds,
-                "seconds": found.seconds,
-                "problems": list(found.problems),
-            }
-        )
-        return 0 if found.ok else 1
-    console = stdout()
+        print_json({"schema": 1, "name": loaded.name, **_document(found)})
+    else:
+        _show(found)
+    return 0 if found.ok else 1
+
+
+def _document(found: SpaceReport) -> dict[str, Any]:
+    return {
+        "ok": found.ok,
+        "candidates": found.candidates,
+        "valid": found.valid,
+        "invalid": dict(found.invalid),
+        "compared": found.compared,
+        "duplicates": found.duplicates,
+        "tried": found.tried,
+        "output_shape": found.output_shape,
+        "parameters": found.parameters,
+        "multiply_adds": found.multiply_adds,
+        "seconds": found.seconds,
+        "problems": list(found.problems),
+    }
+
+
+def _show(found: SpaceReport) -> None:
     table = plain_table("", "")
-    table.show_header = False
     table.add_row("candidates", f"{found.candidates:,}")
     table.add_row("valid", f"{found.valid:,} of {found.examined:,} looked at")
     for reason, number in found.invalid.items():
@@ -133,18 +138,18 @@ def check(
     if found.output_shape is not None:
         table.add_row("output", f"{found.output_shape[0]} images → {found.output_shape}")
     if found.parameters is not None:
-        table.add_row("parameters", _range(found.parameters, count))
+        table.add_row("parameters", _range(*found.parameters))
     if found.multiply_adds is not None:
-        table.add_row("multiply-adds", _range(found.multiply_adds, count))
+        table.add_row("multiply-adds", _range(*found.multiply_adds))
     if found.seconds is not None:
         table.add_row("a step of four images", f"{1000 * found.seconds:.1f} ms")
+    console = stdout()
     console.print(table)
     for problem in found.problems:
         console.print(f"[red]✗[/] {escape(problem)}")
-    wrong = len(found.problems)
-    console.print(f"[red]{wrong} problem{'s' if wrong > 1 else ''}[/]" if wrong else "[green]✓ nothing wrong found[/]")
-    return 0 if found.ok else 1
+    problems = f"[red]{counted(len(found.problems), 'problem')}[/]"
+    console.print("[green]✓ nothing wrong found[/]" if found.ok else problems)
 
 
-def _range(pair: tuple[int, int], spell: Callable[[float], str]) -> str:
-    return f"{spell(pair[0])} to {spell(pair[1])}"
+def _range(fewest: int, most: int) -> str:
+    return f"{count(fewest)} to {count(most)}"

@@ -65,7 +65,7 @@ def run_proxy(plan: ComparePlan, name: str, progress: Progress) -> ProxyRun:
             making, images = 0.0, method.images_seen(one.dataset, whole, seed=seed)
         else:
             try:
-                proxy = kept_proxy(one, one.directory, progress, Stopwatch())
+                proxy = kept_proxy(one, progress, Stopwatch())
             except WriteError:
                 raise
             except Exception as error:  # a stranger's method may raise anything

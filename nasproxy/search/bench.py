@@ -18,7 +18,7 @@ from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.devices import default_workers
 from nasproxy.search.space import SearchSpace
-from nasproxy.search.space_source import SpaceSource, user_location
+from nasproxy.search.space_source import SpaceSource, error_text, user_location
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
 from nasproxy.training.latency import milliseconds_of
 from nasproxy.training.memory import lacks_memory, release_memory
@@ -129,8 +129,7 @@ class Bench:
         try:
             return self._train(task, began)
         except Exception as error:
-            where = user_location(error, self._payload.space)
-            reason = f"{type(error).__name__}: {error}" + (f" ({where})" if where else "")
+            reason = error_text(error, user_location(error, self._payload.space))
             short = lacks_memory(error)
         # Only now: the exception held on to the tensors of the training.
         if short:

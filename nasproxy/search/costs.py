@@ -14,7 +14,7 @@ from nasproxy.networks.cost import count_multiply_adds, count_parameters
 from nasproxy.networks.materialise import materialise
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.space import SearchSpace
-from nasproxy.search.space_source import space_location
+from nasproxy.search.space_source import error_text, space_location
 from nasproxy.search.task import Task
 
 
@@ -81,8 +81,7 @@ def measure_cost(
             model = materialise(model, torch.zeros(2, channels, *image_size), num_classes)
         return Cost(count_parameters(model), count_multiply_adds(model, channels, image_size))
     except Exception as error:
-        where = space_location(error, space)
-        return Cost(0, 0, f"{type(error).__name__}: {error}" + (f" ({where})" if where else ""))
+        return Cost(0, 0, error_text(error, space_location(error, space)))
 
 
 class Queue(deque[Task]):

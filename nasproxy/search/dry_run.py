@@ -98,7 +98,7 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
         **({"calibration": None if each is None else calibrated * each} if plan.settings.calibrate else {}),
         "finalists": None if each is None else finalists * each,
     }
-    workers = plan.workers if plan.settings.executor == "tune" else 1
+    workers = _parallel(plan)
     return {
         "schema": 1,
         "dry_run": True,

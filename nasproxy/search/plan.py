@@ -171,15 +171,11 @@ def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, int]
 
 def _check_counts(settings: SearchSettings, candidates: int) -> None:
     ranked = min(settings.trials or candidates, candidates)
-    if settings.top_k > ranked:
-        raise InputError(
-            f"--top-k {settings.top_k} is more than the {ranked} candidates.", f"Use --top-k {ranked} or less."
-        )
-    if settings.calibrate is not None and settings.calibrate > ranked:
-        raise InputError(
-            f"--calibrate {settings.calibrate} is more than the {ranked} candidates.",
-            f"Use --calibrate {ranked} or less.",
-        )
+    for option, asked in {"--top-k": settings.top_k, "--calibrate": settings.calibrate or 0}.items():
+        if asked > ranked:
+            raise InputError(
+                f"{option} {asked} is more than the {ranked} candidates.", f"Use {option} {ranked} or less."
+            )
 
 
 def _method(settings: SearchSettings) -> ProxyMethod | Procedure | None:

@@ -9,7 +9,7 @@ from nasproxy.errors import SpaceError
 from nasproxy.networks.materialise import materialise
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.space import SearchSpace
-from nasproxy.search.space_source import space_location
+from nasproxy.search.space_source import error_text, space_location
 
 
 def rebuild(
@@ -44,9 +44,7 @@ def rebuild(
         except SpaceError:
             raise
         except Exception as error:
-            where = space_location(error, space)
             raise SpaceError(
-                f"{space.name} cannot build {candidate.id}: {type(error).__name__}: {error}"
-                + (f" ({where})" if where else ""),
+                f"{space.name} cannot build {candidate.id}: {error_text(error, space_location(error, space))}",
                 "With --debug the whole traceback is shown.",
             ) from error

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from optuna.trial import TrialState
 
-from nasproxy.analysis.correlation import RankAgreement, spearman
+from nasproxy.analysis.correlation import spearman
 from nasproxy.analysis.pareto import front_numbers
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
@@ -70,7 +70,7 @@ def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str
     rows: dict[str, Any] = {str(row["id"]): row for row in chosen.to_dict("records")}
     top = [_entry(number, candidate, rows[candidate.id]) for number, candidate in enumerate(campaign.finalists, 1)]
     trained = [entry for entry in top if entry["whole_accuracy"] is not None]
-    agreement = finalist_agreement(trained)
+    agreement = spearman([entry["proxy_accuracy"] for entry in trained], [entry["whole_accuracy"] for entry in trained])
     rungs = [
         {
             "epochs": rung.epochs,
@@ -116,11 +116,6 @@ def _trained_for(epochs: int, campaign: Campaign, study: Study) -> set[str]:
         if data == PROXY and (took_part or (measurement.scores and measurement.scores[-1].epoch >= epochs)):
             found.add(candidate)
     return found
-
-
-def finalist_agreement(top: Sequence[Mapping[str, Any]]) -> RankAgreement:
-    """Spearman's rho between the finalists' validation accuracies after the proxy and after the whole data."""
-    return spearman([entry["proxy_accuracy"] for entry in top], [entry["whole_accuracy"] for entry in top])
 
 
 def _row(

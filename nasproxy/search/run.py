@@ -101,11 +101,11 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         budget = Budget(plan.settings.time_budget, began)
         stopwatch = Stopwatch(directory / "seconds.json", began)
         before = (directory / "proxy.safetensors").exists() and _read_summary(directory)
-        proxy = _ranked_on(plan, directory, progress, stopwatch, budget)
+        proxy = _ranked_on(plan, progress, stopwatch, budget)
         storage = open_storage(directory, plan.settings.storage)
         space = plan.space
         study = Study(storage, study_name(plan.settings, directory), space.choices, space.distributions)
-        campaign = _campaign(plan, candidates, directory, study, costs, len(proxy), progress, stopwatch, budget)
+        campaign = _campaign(plan, candidates, study, costs, len(proxy), progress, stopwatch, budget)
         done = campaign.finished
         try:
             execute(plan, campaign, payload_of(plan, proxy))
@@ -125,12 +125,12 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
                 _write_curves(plan, campaign, study, progress)
             if not done:
                 stopwatch.keep()
-        summary = _summary(plan, campaign, table, study, directory)
+        summary = _summary(plan, campaign, table, study)
         if summary["calibration"] and (warned := warning(summary["calibration"])):
             progress.note(warned)
         if done and before and _holds(directory, before, summary):
             return SearchResult(before, table, directory)
-        summary["winner_directory"] = _hand_over(plan, summary, directory, progress)
+        summary["winner_directory"] = _hand_over(plan, summary, progress)
         summary["seconds"] = stopwatch.seconds
         stopwatch.keep()
         write_json(directory / "summary.json", summary)
@@ -169,24 +169,20 @@ def _holds(directory: Path, before: Mapping[str, Any], summary: Mapping[str, Any
     )
 
 
-def _ranked_on(
-    plan: Plan, directory: Path, progress: Progress, stopwatch: Stopwatch, budget: Budget
-) -> ProxySet | Split:
+def _ranked_on(plan: Plan, progress: Progress, stopwatch: Stopwatch, budget: Budget) -> ProxySet | Split:
     """The images that candidates are ranked on."""
     if plan.procedure is not None:
         return plan.procedure.images(plan.dataset, seed=plan.settings.seed)
-    return kept_proxy(plan, directory, progress, stopwatch, budget)
+    return kept_proxy(plan, progress, stopwatch, budget)
 
 
-def kept_proxy(
-    plan: Plan, directory: Path, progress: Progress, stopwatch: Stopwatch, budget: Budget | None = None
-) -> ProxySet:
+def kept_proxy(plan: Plan, progress: Progress, stopwatch: Stopwatch, budget: Budget | None = None) -> ProxySet:
     """The proxy, from the run directory if it is resumed; one that is half made there is gone on with.
 
     Raises:
         BudgetError: ``budget`` was spent before the proxy was made.
     """
-    kept = directory / "proxy.safetensors"
+    kept = plan.directory / "proxy.safetensors"
     settings = plan.settings
     if kept.exists():
         proxy = load_proxy(kept)
@@ -206,7 +202,7 @@ def kept_proxy(
 
         where: Any = {"seed": settings.seed, "device": plan.device, "precision": settings.precision}
         checkpoints = open_checkpoints(
-            directory / "condensing.safetensors", plan.dataset, method, **where, teacher=teacher
+            plan.directory / "condensing.safetensors", plan.dataset, method, **where, teacher=teacher
         )
         start, budget = checkpoints.load() if checkpoints else None, budget or Budget()
         if method.steps:
@@ -244,7 +240,6 @@ def _teacher(plan: Plan, progress: Progress, stopwatch: Stopwatch) -> Teacher | 
 def _campaign(
     plan: Plan,
     candidates: Sequence[Candidate],
-    directory: Path,
     study: Study,
     costs: Costs,
     proxy_images: int,
@@ -252,6 +247,8 @@ def _campaign(
     stopwatch: Stopwatch,
     budget: Budget,
 ) -> Campaign:
+    directory = plan.directory
+
     def keep_weights(outcome: Outcome) -> None:
         make_folder(directory / "finalists")
         # Tied tensors share memory, which safetensors refuses: each is written by itself.
@@ -310,13 +307,7 @@ def execute(plan: Plan, campaign: Campaign, payload: Payload) -> None:
     run_on_tune(campaign, payload, workers=plan.workers, gpus_per_worker=gpus, address=plan.settings.address)
 
 
-def _summary(
-    plan: Plan,
-    campaign: Campaign,
-    table: pd.DataFrame,
-    study: Study,
-    directory: Path,
-) -> dict[str, Any]:
+def _summary(plan: Plan, campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str, Any]:
     settings = plan.settings
     summary = {
         "schema": 1,
@@ -326,7 +317,7 @@ def _summary(
         **summarise(campaign, table, study),
         "calibration": None,
         "seconds": campaign.stage_seconds,
-        "run": str(directory),
+        "run": str(plan.directory),
     }
     if settings.calibrate is not None:
         found = calibration(campaign.calibration, table, study.measurements, settings)
@@ -336,9 +327,9 @@ def _summary(
     return summary
 
 
-def _hand_over(plan: Plan, summary: Mapping[str, Any], directory: Path, progress: Progress) -> str | None:
+def _hand_over(plan: Plan, summary: Mapping[str, Any], progress: Progress) -> str | None:
     """Writes ``winner/``; returns its path, or None where no finalist could be trained."""
-    winner, dataset = summary["winner"], plan.dataset
+    winner, dataset, directory = summary["winner"], plan.dataset, plan.directory
     if winner is None:
         return None
     # Of several repeats, the first that succeeded.

@@ -121,6 +121,11 @@ def space_location(error: BaseException, space: SearchSpace) -> str | None:
     return _location(error, module, getattr(sys.modules.get(module), "__file__", None) or "")
 
 
+def error_text(error: BaseException, place: str | None) -> str:
+    """What went wrong and, where that is known, in which line: ``ValueError: too narrow (my_space.py:12)``."""
+    return f"{type(error).__name__}: {error}" + (f" ({place})" if place else "")
+
+
 def _split_file(spec: str) -> tuple[str, str]:
     """(path, attribute) where ``spec`` looks like a file, else two empty texts; a path may hold colons."""
     path, colon, attribute = spec.rpartition(":")

@@ -100,7 +100,7 @@ class Study:
         found = Measurement(
             outcome.scores, outcome.seconds, outcome.test_accuracy, outcome.failure, outcome.latency_ms, curve
         )
-        name = _attribute(task.data, task.epochs, task.repeat)
+        name = f"{task.data}:{task.epochs}:{task.repeat}"
         with _writing():
             if task.data == PROXY:
                 self._record_on_trial(task.candidate, name, _to_json(found))
@@ -244,10 +244,6 @@ def _writing() -> Iterator[None]:
             f"The study could not be written: {reason}.",
             "Free some space and go on with --resume; nothing that was measured before is lost.",
         ) from error
-
-
-def _attribute(data: str, epochs: int, repeat: int) -> str:
-    return f"{data}:{epochs}:{repeat}"
 
 
 def _to_json(found: Measurement) -> dict[str, Any]:
