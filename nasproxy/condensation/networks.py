@@ -16,7 +16,7 @@ from nasproxy.networks.cost import count_multiply_adds
 from nasproxy.networks.materialise import materialise
 from nasproxy.networks.names import CONVNET
 from nasproxy.search.space import Config
-from nasproxy.search.space_source import SpaceSource, user_location
+from nasproxy.search.space_source import SpaceSource, error_text, user_location
 
 _TIMES_THE_CONVNET = 2.5
 _OF_THE_CONVNET = ("width", "depth", "norm", "activation", "pooling")
@@ -148,10 +148,9 @@ class SpaceNetworks:
         except (NasproxyError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            where = user_location(error, self._source)
+            reason = error_text(error, user_location(error, self._source))
             raise SpaceError(
-                f"No images can be condensed with the candidate {config} of {self._source}: "
-                f"{type(error).__name__}: {error}{f' ({where})' if where else ''}",
+                f"No images can be condensed with the candidate {config} of {self._source}: {reason}",
                 "Use --network convnet, or exclude the candidate by the space's is_valid.",
             ) from error
 

@@ -30,7 +30,7 @@ from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.devices import resolve_device
-from nasproxy.search.run_directory import open_run, write_json
+from nasproxy.search.run_directory import check_run, check_unused, open_run, write_json
 from nasproxy.search.settings import check_seed
 from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.precision import resolve_precision
@@ -123,8 +123,11 @@ def train_further(
     settings = replace(
         settings, device=device.type, precision=resolve_precision(settings.precision, device), threads=threads
     )
+    facts = _facts(finalist, settings, out, device)
+    check_run(out, facts["identity"], resume=resume)  # what takes no data to know is said before they are loaded
+    check_unused(out)
     dataset = dataset_of(finalist, settings)
-    with open_run(out, _facts(finalist, settings, out, device), resume=resume):
+    with open_run(out, facts, resume=resume):
         prepare_process(threads)
         done = _train(finalist, settings, dataset, device, out, progress)
         write_atomically(out / "curves.csv", curves_csv(done.history))

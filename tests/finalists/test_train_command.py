@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 from searched import CLASSES, Searched
@@ -119,6 +120,16 @@ def test_other_settings_are_another_training(searched: Searched, trained: tuple[
     said = _train(searched, trained[0], "--resume", "--learning-rate", "0.1")
     assert said.code == 2
     assert "learning_rate was 0.01, now 0.1" in said.err
+
+
+def test_a_folder_that_is_taken_is_refused_before_data_are_loaded(searched: Searched, trained: tuple[Path, Said]):
+    said = _train(searched, trained[0], "--dataset", "nowhere")
+    assert said.code == 2
+    assert "--resume" in said.err
+    with FileLock(trained[0] / ".lock"):
+        said = _train(searched, trained[0], "--dataset", "nowhere", "--resume")
+    assert said.code == 2
+    assert "Another process is working" in said.err
 
 
 def test_a_changed_dataset_is_refused(searched: Searched, tmp_path: Path):
