@@ -1,13 +1,17 @@
 """What a search costs beside training, as the number of candidates grows: seconds and memory a candidate.
 
     python benchmarks/growth.py
-    python benchmarks/growth.py --sizes 100 10000 --schedulers halving --workers 16
+    python benchmarks/growth.py --sizes 100 10000 --strategies halving tpe --workers 16
 
 Runs the search's own code (choosing, planning, handing out, recording in a journal, ranking, table, summary, report,
 and opening the run again) with a trainer that returns a made-up score at once. One candidate in a hundred fails, each
 for a reason of its own. Every size runs in fresh processes, one for the search, one that resumes it, one that writes
 the report. Parameters and multiply-adds are counted for a sample of networks, of one layer and of convnet720, and the
 time is extrapolated. Reads /proc, so it needs Linux.
+
+A sampler proposes a tenth of a space; "choose" is of the whole space, all else of what was proposed. A search that has
+taken ``--most`` seconds of the processor is left there. That is the last size of its strategy, as is one after which
+the next would take longer even if a candidate took no longer than before.
 
 Seconds are of the wall clock and, beside them, of the processor: those hold on a busy machine too, but leave out
 waiting for the disk.
@@ -45,6 +49,7 @@ from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.cost_model import CostModel
 from nasproxy.search.costs import Cost, longest_first, measure_cost, next_bundle
+from nasproxy.search.proposals import SAMPLERS, Proposals
 from nasproxy.search.results import results_table, summarise
 from nasproxy.search.run_directory import write_json
 from nasproxy.search.sampling import choose_candidates
@@ -61,6 +66,10 @@ IMAGE_SIZE = (8, 8)
 SAMPLED = 60
 CLUSTERS = (2, 1000)
 """Numbers of workers that the queue is dealt out to."""
+STRATEGIES = ("grid", "halving", "asha", "hyperband", *SAMPLERS)
+"""All candidates in full, by a scheduler, or by a sampler."""
+SPACE_OF_SAMPLER = 10
+"""Candidates in the space for each that is proposed."""
 
 
 class Made(SearchSpace):
@@ -86,9 +95,30 @@ class Asked:
     """What a child measures, and the run directory that the children of one size share."""
 
     size: int
-    scheduler: str
+    strategy: str
     workers: int
+    most: float
     directory: Path
+
+    @property
+    def samples(self) -> bool:
+        """Whether a sampler proposes candidates one after another."""
+        return self.strategy in SAMPLERS
+
+    def space(self) -> Made:
+        """What is searched."""
+        return Made(self.size * SPACE_OF_SAMPLER if self.samples else self.size)
+
+    def settings(self) -> SearchSettings:
+        """Those of the quick preset."""
+        if self.samples:
+            return SearchSettings(sampler=self.strategy, trials=self.size).resolved()
+        return SearchSettings(scheduler="none" if self.strategy == "grid" else self.strategy).resolved()
+
+    def words(self) -> list[str]:
+        """What ``main`` is told to be asked this."""
+        numbers = ["--sizes", str(self.size), "--workers", str(self.workers), "--most", str(self.most)]
+        return [*numbers, "--strategies", self.strategy]
 
 
 class Phases:
@@ -128,39 +158,56 @@ class Stages(Silent):
 
 
 def main() -> None:
-    """Measures every size with every scheduler, prints a table and stores it."""
+    """Measures every size with every strategy, prints a table and stores it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10**2, 10**4, 10**5], help="powers of ten")
-    parser.add_argument("--schedulers", nargs="+", default=["none", "halving"], choices=["none", "halving"])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10**2, 10**3, 10**4, 10**5], help="powers of ten")
+    parser.add_argument("--strategies", nargs="+", default=STRATEGIES, choices=STRATEGIES)
     parser.add_argument("--workers", type=int, default=64, help="that the campaign believes in")
+    parser.add_argument("--most", type=float, default=300, help="processor seconds of a search")
     parser.add_argument("--out", type=Path, default=RESULTS / "growth.json")
     parser.add_argument("--child", nargs=2, metavar=("PART", "DIR"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         part, directory = arguments.child
-        asked = Asked(arguments.sizes[0], arguments.schedulers[0], arguments.workers, Path(directory))
+        asked = Asked(arguments.sizes[0], arguments.strategies[0], arguments.workers, arguments.most, Path(directory))
         print(json.dumps(PARTS[part](asked)))
         return
     rows = [
-        measure(size, scheduler, arguments.workers) for size in arguments.sizes for scheduler in arguments.schedulers
+        row
+        for strategy in arguments.strategies
+        for row in measure(sorted(arguments.sizes), strategy, arguments.workers, arguments.most)
     ]
     print(table(rows).to_string())
     load = [round(value, 2) for value in os.getloadavg()]
     about = {"versions": library_versions(), "machine": {**machine_facts("cpu"), "load_average": load}}
-    write_json(arguments.out, {"workers": arguments.workers, "rows": rows, **about})
+    write_json(arguments.out, {"workers": arguments.workers, "most_seconds": arguments.most, "rows": rows, **about})
 
 
-def measure(size: int, scheduler: str, workers: int) -> dict[str, Any]:
+def measure(sizes: Sequence[int], strategy: str, workers: int, most: float) -> Iterator[dict[str, Any]]:
+    """A row for each size that a strategy comes to."""
+    each = 0.0
+    for size in sizes:
+        if each * size > most:
+            return
+        with tempfile.TemporaryDirectory() as directory:
+            row = measure_size(Asked(size, strategy, workers, most, Path(directory)))
+        yield row
+        if "left_after" in row:
+            return
+        each = row["phases"]["search"]["cpu_seconds"] / size
+
+
+def measure_size(asked: Asked) -> dict[str, Any]:
     """All parts of one size, each in a process of its own."""
-    row: dict[str, Any] = {"candidates": size, "scheduler": scheduler, "phases": {}}
-    with tempfile.TemporaryDirectory() as directory:
-        for part in PARTS:
-            words = ["--sizes", str(size), "--schedulers", scheduler, "--workers", str(workers)]
-            command = [sys.executable, __file__, *words, "--child", part, directory]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
-            found = json.loads(done.stdout)
-            row["phases"].update(found.pop("phases"))
-            row.update(found)
+    row: dict[str, Any] = {"candidates": asked.size, "strategy": asked.strategy, "phases": {}}
+    for part in PARTS:
+        command = [sys.executable, __file__, *asked.words(), "--child", part, str(asked.directory)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        found = json.loads(done.stdout)
+        row["phases"].update(found.pop("phases"))
+        row.update(found)
+        if "left_after" in row:
+            break
     return row
 
 
@@ -173,34 +220,39 @@ def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
         "peak_bytes": ("peak bytes", 1),
     }
     columns = {
-        (row["scheduler"], f"{row['candidates']:,}", label): {
-            phase: round(found[name] * scale / row["candidates"], 1)
+        (row["strategy"], f"{row['candidates']:,}", label): {
+            phase: round(found[name] * scale / row.get("left_after", row["candidates"]), 1)
             for phase, found in row["phases"].items()
             if name in found
         }
         for row in rows
         for name, (label, scale) in units.items()
     }
-    return pd.DataFrame(columns).reindex(list(rows[0]["phases"]))
+    return pd.DataFrame(columns).reindex(max((list(row["phases"]) for row in rows), key=len))
 
 
 def search(asked: Asked) -> dict[str, Any]:
-    """A whole search, from the space to the table."""
-    phases, space, directory = Phases(), Made(asked.size), asked.directory
+    """A whole search, from the space to the table; or as much of it as ``asked.most`` seconds allow."""
+    phases, space, directory = Phases(), asked.space(), asked.directory
     with phases.phase("choose"):
         candidates, _ = choose_candidates(space, IMAGE_SIZE, limit=None, seed=0)
-    phases.found["count one layer (sampled)"] = counting(space, candidates, IMAGE_SIZE)
+    phases.found["count one layer (sampled)"] = counting(space, candidates, IMAGE_SIZE, of=asked.size)
     convnets = SpaceSource.parse("convnet720").load()
     sample, _ = choose_candidates(convnets, (32, 32), limit=SAMPLED + 1, seed=0)
     phases.found["count convnet720 (sampled)"] = counting(convnets, sample, (32, 32), of=asked.size)
     costs = {candidate.id: Cost(1, 10**6 + int(candidate.id[:6], 16)) for candidate in candidates}
-    pickled = deal(candidates, costs, phases)
+    pickled = deal(candidates[: asked.size], costs, phases)
     stages = Stages()
     with phases.phase("plan"):
         campaign, study = open_campaign(space, candidates, costs, asked, stages)
     with phases.phase("search"):
-        parts = drive(campaign, stages, asked.workers)
+        parts, done = drive(campaign, stages, asked.workers, asked.most)
     phases.found.update({f"of it: {name}": spent for name, spent in parts.items()})
+    if not campaign.finished:
+        of_search = {
+            name: spent for name, spent in phases.found.items() if name == "search" or name.startswith("of it")
+        }
+        return {"phases": of_search, "left_after": done}
     with phases.phase("table"):
         found = results_table(campaign.candidates, costs, study, campaign.ranking)
         found.to_csv(directory / "results.csv", index=False)
@@ -221,7 +273,7 @@ def search(asked: Asked) -> dict[str, Any]:
 
 def reopen(asked: Asked) -> dict[str, Any]:
     """Resuming a search that is finished: everything is read, nothing is left to do."""
-    phases, space = Phases(), Made(asked.size)
+    phases, space = Phases(), asked.space()
     candidates, _ = choose_candidates(space, IMAGE_SIZE, limit=None, seed=0)
     costs = {candidate.id: Cost(1, 10**6 + int(candidate.id[:6], 16)) for candidate in candidates}
     with phases.phase("reopen: journal"):
@@ -229,7 +281,7 @@ def reopen(asked: Asked) -> dict[str, Any]:
     with phases.phase("reopen: study"):
         study = Study(storage, "nasproxy", space.choices)
     with phases.phase("reopen: plan"):
-        campaign = make_campaign(candidates, costs, asked.scheduler, study, Stages())
+        campaign = make_campaign(candidates, costs, asked, study, Stages())
     assert campaign.finished, "the resumed search found something left to do"
     assert campaign.next_bundle(asked.workers) == []
     return {"phases": phases.found}
@@ -266,7 +318,7 @@ def counting(
 
 def deal(candidates: Sequence[Candidate], costs: Mapping[str, Cost], phases: Phases) -> int:
     """Orders a rung and deals it out to clusters of several sizes; returns the bytes of a pickled training."""
-    recipe = made_settings("none").proxy_recipe()
+    recipe = SearchSettings().proxy_recipe()
     tasks = [Task(candidate, PROXY, recipe, recipe.epochs, 0, candidate.seed(0, 0, PROXY)) for candidate in candidates]
     predicted = CostModel(costs, proxy_images=100, train_images=1000).predict()
     with phases.phase("order"):
@@ -288,23 +340,22 @@ def open_campaign(
 ) -> tuple[Campaign, Study]:
     """A new search with its study."""
     study = Study(open_storage(asked.directory, None), "nasproxy", space.choices)
-    return make_campaign(candidates, costs, asked.scheduler, study, stages), study
-
-
-def made_settings(scheduler: str) -> SearchSettings:
-    """Those of the quick preset."""
-    return SearchSettings(scheduler=scheduler).resolved()
+    return make_campaign(candidates, costs, asked, study, stages), study
 
 
 def make_campaign(
-    candidates: Sequence[Candidate], costs: Mapping[str, Cost], scheduler: str, study: Study, stages: Stages
+    candidates: Sequence[Candidate], costs: Mapping[str, Cost], asked: Asked, study: Study, stages: Stages
 ) -> Campaign:
     """A search that keeps no weights."""
+    settings, choices = asked.settings(), asked.space().choices
     return Campaign(
-        made_settings(scheduler),
+        settings,
         candidates,
         costs,
         study,
+        proposals=Proposals(asked.strategy, candidates, choices, settings.objectives, settings.seed)
+        if asked.samples
+        else None,
         train_images=1000,
         keep_weights=lambda _: None,
         has_weights=lambda _: True,
@@ -312,20 +363,38 @@ def make_campaign(
     )
 
 
-def drive(campaign: Campaign, stages: Stages, workers: int) -> dict[str, dict[str, float]]:
-    """Trains everything; the time of handing out, of recording, and of what follows the last result of a rung."""
+def drive(campaign: Campaign, stages: Stages, workers: int, most: float) -> tuple[dict[str, dict[str, float]], int]:
+    """Trains everything, or leaves it after ``most`` seconds of the processor.
+
+    Returns:
+        The time of handing out, of recording, of judging (with recording those that end there), of proposing the next
+        candidates, and of what follows the last result of a rung; and the number of trainings that were recorded.
+    """
     spent: dict[str, dict[str, float]] = defaultdict(lambda: {"seconds": 0.0, "cpu_seconds": 0.0})
+    end, done = time.process_time() + most, 0
     while not campaign.finished:
         began, worked = time.perf_counter(), time.process_time()
         bundle = campaign.next_bundle(workers)
         add(spent["hand out"], began, worked)
         for task in bundle:
-            outcome = train(task)
-            stages.begun, began, worked = False, time.perf_counter(), time.process_time()
-            campaign.record(outcome)
-            ended = stages.begun or campaign.finished
-            add(spent["rank and settle" if ended else "record"], began, worked)
-    return dict(spent)
+            if time.process_time() > end:
+                return dict(spent), done
+            for outcome in train(task):
+                stages.begun, taking_part = False, len(campaign.candidates)
+                began, worked = time.perf_counter(), time.process_time()
+                goes_on = campaign.record(outcome)
+                name = "record"
+                if outcome.unfinished:
+                    name = "judge"
+                elif len(campaign.candidates) > taking_part:
+                    name = "propose"
+                elif stages.begun or campaign.finished:
+                    name = "rank and settle"
+                add(spent[name], began, worked)
+                if not goes_on:
+                    break
+            done += 1
+    return dict(spent), done
 
 
 def add(spent: dict[str, float], began: float, worked: float) -> None:
@@ -334,13 +403,20 @@ def add(spent: dict[str, float], began: float, worked: float) -> None:
     spent["cpu_seconds"] += time.process_time() - worked
 
 
-def train(task: Task) -> Outcome:
-    """A score made of the candidate's id and the epochs; one candidate in a hundred fails."""
+def train(task: Task) -> Iterator[Outcome]:
+    """Scores made of the candidate's id and the epochs; one candidate in a hundred fails.
+
+    A training that is watched yields as often as it has a score.
+    """
     number = int(task.candidate.id, 16)
     if number % 100 == 0:
-        return Outcome(task, (), 0.5, failure=f"RuntimeError: tried to allocate {number} bytes")
-    score = Score(task.epochs, number * task.epochs % 1009 / 1009, 1 + number % 997 / 997)
-    return Outcome(task, (score,), 0.5, score.accuracy if task.data == WHOLE else None)
+        yield Outcome(task, (), 0.5, failure=f"RuntimeError: tried to allocate {number} bytes")
+        return
+    levels = (*task.evaluate_at, task.epochs) if task.watched else (task.epochs,)
+    scores = [Score(epochs, number * epochs % 1009 / 1009, 1 + number % 997 / 997) for epochs in levels]
+    for count, score in enumerate(scores, 1):
+        accuracy = score.accuracy if task.data == WHOLE else None
+        yield Outcome(task, tuple(scores[:count]), 0.5, accuracy, unfinished=count < len(scores))
 
 
 def run_facts(space: SearchSpace) -> dict[str, Any]:

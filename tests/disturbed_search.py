@@ -17,6 +17,9 @@ from tiny_search import CANDIDATES, finish, read_table, recorded_trainings
 
 KEPT = ("top", "winner", "agreement", "candidates", "evaluated", "diverged", "failed")
 
+RAY_WORKER = "ray::(_Worker|ResourceTrainable)"
+"""How the command line of a worker that trains begins."""
+
 
 def lines_of(run: Path) -> int:
     """Whole lines of the journal."""

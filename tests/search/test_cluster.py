@@ -308,19 +308,26 @@ def note(folder=FOLDER):
     if "TINY_NODE" in os.environ:
         names = os.environ["TINY_NODE"], os.environ.get("CUDA_VISIBLE_DEVICES"), os.getpid()
         open(os.path.join(folder, "-".join(map(str, names))), "w").close()
-        end = time.monotonic() + 300  # nobody goes on before both have come
-        while len(os.listdir(folder)) < 2 and time.monotonic() < end:
+        end = time.monotonic() + 300  # nobody goes on before all have come
+        while len(os.listdir(folder)) < WORKERS and time.monotonic() < end:
             time.sleep(0.02)
 
 
 class Wait("""
 
 
+def witnessed_space(folder: Path, *, workers: int) -> tuple[Path, Path]:
+    """A space's file, and the folder where each of ``workers`` leaves a mark before any of them trains."""
+    marks = folder / "marks"
+    marks.mkdir()
+    note = WITNESS.replace("FOLDER", repr(str(marks))).replace("WORKERS", str(workers))
+    text = SPACE.replace("\nclass Wait(", note)
+    return write_space(folder, text.replace("        activation = {", "        note()\n        activation = {")), marks
+
+
 @pytest.mark.slow
 def test_two_workers_share_a_gpu_where_there_is_one(tmp_path: Path, inline: Path):
-    (tmp_path / "marks").mkdir()
-    text = SPACE.replace("\nclass Wait(", WITNESS.replace("FOLDER", repr(str(tmp_path / "marks"))))
-    space = write_space(tmp_path, text.replace("        activation = {", "        note()\n        activation = {"))
+    space, marks = witnessed_space(tmp_path, workers=2)
     uneven = Cluster(tmp_path / "cluster", head_cores=2, gpus=1)
     try:
         uneven.wait_until_up()
@@ -329,8 +336,57 @@ def test_two_workers_share_a_gpu_where_there_is_one(tmp_path: Path, inline: Path
     finally:
         uneven.stop()
     check_equals(Said(done.returncode, done.stdout, done.stderr), tmp_path / "run", inline)
-    marks = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "marks").iterdir())
-    assert marks == ["2-0", "2-0"]
+    assert sorted(path.name.rpartition("-")[0] for path in marks.iterdir()) == ["2-0", "2-0"]
+
+
+# The bytes that each node's object store has ever been given, looked at just before the search leaves the cluster.
+STORES = """
+import json, sys
+import ray
+from nasproxy.cli.main import run
+from nasproxy.search import tune
+from ray._private.internal_api import node_stats
+
+file, run_on_tune, shutdown = sys.argv[1], tune.run_on_tune, ray.shutdown
+found = {}
+
+def given(node):
+    return node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats.cumulative_created_bytes
+
+def look_and_shut_down():
+    found["stores"] = [given(node) for node in ray.nodes()]
+    shutdown()
+
+def run_and_look(campaign, payload, **more):
+    found["payload"] = sum(images.nbytes + labels.nbytes for images, labels in payload.splits.values())
+    run_on_tune(campaign, payload, **more)
+
+ray.shutdown, tune.run_on_tune = look_and_shut_down, run_and_look
+try:
+    run(sys.argv[2:])
+finally:
+    with open(file, "w") as out:
+        json.dump(found, out)
+"""
+
+
+@pytest.mark.slow
+def test_the_data_travel_to_a_node_once_however_many_workers_it_has(tmp_path: Path, inline: Path):
+    space, marks = witnessed_space(tmp_path, workers=4)
+    # A node with a GPU has two cores; nobody uses the GPU.
+    even = Cluster(tmp_path / "cluster", head_cores=2, gpus=1)
+    try:
+        even.wait_until_up()
+        words = cluster_words(space, tmp_path / "run", even.address, "--workers", "4", "--device", "cpu")
+        program = [sys.executable, "-c", STORES, str(tmp_path / "stores")]
+        done = subprocess.run([*program, *words], capture_output=True, text=True, check=False)
+    finally:
+        even.stop()
+    check_equals(Said(done.returncode, done.stdout, done.stderr), tmp_path / "run", inline)
+    assert sorted(path.name[0] for path in marks.iterdir()) == ["1", "1", "2", "2"]
+    found = json.loads((tmp_path / "stores").read_text())
+    assert len(found["stores"]) == 2
+    assert all(1 <= stored / found["payload"] < 1.5 for stored in found["stores"]), found
 
 
 @pytest.mark.slow

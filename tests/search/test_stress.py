@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from disturbed_search import check_equals, lines_of, processes_of, wait_for_the_end_of_session, wait_until
+from disturbed_search import (
+    RAY_WORKER,
+    check_equals,
+    lines_of,
+    processes_of,
+    wait_for_the_end_of_session,
+    wait_until,
+)
 from optuna.storages.journal import JournalFileSymlinkLock
 from tiny_search import Said, finish, invoke, search_words, start, write_space
 
@@ -112,7 +119,7 @@ def leave_the_lock(met: Met) -> None:
 
 def kill_a_worker(met: Met) -> None:
     """The search goes on, until the next thing happens to it."""
-    os.kill(met.find("ray::(_Worker|ResourceTrainable)"), signal.SIGKILL)
+    os.kill(met.find(RAY_WORKER), signal.SIGKILL)
 
 
 def kill_the_raylet(met: Met) -> None:

@@ -14,7 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from disturbed_search import check_equals, lines_of, processes_of, wait_for_the_end_of_session, wait_until
+from disturbed_search import (
+    RAY_WORKER,
+    check_equals,
+    lines_of,
+    processes_of,
+    wait_for_the_end_of_session,
+    wait_until,
+)
 from tiny_search import (
     CANDIDATES,
     TRAININGS,
@@ -207,6 +214,25 @@ def test_ray_listens_on_loopback_only_and_leaves_no_file(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_ray_sends_no_telemetry_and_serves_no_dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)  # this process may have loaded Ray
+    run = tmp_path / "run"
+    words = search_words(write_space(tmp_path), run, "--executor", "tune", "--workers", "2")
+    process = start(words, seconds=20 * STEP, start_new_session=True)
+    wait_until(lambda: recorded_trainings(run).total() >= 3, process)
+    ours = processes_of(process.pid)
+    assert sum(bool(re.match(RAY_WORKER, line)) for line in ours.values()) == 2
+    # Of the driver this is what it was started with; and a new title, as the raylet's children have, overwrites it.
+    started = {pid: line for pid, line in ours.items() if pid != process.pid and not line.startswith("ray::")}
+    environments = {line: Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid, line in started.items()}
+    assert finish(process).code == 0
+    assert any("/raylet/raylet " in line for line in environments)
+    assert [line for line, found in environments.items() if b"RAY_USAGE_STATS_ENABLED=0" not in found] == []
+    # The dashboard's process is there whatever Ray is told; without this word it shows the dashboard.
+    assert [line for line in environments if "/dashboard.py" in line and "--disable-frontend" not in line] == []
+
+
+@pytest.mark.slow
 def test_a_dead_raylet_is_an_error_that_says_how_to_go_on(tmp_path: Path, reference: Path):
     run = tmp_path / "run"
     words = search_words(write_space(tmp_path), run, "--executor", "tune", "--workers", "2")
@@ -221,4 +247,20 @@ def test_a_dead_raylet_is_an_error_that_says_how_to_go_on(tmp_path: Path, refere
     assert "Traceback" not in said.err
     wait_for_the_end_of_session(process.pid)
     finish_here(words)
+    check_equals(run, reference)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_a_ranking_without_cuts_nothing(tmp_path: Path):
+    space, flat = write_space(tmp_path), ["--scheduler", "none", "--epochs", "2"]
+    reference, run = tmp_path / "undisturbed", tmp_path / "run"
+    assert invoke(*search_words(space, reference, *flat)).code == 0
+    words = search_words(space, run, *flat, "--executor", "tune", "--workers", "2")
+    process = start(words, seconds=20 * STEP, start_new_session=True)
+    wait_until(lambda: recorded_trainings(run).total() >= 3, process)
+    worker, *_ = (pid for pid, line in processes_of(process.pid).items() if re.match(RAY_WORKER, line))
+    os.kill(worker, signal.SIGKILL)
+    assert recorded_trainings(run).total() < CANDIDATES
+    said = finish(process)
+    assert said.code == 0, said.err
     check_equals(run, reference)
