@@ -178,7 +178,7 @@ class Script:
             ("recorded float32 again", self._device, "float32", True),
             ("recorded bfloat16", self._device, "bfloat16", True),
         ):
-            with contextlib.nullcontext() if recorded else patch.object(training_module, "_RECORDED", float("inf")):
+            with contextlib.nullcontext() if recorded else patch.object(training_module, "RECORDED", float("inf")):
                 ranked = rank(self._payload(device, precision), tasks, float("inf"))
             found[name] = [row[2:] for row in ranked.rows]
             plain += ranked.plain
