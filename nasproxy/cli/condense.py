@@ -23,6 +23,7 @@ from nasproxy.cli.options import (
     Json,
     Precision,
     SkipBroken,
+    Threads,
     parse_image_size,
 )
 from nasproxy.cli.output import print_json, say_how_to_go_on
@@ -139,15 +140,7 @@ def condense(
     ] = None,
     device: Device = _D.device,
     precision: Precision = _D.precision,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            help="PyTorch threads; fewer are faster where other work takes cores.",
-            show_default="all cores",
-            metavar="N",
-            rich_help_panel=RUN,
-        ),
-    ] = None,
+    threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Of images, networks and batches.", rich_help_panel=RUN)] = _D.seed,
     out: Annotated[
         Path | None,

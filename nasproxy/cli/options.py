@@ -94,6 +94,15 @@ Executor = Annotated[
 Workers = Annotated[
     int | None, typer.Option(help="Worker processes.", show_default="fill the cores or GPUs", rich_help_panel=RUN)
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        help="PyTorch threads; fewer are faster where other work takes cores.",
+        show_default="all cores",
+        metavar="N",
+        rich_help_panel=RUN,
+    ),
+]
 ThreadsPerWorker = Annotated[int, typer.Option(help="PyTorch threads of each.", rich_help_panel=RUN)]
 GpusPerWorker = Annotated[float, typer.Option(help="Share of a GPU each takes.", rich_help_panel=RUN)]
 Run = Annotated[Path, typer.Argument(help="The directory of a finished search, or of a `nasproxy train`.")]

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from nasproxy.analysis.text import counted, duration, percent
-from nasproxy.cli.options import DATA, RUN, DataDir, Device, Json, Precision, Rank, RunSpace, Tensorboard
+from nasproxy.cli.options import DATA, RUN, DataDir, Device, Json, Precision, Rank, RunSpace, Tensorboard, Threads
 from nasproxy.cli.output import plain_table, print_json, say_how_to_see_curves, stdout
 from nasproxy.cli.run_folder import saying_how_to_resume
 from nasproxy.cli.screen import open_screen
@@ -47,9 +47,7 @@ def train(
     space: RunSpace = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    threads: Annotated[
-        int | None, typer.Option(help="PyTorch threads.", show_default="all cores", rich_help_panel=RUN)
-    ] = None,
+    threads: Threads = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder to write.", show_default="RUN/trained/<id>", rich_help_panel=RUN)
     ] = None,

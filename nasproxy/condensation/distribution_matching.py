@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasproxy.condensation.chunks import chunk_size
 from nasproxy.condensation.condenser import Condenser
@@ -23,7 +22,7 @@ from nasproxy.networks.classifier import extra_padding
 from nasproxy.networks.names import CONVNET
 from nasproxy.training.precision import autocast
 from nasproxy.training.strategy import AUTO, parse_strategy, strategy_of
-from nasproxy.training.train import Images, settled_statistics
+from nasproxy.training.train import Images, batch_norms, settled_statistics
 
 _WIDTH, _DEPTH = 128, 3  # of the default ConvNet
 
@@ -109,7 +108,7 @@ def match_features(
     optimizer.zero_grad()
     classes = range(len(material.by_class))
     # Nothing but batch normalisation sees more than one class, and one at a time takes the least memory.
-    groups = [list(classes)] if _batch_norms(network) else [[label] for label in classes]
+    groups = [list(classes)] if batch_norms(network) else [[label] for label in classes]
     loss = torch.zeros((), device=material.images.device)
     for group in groups:
         real, synthetic = zip(*(_pair(material, label, recipe) for label in group), strict=True)
@@ -162,16 +161,12 @@ def distribution_loss(
     with settled_statistics(network, _mixed(real), precision):
         wanted = torch.stack([_mean_features(network, images, precision, chunk) for images in real])
     network.eval()
-    for norm in _batch_norms(network):
+    for norm in batch_norms(network):
         norm.train()
     found = features(network, torch.cat(list(synthetic))).split([len(images) for images in synthetic])
     apart = wanted - torch.stack([rows.mean(dim=0) for rows in found])
     squares = apart.square().sum()
     return squares if like is None else squares * (like / apart.shape[1])
-
-
-def _batch_norms(network: nn.Module) -> list[_BatchNorm]:
-    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
 
 
 def _mixed(real: Sequence[Float[Tensor, "_ c h w"]]) -> Images:

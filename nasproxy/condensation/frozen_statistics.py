@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasproxy.training.on_demand import ImagesOnDemand
-from nasproxy.training.train import Images, settled_statistics
+from nasproxy.training.train import Images, batch_norms, settled_statistics
 
 SHOWN = 16
 """Real images of a class that batch normalisation sees; the published code's number."""
@@ -41,7 +41,7 @@ def frozen_statistics(
         generator: of the images, on the CPU.
         precision: ``bfloat16`` or ``float32``, for the pass of the real images.
     """
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    norms = batch_norms(network)
     if norms:
         parts = [
             members[torch.randperm(len(members), generator=generator)[:SHOWN].to(members.device)]

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasproxy.condensation.chunks import chunk_size
 from nasproxy.condensation.convnet_gradients import ConvNetGradients, has_written_gradients
 from nasproxy.training.precision import autocast
+from nasproxy.training.train import batch_norms
 
 
 def mean_gradients(
@@ -39,7 +39,7 @@ def mean_gradients(
             written = ConvNetGradients(network, precision).gradients(images, labels, chunk=chunk_size(chunk, images))
         of = dict(zip(network.parameters(), written, strict=True))
         return [of[parameter] for parameter in parameters]
-    tells = any(isinstance(module, _BatchNorm) and module.training for module in network.modules())
+    tells = any(norm.training for norm in batch_norms(network))
     at_a_time = len(images) if tells else chunk_size(chunk, images)
     total: list[Tensor | None] = [None] * len(parameters)
     for part, classes in zip(images.split(at_a_time), labels.split(at_a_time), strict=True):

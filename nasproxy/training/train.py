@@ -157,6 +157,11 @@ def training(
                 return
 
 
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Its layers that normalise over the images of a batch."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
 @contextlib.contextmanager
 def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterator[None]:
     """Evaluation mode by batch-norm statistics of ``data`` under the present weights, for the length of the context.
@@ -166,7 +171,7 @@ def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterat
     must not cut it for that. Nothing else of the model changes but that it stays in evaluation mode, and its moving
     averages are put back. Means and variances are averaged over batches of 256.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms = [norm for norm in batch_norms(model) if norm.track_running_stats]
     kept = [(norm.momentum, {name: buffer.clone() for name, buffer in norm.named_buffers()}) for norm in norms]
     model.eval()
     for norm in norms:

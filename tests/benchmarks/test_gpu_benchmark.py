@@ -107,6 +107,7 @@ def test_two_processes_rank_what_one_does_and_the_table_is_drawn(run, tmp_path):
     condensation = found["condensation"]
     assert condensation["in_full"]
     rate, seconds = condensation["teraflop_per_second"], condensation["seconds"]
+    assert seconds > 0
     rounded = 0.05 * rate + 0.001 * seconds
     assert rate * seconds == pytest.approx(condensation["teraflop_per_iteration"], abs=rounded)
     assert found["table"]["complete"]
