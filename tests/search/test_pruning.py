@@ -1,8 +1,14 @@
-import itertools
+from __future__ import annotations
 
+import itertools
+import math
+import random
+
+import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.halving import PRUNERS, REDUCTION, pruning_levels
@@ -10,6 +16,7 @@ from nasproxy.search.pruning import Pruning
 from nasproxy.training.train import Score
 
 EPOCHS = 100
+ACCURACIES = (0.0, 0.25, 0.5, 0.75, 1.0, math.nan)
 
 
 def candidates(count: int) -> list[Candidate]:
@@ -23,6 +30,94 @@ def asha(arrivals: list[float]) -> list[bool]:
         better = sum(other > value for other in arrivals[:number])
         verdicts.append(better < max(1, number // REDUCTION))
     return verdicts
+
+
+class ByOptuna:
+    """The same decisions by Optuna's pruners, which keep what they know in a study."""
+
+    def __init__(self, scheduler: str, found: list[Candidate], epochs: int, seed: int) -> None:
+        first = (*pruning_levels(epochs), epochs)[0]
+        pruner = {
+            "asha": SuccessiveHalvingPruner(first, REDUCTION),
+            "hyperband": HyperbandPruner(first, epochs, REDUCTION),
+        }[scheduler]
+        study = optuna.create_study(direction="maximize", pruner=pruner, study_name=f"nasproxy-{seed}")
+        self.trials = {candidate.id: study.ask() for candidate in found}
+        self.reported = dict.fromkeys(self.trials, 0)
+        self.stopped: set[str] = set()
+
+    def goes_on(self, candidate: Candidate, score: Score) -> bool:
+        if score.epoch > self.reported[candidate.id]:
+            self.reported[candidate.id] = score.epoch
+            trial = self.trials[candidate.id]
+            trial.report(score.accuracy, score.epoch)
+            if trial.should_prune():
+                self.stopped.add(candidate.id)
+        return candidate.id not in self.stopped
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.sampled_from(PRUNERS),
+    st.sampled_from([4, 16, 32, 100]) | st.integers(1, 400),
+    st.integers(0, 3),
+    # Some report nothing (they failed), or no more; others again, or after they were stopped, as in a resumed run.
+    st.lists(st.tuples(st.integers(0, 15), st.integers(0, 20), st.sampled_from(ACCURACIES)), min_size=20, max_size=60),
+)
+def test_every_decision_is_that_of_optuna(scheduler, epochs, seed, reports):
+    levels, found = pruning_levels(epochs), candidates(16)
+    ours, optunas = (make(scheduler, found, epochs, seed) for make in (Pruning, ByOptuna))
+    # At a level or beside it, or just before the end, where nothing is judged any more.
+    near = sorted({epoch + by for epoch in (*levels, epochs) for by in (-1, 0, 1)} & {*range(1, epochs)})
+    for number, place, accuracy in reports if near else ():
+        score = Score(near[place % len(near)], accuracy, 1.0)
+        assert ours.goes_on(found[number], score) == optunas.goes_on(found[number], score)
+
+
+@pytest.mark.parametrize("scheduler", PRUNERS)
+def test_so_is_every_decision_of_a_search_in_which_several_train_at_once(scheduler):
+    draw, levels, found = random.Random(0), pruning_levels(EPOCHS), candidates(300)
+    ours, optunas = (make(scheduler, found, EPOCHS, 0) for make in (Pruning, ByOptuna))
+    ahead = {candidate.id: [10, 50, *levels] for candidate in found}
+    training, waiting, stopped_at = found[:8], iter(found[8:]), set()
+    while training:
+        candidate = draw.choice(training)
+        epochs = ahead[candidate.id]
+        score = Score(min(epochs), round(draw.random(), 2), 1.0)
+        epochs.remove(score.epoch)
+        goes_on = ours.goes_on(candidate, score)
+        assert goes_on == optunas.goes_on(candidate, score)
+        if not goes_on:
+            stopped_at.add(score.epoch)
+        if not goes_on or not epochs:
+            training.remove(candidate)
+            training += itertools.islice(waiting, 1)
+    assert stopped_at == {*levels}
+
+
+class Counted(float):
+    """A number that counts how often it is compared."""
+
+    comparisons = 0
+
+    def __lt__(self, other: float) -> bool:
+        Counted.comparisons += 1
+        return float(self) < float(other)
+
+    def __ge__(self, other: float) -> bool:
+        return not self < other
+
+    def __neg__(self) -> Counted:
+        return Counted(-float(self))
+
+
+@pytest.mark.parametrize("falling", [False, True])
+def test_a_decision_compares_with_few_of_those_before(falling):
+    pruning = Pruning("asha", found := candidates(4096), EPOCHS, seed=0)
+    before = Counted.comparisons
+    for number, candidate in enumerate(found):
+        pruning.goes_on(candidate, Score(pruning.levels[0], Counted(-number if falling else number), 1.0))
+    assert 4096 < Counted.comparisons - before < 4096 * 4 * math.log2(4096)
 
 
 @given(st.integers(1, 10_000))
