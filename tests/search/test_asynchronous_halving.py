@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from disturbed_search import lines_of, wait_until
 from pandas.testing import assert_frame_equal
-from tiny_search import CANDIDATES, finish, invoke, read_table, recorded_trainings, search_words, start, write_space
+from test_pruning import ByOptuna
+from tiny_search import (
+    CANDIDATES,
+    SPACE,
+    finish,
+    invoke,
+    read_table,
+    recorded_trainings,
+    search_words,
+    start,
+    write_space,
+)
 
 from nasproxy import SearchSettings, run_search
+from nasproxy.search.candidate import Candidate
 from nasproxy.search.halving import PRUNERS, pruning_levels
 from nasproxy.search.study import Study, open_storage
+from nasproxy.training.train import Score
 
 EPOCHS = 8
 LEVELS = pruning_levels(EPOCHS)
@@ -82,6 +97,56 @@ def test_one_worker_of_ray_decides_as_the_inline_executor(inline: Path, folder: 
     said = finish(start(words(folder / "my_space.py", out, "asha", *more)))
     assert said.code == 0, said.err
     assert_frame_equal(read_table(out), read_table(inline))
+
+
+MEETING = "import sys\nfrom pathlib import Path\n" + SPACE.replace(
+    "        return images\n",
+    """
+        # No worker of Ray's trains before another one does.
+        if self.training and "default_worker" in sys.argv[0]:
+            meeting, end = Path(__file__).with_name("meeting"), time.monotonic() + 60
+            meeting.joinpath(str(os.getpid())).touch()
+            while len(list(meeting.iterdir())) < 2:
+                assert time.monotonic() < end, "no other worker came"
+                time.sleep(0.01)
+        return images
+""",
+)
+
+WATCHED = """
+import json, sys
+from nasproxy.cli.main import run
+from nasproxy.search.pruning import Pruning
+
+decide = Pruning.goes_on
+
+def goes_on(self, candidate, score):
+    verdict = decide(self, candidate, score)
+    print(json.dumps([candidate.config, score.epoch, score.accuracy, verdict]), file=told, flush=True)
+    return verdict
+
+Pruning.goes_on = goes_on
+with open(sys.argv[1], "w") as told:
+    run(sys.argv[2:])
+"""
+"""A search that writes down what its trainings report, in the order of arrival, and what is decided."""
+
+
+def test_two_workers_of_ray_train_as_far_as_is_decided_in_the_order_of_their_reports(tmp_path: Path):
+    meeting, out, told = tmp_path / "meeting", tmp_path / "run", tmp_path / "told.jsonl"
+    meeting.mkdir()
+    command = words(write_space(tmp_path, MEETING), out, "asha", "--executor", "tune", "--workers", "2")
+    said = subprocess.run([sys.executable, "-c", WATCHED, str(told), *command], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert len(list(meeting.iterdir())) == 2
+    check_each_once(out)
+    reports = [json.loads(line) for line in told.read_text().splitlines()]
+    found = [Candidate.of(config) for config, *_ in reports]
+    optunas, came = ByOptuna("asha", found, EPOCHS, seed=0), {}
+    for candidate, (_, epoch, accuracy, goes_on) in zip(found, reports, strict=True):
+        assert goes_on == optunas.goes_on(candidate, Score(epoch, accuracy, 1.0))
+        came[candidate.id] = EPOCHS if goes_on else epoch
+    assert read_table(out).set_index("id")["proxy_epochs"].to_dict() == came
 
 
 @pytest.mark.slow
