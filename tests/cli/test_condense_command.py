@@ -143,6 +143,7 @@ def test_the_mlp_has_an_image_learning_rate_of_its_own_unless_one_is_given(folde
         (["--initial", "reel"], "input", ["reel"]),
         (["--distance", "cosin"], "input", ["cosin", "Did you mean cosine?"]),
         (["--network", "convmet"], "input", ["convmet", "Did you mean convnet?"]),
+        (["--network", "spce"], "input", ["spce", "Did you mean space?", "space:convnet720"]),
         (["--network", "vgg16"], "input", ["vgg16", "Did you mean vgg11?"]),
         (["--network", "vgg11"], "input", ["16×16", "VGG-11", "32×32 or more", "--image-size 32"]),
         (["--network", "space:convnet72"], "space", ["Did you mean convnet720?"]),
