@@ -5,10 +5,10 @@
 
 A row of the matrix is the network that images were condensed with by gradient matching (C), a column the network
 trained on them (T); a cell is the mean and standard deviation of the test accuracies of all networks of all sets.
-VGG-11 and ResNet-18 condense with batch normalisation, frozen at the statistics of real images, and are trained with
-instance normalisation; ResNet-18 condenses with average pooling in the place of strides; the MLP has an image learning
-rate of its own. VGG-11 needs 32×32 pixels, to which images are resized (the paper's are MNIST's 28×28, which most of
-the networks pad).
+VGG-11 and ResNet-18 condense with batch normalisation by moving averages, which real images move a tenth of the way in
+each matching step, and are trained with instance normalisation; ResNet-18 condenses with average pooling in the place
+of strides; the MLP has an image learning rate of its own. VGG-11 needs 32×32 pixels, to which images are resized (the
+paper's are MNIST's 28×28, which most of the networks pad).
 
 Every accuracy is written as it arrives. An interrupted run goes on where it was, and so does one whose --time-budget
 was spent; a set that was half made is made anew.

@@ -34,6 +34,14 @@ class Clock(Protocol):
         """Until now the stage has waited for workers to start, which says nothing of how long its work takes."""
 
 
+@runtime_checkable
+class Fine(Protocol):
+    """What else a progress may have that also moves within a step."""
+
+    def within_step(self, work: float) -> None:
+        """So much of the work of the step that runs is done, in the unit of :meth:`Progress.advance`."""
+
+
 class Silent:
     """Tells nobody anything."""
 

@@ -29,6 +29,7 @@ from nasproxy.cli.options import (
 from nasproxy.cli.output import print_json, say_how_to_go_on
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.errors import DivergedError, InputError, nearest
+from nasproxy.networks.names import NETWORKS
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.registry import condenser_names, find_method
 from nasproxy.search.settings import PRESETS, SearchSettings, check_seed
@@ -195,8 +196,7 @@ def condense(
         "real_batch": real_batch,
         "initial": initial,
         "patience": patience,
-        # Here nobody has named a space yet.
-        "network": f"space:{_D.space}" if network == "space" else network,
+        "network": network,
         "max_multiply_adds": max_multiply_adds,
         "augmentation": augmentation,
         "distance": distance,
@@ -257,6 +257,8 @@ def _with_options(method: ProxyMethod, said: dict[str, Any]) -> ProxyMethod:
     for name in given:
         if name not in {field.name for field in fields(method)}:
             raise InputError(f"--{name.replace('_', '-')} is no setting of the method {method.name}.", "Leave it out.")
+    if isinstance(method, Condenser) and "network" in given:
+        given["network"] = _network(given["network"])
     try:
         changed = replace(method, **given)
     except InputError as error:
@@ -264,6 +266,16 @@ def _with_options(method: ProxyMethod, said: dict[str, Any]) -> ProxyMethod:
     if "image_learning_rate" in given or not isinstance(changed, Condenser):
         return changed
     return changed.suited_to_network()
+
+
+def _network(word: str) -> str:
+    """What the settings call it: there ``space`` alone says nothing, and here nobody has named a space yet."""
+    space = f"space:{_D.space}"
+    if word == "space":
+        return space
+    if word not in NETWORKS and not word.startswith("space:"):
+        raise InputError(f"No network is called {word!r}.", nearest(word, [*NETWORKS, "space", space]))
+    return word
 
 
 def _in_options(error: InputError, given: Iterable[str]) -> InputError:

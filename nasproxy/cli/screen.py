@@ -29,7 +29,7 @@ class LiveScreen:
         self.close()
         size = work if work is not None else float(total - done)
         self._task = self._display.add_task(
-            name, total=size, steps=total, done=done, headline="", waited=0.0, ends=None
+            name, total=size, steps=total, done=done, worked=0.0, headline="", waited=0.0, ends=None
         )
 
     def work_begins(self) -> None:
@@ -40,10 +40,15 @@ class LiveScreen:
     def advance(self, headline: str = "", work: float = 1.0) -> None:
         """Moves the bar."""
         if self._task is not None:
-            task = self._display.tasks[self._task]
-            done, worked = task.fields["done"] + 1, task.completed + work
-            ends = _end(task.elapsed or 0.0, task.fields["waited"], worked, task.total or 0.0)
-            self._display.update(self._task, completed=worked, done=done, headline=headline, ends=ends)
+            fields = self._display.tasks[self._task].fields
+            worked = fields["worked"] + work
+            self._display.update(self._task, done=fields["done"] + 1, worked=worked, headline=headline)
+            self._move(self._task, worked)
+
+    def within_step(self, work: float) -> None:
+        """Moves the bar, and foretells the end, before the step is done."""
+        if self._task is not None:
+            self._move(self._task, self._display.tasks[self._task].fields["worked"] + work)
 
     def note(self, text: str) -> None:
         """Prints above the display."""
@@ -58,6 +63,11 @@ class LiveScreen:
                 self._display.update(self._task, completed=task.total)
             self._display.stop_task(self._task)
             self._task = None
+
+    def _move(self, line: TaskID, worked: float) -> None:
+        task = self._display.tasks[line]
+        ends = _end(task.elapsed or 0.0, task.fields["waited"], worked, task.total or 0.0)
+        self._display.update(line, completed=worked, ends=ends)
 
 
 class PlainScreen:
@@ -137,7 +147,7 @@ def open_screen() -> Iterator[LiveScreen | PlainScreen]:
 
 
 class TimeLeft(TextColumn):
-    """The time left by the work that was left after the last step, counted down since; nothing once that has passed."""
+    """The time left by the work that was left when the bar last moved, counted down; nothing once it has passed."""
 
     def __init__(self) -> None:
         super().__init__("", style="dim")

@@ -29,6 +29,8 @@ class Course:
         on_evaluation: called with the iteration (from 1) and the test accuracy, a fraction.
         soft_labels: gives the class probabilities of images, which the network that is measured aims at; None aims at
             their classes.
+        on_part: called within an iteration with the part of it that is done, below 1, by a method that can say; it must
+            be quick, and is not to wait for the device.
     """
 
     checkpoints: Checkpoints | None = None
@@ -37,3 +39,4 @@ class Course:
     evaluate_every: int = 0
     on_evaluation: Callable[[int, float], None] | None = None
     soft_labels: Callable[[Tensor], Tensor] | None = None
+    on_part: Callable[[float], None] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from nasproxy.errors import InputError
 from nasproxy.training.recorded import RECORDED, Recorded, Results
 
 _Match = Callable[[Tensor, Tensor, Tensor], Results]
+
+_TWICE = 6  # real images cost as much as a synthetic one, differentiated twice: measured on a CPU, bfloat16, digits
 
 LARGEST_STEP = 1.0
 """Root mean square over pixels, at a learning rate of 1 and one image a class, that a network of a space moves the
@@ -42,11 +45,11 @@ def match_gradients(
         The mean matching loss of a class and a step.
     """
     loss, inner = torch.zeros((), device=material.images.device), InnerTraining(network, material, recipe)
-    match = _matching(network, material, recipe)
+    match, parts = _matching(network, material, recipe), _Parts(material, recipe)
     for step in range(recipe.matching_steps):
         # Images of one class lie together, so one optimiser over all is the paper's update of each class by itself.
         optimizer.zero_grad()
-        loss += _matching_step(network, material, recipe, match)
+        loss += _matching_step(network, material, recipe, match, partial(parts.tell, step))
         if recipe.draws_from_space:
             material.bound_step(LARGEST_STEP / recipe.ipc)
         optimizer.step()
@@ -81,12 +84,18 @@ def _matching(network: nn.Module, material: Material, recipe: MatchingRecipe) ->
     return Recorded(match, network) if device.type == "cuda" and calls >= RECORDED else match
 
 
-def _matching_step(network: nn.Module, material: Material, recipe: MatchingRecipe, match: _Match) -> Float[Tensor, ""]:
-    """Adds to the images' gradient that of the matching loss (equation 9), class by class; returns the loss."""
+def _matching_step(
+    network: nn.Module, material: Material, recipe: MatchingRecipe, match: _Match, begins: Callable[[int], None]
+) -> Float[Tensor, ""]:
+    """Adds to the images' gradient that of the matching loss (equation 9), class by class; returns the loss.
+
+    ``begins`` is told each class.
+    """
     loss = torch.zeros((), device=material.images.device)
     # Under settled statistics a deep network's gradients are no guide: the loss rises, and the images teach less.
     with frozen_statistics(network, material.real, material.by_class, material.generator, material.precision):
         for label in range(len(material.by_class)):
+            begins(label)
             real, mine = material.real_batch(label, recipe.real_batch), material.of_class(label)
             transform = material.draw_transform()
             synthetic = transform(material.images[mine])
@@ -94,6 +103,24 @@ def _matching_step(network: nn.Module, material: Material, recipe: MatchingRecip
             synthetic.backward(slope, inputs=[material.images])
             loss += distance
     return loss
+
+
+class _Parts:
+    """How much of an iteration is done, by the images that have been computed."""
+
+    def __init__(self, material: Material, recipe: MatchingRecipe) -> None:
+        self._on_part, self._classes = material.on_part, len(material.by_class)
+        synthetic = self._classes * recipe.ipc
+        real = sum(min(recipe.real_batch, len(members)) for members in material.by_class)
+        self._matching = real + _TWICE * synthetic
+        self._training = recipe.inner_epochs * synthetic
+        self._whole = recipe.matching_steps * (self._matching + self._training) - self._training
+
+    def tell(self, step: int, label: int) -> None:
+        """A matching begins: class ``label`` in ``step``, both from 0."""
+        if self._on_part is not None:
+            done = step * (self._matching + self._training) + label / self._classes * self._matching
+            self._on_part(done / self._whole)
 
 
 def matching_loss(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -40,6 +40,7 @@ class Material:
         augmentations: the kinds that a matching step draws from.
         generator: of everything drawn at random, on the CPU.
         precision: ``bfloat16`` or ``float32``.
+        on_part: told what part of the iteration is done, see :class:`nasproxy.condensation.course.Course`.
     """
 
     real: Float[Tensor, "n c h w"] | ImagesOnDemand
@@ -49,6 +50,7 @@ class Material:
     augmentations: tuple[str, ...]
     generator: torch.Generator
     precision: str
+    on_part: Callable[[float], None] | None = None
 
     def real_batch(self, label: int, size: int) -> Float[Tensor, "b c h w"]:
         """``size`` different random real images of one class; all where there are fewer."""
@@ -127,7 +129,8 @@ class _Condensation:
         self._evaluation = None
         if course.evaluate_every:
             self._evaluation = Evaluation(dataset, recipe, seed=seed, device=device, precision=precision)
-        self._material = material = _material(dataset, recipe, seed, device, precision)
+        material = _material(dataset, recipe, seed, device, precision)
+        self._material = material = replace(material, on_part=course.on_part)
         self._networks = fresh_networks(dataset, recipe, material.generator, device)
         self._optimizer = torch.optim.SGD(
             [material.images], lr=recipe.image_learning_rate, momentum=recipe.image_momentum

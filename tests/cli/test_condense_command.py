@@ -1,3 +1,5 @@
+import contextlib
+import io
 import random
 import signal
 import time
@@ -6,8 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
 from tiny_search import finish, invoke, search_words, start, write_space
 
+from nasproxy.cli import condensing
+from nasproxy.cli.screen import LiveScreen
 from nasproxy.condensation.evaluation import Evaluation
 from nasproxy.condensation.outer_loop import Material
 from nasproxy.datasets.load import load_dataset
@@ -58,6 +64,25 @@ def test_condense_writes_a_proxy_and_says_what_it_cost(folder):
     assert "peak memory" in words.out
     assert "digits-dc-ipc1.png" in words.out
     assert Path("digits-dc-ipc1.safetensors").exists()
+
+
+def test_a_terminal_shows_how_far_an_iteration_is_and_plain_lines_do_not(monkeypatch, folder):
+    plain = invoke("condense", *TINY, "--seed", "1").err.splitlines()[1:]  # a note
+    assert plain[0] == "Condensing: 1"
+    assert plain[1].startswith("Condensing: 1 of 1 in ")
+    assert len(plain) == 2
+    moved = []
+
+    class Watched(LiveScreen):
+        def within_step(self, work):
+            moved.append(work)
+            super().within_step(work)
+
+    with Progress(console=Console(file=io.StringIO())) as display:
+        monkeypatch.setattr(condensing, "open_screen", lambda: contextlib.nullcontext(Watched(display)))
+        assert invoke("condense", *TINY).code == 0
+        assert len(moved) == 10  # classes
+        assert display.tasks[-1].completed == 1
 
 
 def test_it_uses_all_cores_or_as_many_threads_as_one_says(folder):
@@ -118,6 +143,7 @@ def test_the_mlp_has_an_image_learning_rate_of_its_own_unless_one_is_given(folde
         (["--initial", "reel"], "input", ["reel"]),
         (["--distance", "cosin"], "input", ["cosin", "Did you mean cosine?"]),
         (["--network", "convmet"], "input", ["convmet", "Did you mean convnet?"]),
+        (["--network", "spce"], "input", ["spce", "Did you mean space?", "space:convnet720"]),
         (["--network", "vgg16"], "input", ["vgg16", "Did you mean vgg11?"]),
         (["--network", "vgg11"], "input", ["16×16", "VGG-11", "32×32 or more", "--image-size 32"]),
         (["--network", "space:convnet72"], "space", ["Did you mean convnet720?"]),

@@ -82,6 +82,28 @@ def test_without_a_terminal_nothing_moves():
     assert "Ranking: 4, 1 done before\n" in done.stderr
 
 
+def test_the_bar_and_the_time_left_move_within_a_step():
+    now = 0.0
+    display = Progress(console=Console(file=io.StringIO()), get_time=lambda: now)
+    screen, column = LiveScreen(display), TimeLeft()
+    screen.stage("Condensing", 8, done=4)
+    line = display.tasks[-1]
+    screen.within_step(0.0)
+    assert column.render(line).plain == ""
+    for seconds, part, left in ((10, 0.25, "2 min 30 s"), (30, 0.5, "3 min 30 s")):
+        now = seconds
+        screen.within_step(part)
+        assert (line.completed, line.fields["done"]) == (part, 4)
+        assert column.render(line).plain == f"about {left} left"
+    now = 40.0
+    screen.advance("matching loss 2.00")
+    assert (line.completed, line.fields["done"]) == (1.0, 5)
+    screen.within_step(0.5)
+    assert (line.completed, line.fields["done"]) == (1.5, 5)
+    screen.advance("matching loss 1.00")
+    assert (line.completed, line.fields["done"]) == (2.0, 6)
+
+
 def test_waiting_for_workers_is_no_part_of_the_time_left():
     now = 0.0
     display = Progress(console=Console(file=io.StringIO()), get_time=lambda: now)

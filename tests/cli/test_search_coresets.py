@@ -56,6 +56,7 @@ class Recorder(Silent):
 
     def __init__(self) -> None:
         self.stages: dict[str, list[str]] = {}
+        self.parts: list[float] = []
 
     def stage(self, name: str, total: int, *, done: int = 0, work: float | None = None) -> None:
         self.stages[name] = []
@@ -63,13 +64,16 @@ class Recorder(Silent):
     def advance(self, headline: str = "", work: float = 1.0) -> None:
         list(self.stages.values())[-1].append(headline)
 
+    def within_step(self, work: float) -> None:
+        self.parts.append(work)
+
 
 def words(folder: Path, photos: Path, proxy: str, *more: str) -> list[str]:
     few = ["--limit", "2", "--top-k", "1", "--device", "cpu", "--dataset", str(photos), "--proxy", proxy]
     return search_words(write_space(folder), folder / "run", *few, *more)
 
 
-def told(folder: Path, photos: Path, proxy: str) -> dict[str, list[str]]:
+def told(folder: Path, photos: Path, proxy: str) -> Recorder:
     recorder = Recorder()
     settings = SearchSettings(
         dataset=str(photos),
@@ -85,12 +89,12 @@ def told(folder: Path, photos: Path, proxy: str) -> dict[str, list[str]]:
         out=folder / "run",
     )
     assert run_search(settings, progress=recorder).summary["proxy"] == proxy
-    return recorder.stages
+    return recorder
 
 
 def test_searches_tell_what_coresets_do_and_share_a_training(folder: Path, photos: Path):
     for proxy in ("herding", "k-center", "forgetting"):
-        stages = told(folder / proxy, photos, proxy)
+        stages = told(folder / proxy, photos, proxy).stages
         file = folder / proxy / "run" / "proxy.safetensors"
         losses = load_proxy(file).history
         assert stages["Selecting"] == [f"training loss {loss:.2f}" for loss in losses]
@@ -103,6 +107,14 @@ def test_searches_tell_what_coresets_do_and_share_a_training(folder: Path, photo
     assert said.code == 0, said.err
     assert "Selecting: 20 of 20" in said.err
     assert len(list((cache_folder() / "trainings").iterdir())) == 1
+
+
+def test_searches_tell_how_far_an_iteration_of_condensing_is(folder: Path, photos: Path):
+    recorder = told(folder, photos, "condensed")
+    parts, iterations = recorder.parts, len(recorder.stages["Condensing"])
+    assert len(parts) == iterations * 2 * 3  # two matching steps of three classes
+    assert sum(part == 0 for part in parts) == iterations
+    assert max(parts) < 1
 
 
 @pytest.mark.parametrize("proxy", ["herding", "k-center", "forgetting"])
@@ -126,5 +138,7 @@ def test_a_strangers_method_in_its_own_words(folder: Path, photos: Path, monkeyp
     (info / "entry_points.txt").write_text("[nasproxy.proxies]\nslow = stranger_slow:Slow\n")
     (folder / "site" / "stranger_slow.py").write_text(STRANGER)
     monkeypatch.syspath_prepend(folder / "site")
-    assert told(folder, photos, "slow")["Pondering"] == ["doubt 1.00", "doubt 0.50"]
+    recorder = told(folder, photos, "slow")
+    assert recorder.stages["Pondering"] == ["doubt 1.00", "doubt 0.50"]
+    assert not recorder.parts
     assert load_proxy(folder / "run" / "proxy.safetensors").method == "slow"

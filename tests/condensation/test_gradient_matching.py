@@ -18,6 +18,7 @@ from tiny import tiny_dataset, with_other_held_out_images
 from torch import nn
 
 from nasproxy.condensation import gradient_matching as module
+from nasproxy.condensation.course import Course
 from nasproxy.condensation.gradient_matching import LARGEST_STEP, matching_loss
 from nasproxy.condensation.recipe import DISTANCES, MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
@@ -167,6 +168,16 @@ def test_each_iteration_is_reported(dataset):
     made = run(dataset, replace(RECIPE, iterations=3), on_iteration=lambda *news: said.append(news))
     assert said == list(enumerate(made.losses, 1))
     assert made.seconds > 0
+
+
+def test_within_an_iteration_its_parts_are_reported_as_each_class_begins(dataset):
+    parts = []
+    told = run(dataset, RECIPE, course=Course(on_part=parts.append))
+    assert torch.equal(told.images, run(dataset, RECIPE).images)
+    matching, training = 7 + 5 + 6 * 4, 3 * 4  # real images, synthetic ones by six; 3 epochs
+    whole = 2 * matching + training
+    done = [0, matching / 2, matching + training, 1.5 * matching + training]
+    assert parts == pytest.approx([part / whole for part in done] * RECIPE.iterations)
 
 
 def test_bfloat16_moves_the_images_in_nearly_the_same_direction(dataset):
