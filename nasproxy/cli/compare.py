@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from nasproxy.cli.completion import several_proxies, space_names
 from nasproxy.cli.options import (
+    FEWER,
     RANK,
     RUN,
     SOFT_LABELS,
@@ -87,7 +88,7 @@ def compare(
     limit: Annotated[
         int | None,
         typer.Option(
-            help="Compare on a seeded, stratified sample of N candidates.",
+            help=f"Compare on a seeded, stratified sample of N candidates{FEWER}.",
             show_default="30; paper all",
             rich_help_panel=PROXIES,
         ),

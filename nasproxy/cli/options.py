@@ -40,6 +40,7 @@ Precision = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+FEWER = ", fewer where --max-parameters or --max-multiply-adds leave some of them out"
 SOFT_LABELS = (
     "Train on the class probabilities that a network trained on all the training images gives to those of the proxy,"
     " instead of on their classes."

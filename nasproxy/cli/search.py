@@ -13,6 +13,7 @@ from nasproxy.analysis.text import count, counted, duration, milliseconds, perce
 from nasproxy.cli.completion import among, proxy_names, space_names
 from nasproxy.cli.dry_run import estimate
 from nasproxy.cli.options import (
+    FEWER,
     RANK,
     RUN,
     SOFT_LABELS,
@@ -82,7 +83,8 @@ def search(
     ] = _D.preset,
     ipc: Annotated[int, typer.Option(help="Images per class of the proxy.", rich_help_panel=PROXY)] = _D.ipc,
     limit: Annotated[
-        int | None, typer.Option(help="Rank a seeded, stratified sample of N candidates.", rich_help_panel=PROXY)
+        int | None,
+        typer.Option(help=f"Rank a seeded, stratified sample of N candidates{FEWER}.", rich_help_panel=PROXY),
     ] = None,
     soft_labels: Annotated[
         bool, typer.Option("--soft-labels", help=SOFT_LABELS, rich_help_panel=PROXY)

@@ -23,6 +23,7 @@ from nasproxy.search.asked_trial import (
     following,
     values_of,
 )
+from nasproxy.search.signature import check_call, defined_at
 from nasproxy.search.space import ABSENT, Config, Scalar, SearchSpace
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 ENUMERATED = 10_000
 """A function with more points than this is sampled; so many of them then make up the space."""
+
+_BUILD = "def build(*, in_channels, num_classes, image_size): …"
 
 Builder = Callable[..., "nn.Module"]
 
@@ -68,7 +71,9 @@ class DefineByRun(SearchSpace):
         self._values: dict[str, dict[str, Scalar]] = {}
         self._configs, self.sampled = self._points()
         if not self._values:
-            raise SpaceError(f"{self.name} asks its trial nothing.", 'Example: trial.suggest_int("depth", 1, 4)')
+            raise SpaceError(
+                f"{defined_at(function)} asks its trial nothing.", 'Example: trial.suggest_int("depth", 1, 4)'
+            )
         self.choices: Mapping[str, Sequence[Scalar]] = {name: self._choice(name) for name in self._values}
 
     def build(self, config: Config, *, in_channels: int, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
@@ -148,7 +153,7 @@ class DefineByRun(SearchSpace):
                 known != distribution and isinstance(known, CategoricalDistribution)
             ):
                 raise SpaceError(
-                    f"{self.name} asks for {name} as {known} and, at another point, as {distribution}.",
+                    f"{defined_at(self.function)} asks for {name} as {known} and, at another point, as {distribution}.",
                     "Optuna keeps one kind and one list of choices for a name; give one of them another name.",
                 )
             values = self._values.setdefault(name, {})
@@ -163,10 +168,11 @@ class DefineByRun(SearchSpace):
             return trial
         if not inspect.isroutine(build):
             raise SpaceError(
-                f"{self.name} returns {type(build).__name__} instead of a function that builds a network.",
-                "End it with: def build(*, in_channels, num_classes, image_size): …; return build. Candidates are"
-                " listed without building any of them.",
+                f"{defined_at(self.function)} returns {type(build).__name__} instead of a function that builds a"
+                " network.",
+                f"End it with: {_BUILD}; return build. Candidates are listed without building any of them.",
             )
+        check_call(build, self.name, _BUILD, in_channels=1, num_classes=2, image_size=(8, 8))
         return trial
 
     def _choice(self, name: str) -> tuple[Scalar, ...]:

@@ -61,7 +61,8 @@ class SearchSettings:
         calibrate: ranked candidates drawn at random that are trained on the whole training part too, so that the
             proxy's correlation over all of them can be estimated; None trains none.
         min_correlation: an estimate below is a failure.
-        limit: rank a seeded, stratified sample of this many candidates.
+        limit: rank a seeded, stratified sample of this many candidates; fewer, where some of them are larger than the
+            two limits below.
         max_parameters: leave out larger candidates.
         max_multiply_adds: leave out candidates whose forward pass of one image takes more.
         sampler: ``grid`` (all candidates), or ``random``, ``tpe`` or ``nsga2``, by which Optuna proposes ``trials`` of

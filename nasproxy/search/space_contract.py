@@ -9,11 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from nasproxy.errors import SpaceError
+from nasproxy.search.signature import check_call
 from nasproxy.search.space import SearchSpace
 
 
 def check_contract(space: SearchSpace, label: str) -> None:
-    """Makes sure that a space has a name and choices that a study can hold; builds nothing.
+    """Makes sure that a space has a name, choices that a study can hold, and methods that can be called; calls none.
 
     Values are compared by their JSON text, since Python takes ``1``, ``1.0`` and ``True`` for equal.
 
@@ -35,6 +36,9 @@ def check_contract(space: SearchSpace, label: str) -> None:
     size = math.prod(len(values) for values in choices.values())
     if size > sys.maxsize:
         raise SpaceError(f"The search space {label} has {size:.1e} candidates, more than can be numbered.", "Split it.")
+    images = {"in_channels": 1, "num_classes": 2, "image_size": (8, 8)}
+    check_call(space.build, label, "def build(self, config, *, in_channels, num_classes, image_size): …", {}, **images)
+    check_call(space.is_valid, label, "def is_valid(self, config, image_size): …", {}, (8, 8))
 
 
 def _check_word(word: object, what: str) -> None:

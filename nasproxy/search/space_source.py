@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from nasproxy.entry_points import by_package
 from nasproxy.errors import SpaceError, nearest
+from nasproxy.search.signature import defined_at
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_contract import check_contract
 
@@ -229,7 +230,8 @@ def _define_by_run(source: SpaceSource, function: Callable[..., Any]) -> SearchS
     from nasproxy.search.define_by_run import DefineByRun  # with Optuna, which a space of classes does without
 
     if not _asks_a_trial(function):
-        raise SpaceError(f"{source} is a function that takes something else than a trial.", "Write def space(trial): …")
+        where, taken = defined_at(function), inspect.signature(function)
+        raise SpaceError(f"{where} of {source} takes {taken} instead of a trial alone.", "Write def space(trial): …")
     return DefineByRun(function)
 
 
@@ -266,6 +268,8 @@ def _only_space(source: SpaceSource, module: types.ModuleType) -> Any:
     complete = {name: space for name, space in own.items() if not inspect.isabstract(space)} or own
     if len({id(space) for space in complete.values()}) == 1:
         return next(iter(complete.values()))
+    if not complete and inspect.isfunction(meant := vars(module).get("space")):
+        return meant
     if not complete:
         hint = "Write a class MySpace(SearchSpace) with name, choices and build, or a function space(trial)."
         raise SpaceError(f"{source} defines no search space.", hint)

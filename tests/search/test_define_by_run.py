@@ -232,8 +232,13 @@ HEAD = "import random\nfrom torch import nn\n"
             "turn it into",
         ),
         ("trial.suggest_int('x', 5, 1)\n    return build", "my_space.py:5: ValueError: .*low", ""),
-        ("return build", "space asks its trial nothing", "suggest_int"),
-        ("trial.suggest_int('x', 1, 2)", "returns NoneType instead of a function", "return build"),
+        ("return build", r"space \(my_space.py:4\) asks its trial nothing", "suggest_int"),
+        ("trial.suggest_int('x', 1, 2)", r"\(my_space.py:4\) returns NoneType instead of a function", "return build"),
+        (
+            "trial.suggest_int('x', 1, 2)\n    return lambda images: 1",
+            r"<lambda> \(my_space.py:6\) of my_space takes \(images\), which does not fit",
+            "Write def build(*, in_channels, num_classes, image_size)",
+        ),
         (
             "trial.suggest_int('x', 1, 2)\n    return nn.ReLU()",
             "returns ReLU instead of a function",
@@ -249,7 +254,7 @@ HEAD = "import random\nfrom torch import nn\n"
         ("trial.suggest_int('x', 1, 2); trial.suggest_int('x', 1, 3)\n    return build", "asked x twice", "Rename"),
         (
             "trial.suggest_categorical('x', [1, 2] if trial.suggest_int('y', 0, 1) else [3])\n    return build",
-            "at another point",
+            r"space \(my_space.py:4\) asks for x as .*at another point",
             "another name",
         ),
         (
@@ -288,8 +293,11 @@ def test_a_function_is_found_without_its_name_and_its_errors_in_build_are_locate
     said = invoke("spaces", "check", str(path))
     assert said.code == 1
     assert "my_space.py:8: KeyError" in said.out
-    with pytest.raises(SpaceError, match="something else than a trial"):
+    with pytest.raises(SpaceError, match=r"helper \(my_space.py:3\) of .* takes \(trial, x\) instead of a trial alone"):
         SpaceSource.parse(f"{path}:helper").load()
+    meant = write_space(tmp_path, "def space(trail): ...\n", "meant.py")
+    with pytest.raises(SpaceError, match=r"space \(meant.py:1\) of .* takes \(trail\) instead"):
+        SpaceSource.parse(str(meant)).load()
 
 
 BLOCKS = """

@@ -174,6 +174,14 @@ def test_scores_do_not_depend_on_who_else_takes_part(finished: SearchResult, tmp
     assert list(both["proxy_cross_entropy_x"]) == list(both["proxy_cross_entropy_y"])
 
 
+def test_a_limit_on_size_leaves_fewer_of_the_sample(tmp_path: Path):
+    sample = run_search(settings_of(tmp_path, "sample", limit=8)).table
+    sifted = run_search(settings_of(tmp_path, "sifted", limit=8, max_parameters=2000)).table
+    small = sample[sample["parameters"] <= 2000]
+    assert 2 < len(small) < 8
+    assert set(sifted["id"]) == set(small["id"])
+
+
 def test_a_proxy_file_takes_the_place_of_a_named_proxy(finished: SearchResult, tmp_path: Path):
     file = save_proxy(random_proxy(load_dataset("digits"), 2, seed=0), tmp_path / "mine.safetensors")
     found = run_search(settings_of(tmp_path, proxy=str(file)))

@@ -328,6 +328,21 @@ def test_a_missing_attribute_gives_the_nearest(write, spec):
     assert error.hint == "Did you mean Widths? Available: Widths."
 
 
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("build(self, config)", "takes (config), which does not fit: got an unexpected keyword argument 'in_channels'"),
+        ("is_valid(self, config)", "takes (config), which does not fit: too many positional arguments"),
+    ],
+)
+def test_a_method_that_cannot_be_called_is_named_with_its_line(write, method, reason):
+    path = write(f"{space_text()}    def {method}:\n        return True\n")
+    error = refusal("my_space.py")
+    name, line = method.partition("(")[0], path.read_text().splitlines().index(f"    def {method}:") + 1
+    assert error.message == f"{name} (my_space.py:{line}) of {path} {reason}."
+    assert error.hint.startswith(f"Write def {name}(self, config, ")
+
+
 def test_several_spaces_and_none(write):
     write(space_text("One") + space_text("Two"), "several.py")
     error = refusal("several.py")
