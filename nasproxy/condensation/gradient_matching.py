@@ -17,6 +17,7 @@ from nasproxy.condensation.mean_gradients import mean_gradients
 from nasproxy.condensation.outer_loop import Material
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.errors import InputError
+from nasproxy.networks.convnet import differentiated_twice
 from nasproxy.training.recorded import RECORDED, Recorded, Results
 
 _Match = Callable[[Tensor, Tensor, Tensor], Results]
@@ -154,7 +155,8 @@ def matching_loss(
     pairs: list[tuple[Tensor, Tensor]] = []
     if parameters:
         on_real = mean_gradients(network, parameters, real, target.repeat(len(real)), chunk=chunk, precision=precision)
-        loss = F.cross_entropy(network(synthetic), target.repeat(len(synthetic)))
+        with differentiated_twice():
+            loss = F.cross_entropy(network(synthetic), target.repeat(len(synthetic)))
         on_synthetic = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
         pairs = [(r, s) for r, s in zip(on_real, on_synthetic, strict=True) if r is not None and s is not None]
     if not any(r.ndim > 1 for r, _ in pairs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from nasproxy.networks.classifier import Classifier, extra_padding, too_small
+from nasproxy.networks.classifier import Classifier, Readout, extra_padding, too_small
 
 _SMALLEST = 8  # three poolings
 
@@ -44,4 +44,4 @@ class AlexNet(Classifier):
             nn.ReLU(),
             nn.MaxPool2d(2),
         )
-        super().__init__(features, nn.Linear(192 * height * width, num_classes))
+        super().__init__(features, Readout(192 * height * width, num_classes))

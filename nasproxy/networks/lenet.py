@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from nasproxy.networks.classifier import Classifier, extra_padding, too_small
+from nasproxy.networks.classifier import Classifier, Readout, extra_padding, too_small
 
 _SMALLEST = 16
 
@@ -41,7 +41,7 @@ class LeNet(Classifier):
             nn.Linear(120, 84),
             nn.ReLU(),
         )
-        super().__init__(features, nn.Linear(84, num_classes))
+        super().__init__(features, Readout(84, num_classes))
 
 
 def _side(pixels: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from nasproxy.networks.classifier import Classifier
+from nasproxy.networks.classifier import Classifier, Readout
 
 _HIDDEN = 128
 
@@ -23,4 +23,4 @@ class MLP(Classifier):
         features = nn.Sequential(
             nn.Flatten(), nn.Linear(values, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU()
         )
-        super().__init__(features, nn.Linear(_HIDDEN, num_classes))
+        super().__init__(features, Readout(_HIDDEN, num_classes))

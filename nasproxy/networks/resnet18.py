@@ -7,7 +7,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nasproxy.networks.classifier import Classifier, too_small
+from nasproxy.networks.classifier import Classifier, Readout, too_small
 from nasproxy.networks.convnet import NORMS
 
 _STAGES = (64, 128, 256, 512)
@@ -56,7 +56,7 @@ class ResNet18(Classifier):
                 layers.append(ResidualBlock(channels, filters, normalised, halve=halve, strided=strided))
                 channels = filters
         layers.append(nn.AdaptiveAvgPool2d(1))
-        super().__init__(nn.Sequential(*layers), nn.Linear(channels, num_classes))
+        super().__init__(nn.Sequential(*layers), Readout(channels, num_classes))
 
 
 class ResidualBlock(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from nasproxy.networks.classifier import Classifier, extra_padding, too_small
+from nasproxy.networks.classifier import Classifier, Readout, extra_padding, too_small
 from nasproxy.networks.convnet import NORMS
 
 _STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
@@ -44,4 +44,4 @@ class VGG11(Classifier):
                 channels = filters
             layers.append(nn.MaxPool2d(2))
             height, width = height // 2, width // 2
-        super().__init__(nn.Sequential(*layers), nn.Linear(channels * height * width, num_classes))
+        super().__init__(nn.Sequential(*layers), Readout(channels * height * width, num_classes))

@@ -254,13 +254,13 @@ def test_divergence_keeps_what_was_before_and_names_it(monkeypatch, file, datase
         calls += 1
         return real(self, *arguments) * (torch.nan if calls > 12 else 1)
 
-    monkeypatch.setattr(Material, "real_batch", spoil)
-    with pytest.raises(
-        DivergedError, match=r"became nan in outer iteration 3 of 5\. The images of iteration 2 "
-    ) as caught:
-        make_proxy(dataset, DC, **WHERE, course=Course(checkpoints(file, dataset, every=1e6)))
+    with monkeypatch.context() as patched:
+        patched.setattr(Material, "real_batch", spoil)
+        with pytest.raises(
+            DivergedError, match=r"became nan in outer iteration 3 of 5\. The images of iteration 2 "
+        ) as caught:
+            make_proxy(dataset, DC, **WHERE, course=Course(checkpoints(file, dataset, every=1e6)))
     assert str(file) in caught.value.message
-    monkeypatch.undo()
     two = replace(DC, iterations=2)
     assert torch.equal(go_on(file, dataset, two).images, make_proxy(dataset, two, **WHERE, use_cache=False).images)
 

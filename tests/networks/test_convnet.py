@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from nasproxy.errors import InputError
-from nasproxy.networks.convnet import ACTIVATIONS, NORMS, POOLINGS, ConvNet, InstanceNorm
+from nasproxy.networks.convnet import ACTIVATIONS, NORMS, POOLINGS, ConvNet, InstanceNorm, differentiated_twice
 
 
 def parameters(model):
@@ -93,10 +95,42 @@ def test_instance_norm_is_group_norm_of_single_channels(dtype, layout):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
-def test_instance_norm_can_be_differentiated_twice():
+@pytest.mark.parametrize("passes", [nullcontext, differentiated_twice])
+def test_instance_norm_can_be_differentiated_twice(passes):
     norm = InstanceNorm(2).double()
     images = torch.randn(2, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert torch.autograd.gradgradcheck(norm, (images.requires_grad_(),))
+    with passes():
+        assert torch.autograd.gradgradcheck(norm, (images.requires_grad_(),))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_channels_lie_side_by_side_in_maps_and_in_their_gradients(norm, pooling):
+    """Between this and the other layout numbers are copied one by one: a network with layer normalisation took twice as long."""
+    model = ConvNet(3, 5, (8, 8), width=8, depth=2, norm=norm, pooling=pooling)
+    layouts = []
+
+    def see(tensor):
+        layouts.append(tensor.stride(1))
+
+    def see_both(layer, inputs, maps):
+        see(maps)
+        maps.register_hook(see)
+
+    for layer in model.features:
+        layer.register_forward_hook(see_both)
+    model(torch.randn(4, 3, 8, 8)).sum().backward()
+    assert layouts == [1] * 2 * len(model.features)
+
+
+def test_what_is_exported_names_the_layers_plainly():
+    model = ConvNet(3, 5, (8, 8), width=8, depth=2, norm="instance").eval()
+    images = torch.randn(4, 3, 8, 8)
+    program = torch.export.export(model, (images,))
+    called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert called.count("aten.instance_norm.default") == 2
+    assert "aten.permute.default" not in called
+    torch.testing.assert_close(program.module()(images), model(images), rtol=1e-4, atol=1e-5)
 
 
 def test_gray_images_of_28_pixels_go_on_as_32():
@@ -129,6 +163,9 @@ def test_embed_is_what_the_classifier_reads():
     images = torch.randn(3, 3, 8, 8)
     assert model.embed(images).shape == (3, 4 * 2 * 2)
     torch.testing.assert_close(model.classifier(model.embed(images)), model(images))
+    torch.testing.assert_close(
+        F.linear(model.embed(images), model.classifier.weight, model.classifier.bias), model(images)
+    )
 
 
 @pytest.mark.parametrize(
