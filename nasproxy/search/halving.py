@@ -37,7 +37,7 @@ def halving_rungs(
     """The rounds of a search in which most candidates are cut early.
 
     A survivor's longer training starts anew: a round costs four or more times what the one before gave it, so that
-    repeating those epochs costs a few per cent, and no weights need be kept, moved, or survive a crash.
+    repeating those epochs is an eighth of the quick preset's, and no weights need be kept, moved, or survive a crash.
 
     Args:
         candidates: that take part in the first round.

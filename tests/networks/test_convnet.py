@@ -106,7 +106,7 @@ def test_instance_norm_can_be_differentiated_twice(passes):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_channels_lie_side_by_side_in_maps_and_in_their_gradients(norm, pooling):
-    """Between this and the other layout numbers are copied one by one: a network with layer normalisation took twice as long."""
+    """Between this and the other layout numbers are copied one by one, which took as long as all the arithmetic."""
     model = ConvNet(3, 5, (8, 8), width=8, depth=2, norm=norm, pooling=pooling)
     layouts = []
 
