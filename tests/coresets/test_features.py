@@ -23,7 +23,7 @@ def test_equal_what_enters_the_last_layer_for_each_image_alone(counts, channels,
     assert found.shape == (sum(counts), 4 * (size[0] // 4) * (size[1] // 4))
     assert (found.dtype, found.requires_grad) == (torch.float64, False)
     entered = []
-    model.classifier.register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0].detach()))
+    model.classifier.register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0].detach().flatten(1)))
     for image in dataset.normalisation.apply(dataset.train.images):
         model(image[None])
     torch.testing.assert_close(found, torch.cat(entered).double(), rtol=1e-4, atol=1e-5)
