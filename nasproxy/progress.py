@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 
@@ -40,6 +41,11 @@ class Fine(Protocol):
 
     def within_step(self, work: float) -> None:
         """So much of the work of the step that runs is done, in the unit of :meth:`Progress.advance`."""
+
+
+def within_step_of(progress: Progress) -> Callable[[float], None] | None:
+    """What moves ``progress`` within a step; None where it moves between steps only."""
+    return progress.within_step if isinstance(progress, Fine) else None
 
 
 class Silent:

@@ -13,7 +13,7 @@ from nasproxy.analysis.text import duration, percent
 from nasproxy.cli.screen import open_screen
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.errors import InputError
-from nasproxy.progress import Fine
+from nasproxy.progress import within_step_of
 from nasproxy.proxies.method import ProxyMethod
 
 if TYPE_CHECKING:  # torch is loaded when the work begins
@@ -109,7 +109,6 @@ def carry_out(order: Order) -> dict[str, Any]:
         def evaluated(iteration: int, accuracy: float) -> None:
             screen.note(f"Iteration {iteration}: test accuracy {percent(accuracy)}")
 
-        on_part = screen.within_step if isinstance(screen, Fine) else None
         for note in dataset.notes:
             screen.note(note)
         if not order.resume and order.checkpoint.exists():
@@ -125,7 +124,14 @@ def carry_out(order: Order) -> dict[str, Any]:
             **where,
             on_iteration=advance,
             use_cache=not order.evaluate_every,
-            course=Course(kept, start, lambda: budget.left <= 0, order.evaluate_every, evaluated, on_part=on_part),
+            course=Course(
+                kept,
+                start,
+                lambda: budget.left <= 0,
+                order.evaluate_every,
+                evaluated,
+                on_part=within_step_of(screen),
+            ),
             teacher=teacher,
         )
         if doubt := order.recipe.doubt(proxy.history):

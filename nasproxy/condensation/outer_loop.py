@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
@@ -129,8 +129,7 @@ class _Condensation:
         self._evaluation = None
         if course.evaluate_every:
             self._evaluation = Evaluation(dataset, recipe, seed=seed, device=device, precision=precision)
-        material = _material(dataset, recipe, seed, device, precision)
-        self._material = material = replace(material, on_part=course.on_part)
+        self._material = material = _material(dataset, recipe, course, seed, device, precision)
         self._networks = fresh_networks(dataset, recipe, material.generator, device)
         self._optimizer = torch.optim.SGD(
             [material.images], lr=recipe.image_learning_rate, momentum=recipe.image_momentum
@@ -228,7 +227,9 @@ class _Condensation:
         )
 
 
-def _material(dataset: ImageDataset, recipe: Condenser, seed: int, device: torch.device, precision: str) -> Material:
+def _material(
+    dataset: ImageDataset, recipe: Condenser, course: Course, seed: int, device: torch.device, precision: str
+) -> Material:
     generator = torch.Generator().manual_seed(seed)
     images, labels = _initial_images(dataset, recipe, generator)
     return Material(
@@ -239,6 +240,7 @@ def _material(dataset: ImageDataset, recipe: Condenser, seed: int, device: torch
         augmentations=recipe.augmentations(dataset),
         generator=generator,
         precision=precision,
+        on_part=course.on_part,
     )
 
 

@@ -14,17 +14,17 @@ from torch import Tensor, channels_last, nn
 from nasproxy.errors import InputError, nearest
 from nasproxy.networks.classifier import Classifier, Readout, extra_padding
 
-_TWICE = ContextVar("_TWICE", default=False)
+_FOR_TWO_DERIVATIVES = ContextVar("_FOR_TWO_DERIVATIVES", default=False)
 
 
 @contextmanager
 def differentiated_twice() -> Iterator[None]:
     """For passes whose gradient is differentiated: torch's kernel of instance normalisation is the faster there."""
-    token = _TWICE.set(True)
+    token = _FOR_TWO_DERIVATIVES.set(True)
     try:
         yield
     finally:
-        _TWICE.reset(token)
+        _FOR_TWO_DERIVATIVES.reset(token)
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -40,7 +40,7 @@ class InstanceNorm(nn.GroupNorm):
 
     def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:  # noqa: A002, the name of nn.GroupNorm
         """Normalises each channel of each image over its pixels."""
-        if torch.compiler.is_compiling() or _TWICE.get() or input.device.type != "cpu":
+        if torch.compiler.is_compiling() or _FOR_TWO_DERIVATIVES.get() or input.device.type != "cpu":
             return F.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
         n, c, h, w = input.shape
         pixels = input.permute(2, 3, 0, 1).reshape(1, h, w, n * c).permute(0, 3, 1, 2)

@@ -24,7 +24,7 @@ from nasproxy.export.loading import STANDALONE
 from nasproxy.export.standalone import write_standalone
 from nasproxy.export.trace import MOST_CHECKED
 from nasproxy.files import make_folder, write_atomically
-from nasproxy.progress import Fine, Progress, Silent
+from nasproxy.progress import Progress, Silent, within_step_of
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.make import make_proxy, open_checkpoints
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
@@ -207,8 +207,7 @@ def kept_proxy(plan: Plan, progress: Progress, stopwatch: Stopwatch, budget: Bud
         start, budget = checkpoints.load() if checkpoints else None, budget or Budget()
         if method.steps:
             progress.stage(method.verb, method.steps, done=len(start.losses) if start else 0)
-        on_part = progress.within_step if isinstance(progress, Fine) else None
-        course = Course(checkpoints, start, lambda: budget.left <= 0, on_part=on_part)
+        course = Course(checkpoints, start, lambda: budget.left <= 0, on_part=within_step_of(progress))
         proxy = make_proxy(plan.dataset, method, **where, on_iteration=said, course=course, teacher=teacher)
         if not proxy.finished:
             raise BudgetError(
