@@ -3,7 +3,7 @@
     python benchmarks/search_contenders.py JOB.json ANSWER.json
 
 ``loop``: one network after another, DataLoaders over TensorDatasets, float32, PyTorch's default settings. The networks
-are the search space's own; for ``loop-textbook``, the same in torch's default memory layout and normalisation.
+are built of torch's own layers, as the paper's authors write them; for ``loop-own-networks`` they are nasproxy's.
 ``plain-tune``: Ray Tune as its manual shows it, one function trainable a candidate, each doing what the loop does on
 one thread. ``inline`` and ``tune``: nasproxy's engine. ``idle``: ``tune`` with workers that sleep in place of training.
 
@@ -38,7 +38,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
-from nasproxy.networks.convnet import ConvNet, InstanceNorm
+from nasproxy.networks.classifier import Readout
+from nasproxy.networks.convnet import ConvNet, InstanceNorm, LayerNorm
 from nasproxy.progress import Silent
 from nasproxy.proxies.make import load_matching_proxy
 from nasproxy.search.bench import Bench, Payload
@@ -78,7 +79,7 @@ class Job:
     """What to rank, and how.
 
     Args:
-        kind: ``loop``, ``loop-textbook``, ``plain-tune``, ``inline``, ``tune`` or ``idle``.
+        kind: ``loop``, ``loop-own-networks``, ``plain-tune``, ``inline``, ``tune`` or ``idle``.
         configs: of the candidates.
         dataset: its name.
         proxy: file of the proxy.
@@ -130,7 +131,7 @@ class Loop:
         validation: what accuracies are measured on.
         classes: of the labels.
         recipe: shared with nasproxy.
-        textbook: whether networks are laid out as torch does by default.
+        plain: whether networks are built of torch's own layers.
     """
 
     space: SearchSpace
@@ -138,7 +139,7 @@ class Loop:
     validation: TensorDataset
     classes: int
     recipe: TrainingRecipe
-    textbook: bool
+    plain: bool
 
     @classmethod
     def of(cls, job: Job, *, epochs: int | None = None) -> Loop:
@@ -151,7 +152,7 @@ class Loop:
             validation,
             dataset.num_classes,
             TrainingRecipe(epochs=epochs or job.epochs),
-            job.kind == "loop-textbook",
+            job.kind != "loop-own-networks",
         )
 
     def train(self, config: Config, seed: int) -> float:
@@ -184,18 +185,29 @@ class Loop:
         image = self.training[0][0]
         size = (int(image.shape[1]), int(image.shape[2]))
         model = self.space.build(dict(config), in_channels=len(image), num_classes=self.classes, image_size=size)
-        return textbook(model) if self.textbook else model
+        return of_plain_layers(model) if self.plain else model
 
 
-def textbook(model: nn.Module) -> nn.Module:
-    """The same network as the paper's authors write it: contiguous images, instance normalisation by GroupNorm."""
+def of_plain_layers(model: nn.Module) -> nn.Sequential:
+    """The same network and weights as the paper's authors write it: torch's own layers, in torch's default layout."""
     assert isinstance(model, ConvNet)
-    layers = [
-        nn.GroupNorm(layer.num_groups, layer.num_channels) if isinstance(layer, InstanceNorm) else layer
-        for layer in model.features
-    ]
-    features = nn.Sequential(*layers).to(memory_format=torch.contiguous_format)
-    return nn.Sequential(features, nn.Flatten(), model.classifier)
+    layers = [*model.features, nn.Flatten(), model.classifier]
+    return nn.Sequential(*(_plain_layer(layer) for layer in layers)).to(memory_format=torch.contiguous_format)
+
+
+def _plain_layer(layer: nn.Module) -> nn.Module:
+    plain: nn.Module
+    match layer:
+        case InstanceNorm():
+            plain = nn.GroupNorm(layer.num_groups, layer.num_channels)
+        case LayerNorm():
+            plain = nn.LayerNorm(layer.normalized_shape)
+        case Readout():
+            plain = nn.Linear(layer.in_features, layer.out_features)
+        case _:
+            return layer
+    plain.load_state_dict(layer.state_dict())
+    return plain
 
 
 def run_loop(job: Job) -> dict[str, Any]:
@@ -459,7 +471,7 @@ def _answer(
 def main() -> None:
     """Does the job in the first file, writes what came of it to the second."""
     job = Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    runners = {"loop": run_loop, "loop-textbook": run_loop, "plain-tune": run_plain_tune}
+    runners = {"loop": run_loop, "loop-own-networks": run_loop, "plain-tune": run_plain_tune}
     write_json(Path(sys.argv[2]), runners.get(job.kind, run_nasproxy)(job))
 
 

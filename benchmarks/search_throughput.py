@@ -67,7 +67,7 @@ DATASET, SPACE = "digits", "convnet720"
 LOOP = "loop float32"
 CONTENDERS = {
     LOOP: ("loop", "float32"),
-    "textbook loop float32": ("loop-textbook", "float32"),
+    "loop of nasproxy's networks float32": ("loop-own-networks", "float32"),
     "plain Tune float32": ("plain-tune", "float32"),
     "inline float32-direct": ("inline", "float32-direct"),
     "inline float32": ("inline", "float32"),

@@ -1,4 +1,4 @@
-"""The throughput script: each run is kept, and none is measured twice."""
+"""The throughput script: its loop trains the same networks, each run is kept, and none is measured twice."""
 
 from __future__ import annotations
 
@@ -7,9 +7,27 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import search_throughput
+from search_contenders import of_plain_layers
+
+from nasproxy.networks.convnet import NORMS, ConvNet
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_loop_of_plain_layers_trains_the_same_network(norm):
+    torch.manual_seed(0)
+    model = ConvNet(3, 4, (8, 12), width=8, depth=2, norm=norm)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    images = torch.randn(5, 3, 8, 12)
+    expected = model.eval()(images)
+    plain = of_plain_layers(model)
+    assert {type(layer).__module__.split(".")[0] for layer in plain} == {"torch"}
+    assert all(parameter.is_contiguous() for parameter in plain.parameters())
+    assert torch.allclose(plain.eval()(images), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
