@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nasproxy.networks.convnet import ConvNet, InstanceNorm
+from nasproxy.training.precision import in_bfloat16
 from nasproxy.training.winograd import WinogradConvolution
 
 _BLOCK = (nn.Conv2d, InstanceNorm, nn.ReLU, nn.AvgPool2d)
@@ -146,7 +147,7 @@ class _Block:
         weight = convolution.weight.detach()
         self._convolution: _Convolution
         if is_first or precision != "float32":
-            dtype = torch.bfloat16 if precision == "bfloat16" else weight.dtype
+            dtype = torch.bfloat16 if in_bfloat16(precision) else weight.dtype
             self._convolution = _PlainConvolution(convolution, dtype=dtype, is_first=is_first)
         else:
             self._convolution = WinogradConvolution(weight)

@@ -18,7 +18,6 @@ from torch.overrides import TorchFunctionMode
 
 from nasproxy.training.winograd import WinogradConvolution, tiles_of
 
-_TILES = 128  # of the images that are in work at a time, so that they stay in cache
 # In multiplications of a convolution by torch, measured on a CPU with AVX-512 (AMD EPYC): what one of Winograd's takes
 # (its matrices are smaller), and what transforming one number takes.
 _PRODUCT, _TRANSFORM = 1.5, 80
@@ -29,8 +28,8 @@ _Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 class WinogradConvolutions(TorchFunctionMode):
     """The context in which convolutions are Winograd's if that pays, see :func:`pays`, and else torch's.
 
-    That is, of float32 on a CPU, 3×3, with stride 1 and padding 1, neither dilated nor grouped. It looks at shapes
-    alone, so that a network is computed in the same way on every machine.
+    That is, of float32 or autocast to bfloat16 on a CPU, 3×3, with stride 1 and padding 1, neither dilated nor grouped.
+    It looks at shapes alone, so that a network is computed in the same way on every machine.
     """
 
     def __torch_function__(
@@ -43,7 +42,8 @@ class WinogradConvolutions(TorchFunctionMode):
         """Called by torch in place of each of its functions."""
         named = kwargs or {}
         if func is torch.conv2d and not torch.compiler.is_compiling() and _is_taken(*args, **named):
-            return convolve(*_operands(*args, **named))
+            images, weight, bias = _operands(*args, **named)
+            return convolve(images.bfloat16() if torch.is_autocast_enabled("cpu") else images, weight, bias)
         return func(*args, **named)
 
 
@@ -52,9 +52,11 @@ def convolve(
 ) -> Float[Tensor, "n o h w"]:
     """``F.conv2d(images, weight, bias, padding=1)`` but for rounding, in the layout that it would have.
 
+    It is computed in the format of the images, which may be narrower than the weight's; gradients have each their own.
     A gradient that is to be differentiated again is computed by torch's own kernels.
     """
-    result: Tensor = _Convolution.apply(images, weight, bias)
+    with torch.autocast("cpu", enabled=False):  # or what is to be exact would be rounded too
+        result: Tensor = _Convolution.apply(images, weight, bias)
     return result
 
 
@@ -80,8 +82,9 @@ class _Convolution(torch.autograd.Function):
         number, _, height, width = images.shape
         layout = torch.channels_last if last else torch.contiguous_format
         results = torch.empty((number, len(weight), height, width), dtype=images.dtype, memory_format=layout)
-        convolution = WinogradConvolution(weight, bias)
-        for part, into in zip(_chunks(images), _chunks(results), strict=True):
+        convolution = WinogradConvolution(weight, bias, images.dtype)
+        tiles = _tiles_at_once(images, weight)
+        for part, into in zip(_chunks(images, tiles), _chunks(results, tiles), strict=True):
             convolution.forward(part, into)
         return results
 
@@ -92,21 +95,24 @@ class _Convolution(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _differentiable_gradients(slope, images, weight, list(ctx.needs_input_grad))
         on_images = torch.empty_like(images)
-        convolution = WinogradConvolution(weight)
-        for part, on_results, back in zip(_chunks(images), _chunks(slope), _chunks(on_images), strict=True):
-            convolution.see(part)
-            back.copy_(convolution.backward(on_results))
-        return (
-            on_images if to_images else None,
-            convolution.gradient() if to_weight else None,
-            convolution.bias_gradient() if to_bias else None,
-        )
+        tiles = _tiles_at_once(images, weight)
+        parts = (_chunks(each, tiles) for each in (images, slope, on_images))
+        with torch.autocast("cpu", enabled=False):
+            convolution = WinogradConvolution(weight, dtype=images.dtype)
+            for part, on_results, back in zip(*parts, strict=True):
+                convolution.see(part)
+                back.copy_(convolution.backward(on_results))
+            return (
+                on_images if to_images else None,
+                convolution.gradient() if to_weight else None,
+                convolution.bias_gradient() if to_bias else None,
+            )
 
 
 def _differentiable_gradients(slope: Tensor, images: Tensor, weight: Tensor, wanted: list[bool]) -> _Gradients:
     biases, ones, zeros = [len(weight)], [1, 1], [0, 0]
     found: _Gradients = torch.ops.aten.convolution_backward(
-        slope, images, weight, biases, ones, ones, ones, False, zeros, 1, wanted
+        slope, images, weight.to(images.dtype), biases, ones, ones, ones, False, zeros, 1, wanted
     )
     return found
 
@@ -124,7 +130,8 @@ def _is_taken(
     tensors = [input, weight] if bias is None else [input, weight, bias]
     return (
         all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
-        and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
+        and all(tensor.device.type == "cpu" for tensor in tensors)
+        and _is_taken_format(*tensors)
         and input.dim() == 4
         and len(input) > 0
         and weight.shape == (len(weight), input.shape[1], 3, 3)
@@ -132,9 +139,17 @@ def _is_taken(
         and _pair(stride) == _pair(dilation) == (1, 1)
         and groups == 1
         and pays(input.shape[1], len(weight), *input.shape[2:])
-        and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()  # what torch.autograd.Function itself asks
     )
+
+
+def _is_taken_format(images: Tensor, *parameters: Tensor) -> bool:
+    if any(parameter.dtype != torch.float32 for parameter in parameters):
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        narrow = torch.get_autocast_dtype("cpu") == torch.bfloat16
+        return narrow and images.dtype in (torch.bfloat16, torch.float32)
+    return images.dtype == torch.float32
 
 
 def _operands(
@@ -155,8 +170,16 @@ def _is_channels_last(tensor: Tensor) -> bool:
     return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
-def _chunks(images: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "k h w c"]]:
+def _tiles_at_once(images: Float[Tensor, "n i h w"], weight: Float[Tensor, "o i 3 3"]) -> int:
+    """Of the images that are in work at a time, as many as stay in cache.
+
+    In bfloat16 what takes longest on the way is not to multiply but to add up weights' gradients, once for each part.
+    """
+    return 128 if images.dtype == weight.dtype else 2 * max(weight.shape[:2])
+
+
+def _chunks(images: Float[Tensor, "n c h w"], tiles: int) -> list[Float[Tensor, "k h w c"]]:
     """A few images at a time, channels last in order if not in memory; all but the last of one size."""
     number, _, height, width = images.shape
-    chunks = -(-number // max(1, _TILES // (tiles_of(height) * tiles_of(width))))
+    chunks = -(-number // max(1, tiles // (tiles_of(height) * tiles_of(width))))
     return list(images.permute(0, 2, 3, 1).split(-(-number // chunks)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from nasproxy.training.recipe import PRECISIONS
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """``bfloat16``, ``float32`` or ``float32-direct``: what ``auto`` means on ``device``, or the name itself.
+    """One of :data:`PRECISIONS` but ``auto``: what that means on ``device``, or the name itself.
 
     Raises:
         InputError: the name is unknown.
@@ -28,18 +29,35 @@ def resolve_precision(name: str, device: torch.device) -> str:
 def _bfloat16_is_fast(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        # torch has no public question for this; on a processor without the instructions bfloat16 is emulated, and slow.
-        checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-        return any(check() for check in checks if check is not None)
-    return False
+    # On a processor without the instructions bfloat16 is emulated, and slow.
+    return device.type == "cpu" and (_cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported"))
+
+
+def _cpu_has(question: str) -> bool:
+    check = getattr(torch.cpu, question, None)  # torch has no public one
+    return check is not None and bool(check())
+
+
+def in_bfloat16(precision: str) -> bool:
+    """Whether matrix products of this precision are of bfloat16."""
+    return precision in ("bfloat16", "bfloat16-direct")
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """The context in which a forward pass runs; weights, losses and updates stay float32.
 
-    In float32 on a CPU, wide 3×3 convolutions are Winograd's; ``float32-direct`` leaves all of them to torch.
+    On a CPU, wide 3×3 convolutions are Winograd's. ``float32-direct`` and ``bfloat16-direct`` leave all to torch, and
+    so does ``bfloat16`` on a CPU that multiplies whole tiles of matrices (AMX): there transforms would take longer.
     """
     if precision == "float32" and device.type == "cpu":
         return WinogradConvolutions()
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    context = torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_bfloat16(precision))
+    if precision == "bfloat16" and device.type == "cpu" and not _cpu_has("_is_amx_tile_supported"):
+        return _inside(WinogradConvolutions(), context)
+    return context
+
+
+@contextmanager
+def _inside(outer: AbstractContextManager[Any], inner: AbstractContextManager[Any]) -> Iterator[None]:
+    with outer, inner:
+        yield

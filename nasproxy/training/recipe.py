@@ -10,8 +10,8 @@ from nasproxy.training.strategy import SIAMESE, siamese_kinds
 
 AUGMENTATIONS = ("none", "crop", "crop-flip")
 """Those that suit any training; one on condensed images may be ``siamese`` too."""
-PRECISIONS = ("auto", "bfloat16", "float32", "float32-direct")
-"""``float32-direct`` is float32 without Winograd convolutions, which a CPU computes wide layers by."""
+PRECISIONS = ("auto", "bfloat16", "bfloat16-direct", "float32", "float32-direct")
+"""The direct ones are without Winograd convolutions, which a CPU computes wide layers by."""
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,19 @@ def test_float32_is_off_by_millionths():
         assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
 
 
+def test_bfloat16_is_off_by_a_hundredth():
+    torch.manual_seed(0)
+    operands = [torch.randn(40, 32, 16, 16), torch.randn(48, 32, 3, 3) / 17, torch.randn(48)]
+    operands[0] = operands[0].bfloat16()
+    slope = torch.randn(40, 48, 16, 16).bfloat16()
+    found = gradients(convolve, [operand.requires_grad_() for operand in operands], slope)
+    exact = [operand.detach().double().requires_grad_() for operand in operands]
+    expected = gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), exact, slope.double())
+    assert [each.dtype for each in found] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert float((ours - theirs).norm() / theirs.norm()) < 0.02
+
+
 @pytest.mark.parametrize("images", sorted(LAYOUTS))
 @pytest.mark.parametrize("weight", sorted(LAYOUTS))
 def test_the_layout_is_the_one_that_torch_would_give(images, weight):
@@ -81,6 +94,29 @@ def test_a_gradient_can_be_differentiated_again():
     operands = [operand.double().requires_grad_() for operand in operands]
     assert torch.autograd.gradcheck(convolve, operands)
     assert torch.autograd.gradgradcheck(convolve, operands)
+
+
+def test_a_backward_pass_under_autocast_is_computed_as_elsewhere():
+    torch.manual_seed(0)
+    images, weight = torch.randn(2, 8, 8, 8).bfloat16(), torch.randn(8, 8, 3, 3, requires_grad=True)
+    result = convolve(images, weight, None)
+    slope = torch.randn_like(result)
+    (expected,) = torch.autograd.grad(result, weight, slope, retain_graph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(convolve(images, weight, None), result)
+        assert torch.equal(torch.autograd.grad(result, weight, slope)[0], expected)
+
+
+def test_a_gradient_in_bfloat16_can_be_differentiated_again():
+    torch.manual_seed(0)
+    operands = [torch.randn(2, 3, 5, 6).bfloat16(), torch.randn(4, 3, 3, 3)]
+    found = []
+    for operation in (lambda x, w: convolve(x, w, None), lambda x, w: F.conv2d(x.float(), w, padding=1)):
+        images, weight = (operand.clone().requires_grad_() for operand in operands)
+        (on_weight,) = torch.autograd.grad(operation(images, weight).square().sum(), weight, create_graph=True)
+        assert on_weight.dtype == torch.float32
+        found.append(torch.autograd.grad(on_weight.square().sum(), images)[0].float())
+    assert float((found[0] - found[1]).norm() / found[1].norm()) < 0.05
 
 
 @given(*[st.integers(1, 300)] * 2, *[st.integers(1, 40)] * 2)
@@ -122,27 +158,35 @@ LEFT = [
 
 @torch.no_grad()
 @pytest.mark.parametrize("layer", TAKEN, ids=str)
-def test_a_wide_convolution_is_taken_unless_asked_not_to(layer):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_wide_convolution_is_taken_unless_asked_not_to(layer, precision, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
     images = images_of()
-    plain = layer(images)
-    with autocast("float32", CPU):
+    dtype = getattr(torch, precision)
+    plain = F.conv2d(
+        images.to(dtype), layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype), padding=1
+    )
+    with autocast(precision, CPU):
         ours = layer(images)
         by_name = torch.conv2d(input=images, weight=layer.weight, bias=layer.bias, padding=1)
-    with autocast("float32-direct", CPU):
+    with autocast(f"{precision}-direct", CPU):
         direct = layer(images)
-    assert torch.equal(ours, convolve(images, layer.weight, layer.bias))
+    assert torch.equal(ours, convolve(images.to(dtype), layer.weight, layer.bias))
     assert torch.equal(ours, by_name)
+    assert ours.dtype == dtype
     assert not torch.equal(ours, plain)
     assert torch.equal(direct, plain)
-    assert torch.equal(layer(images), plain)
+    assert layer(images).dtype == torch.float32
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("layer", LEFT, ids=str)
-def test_others_are_torchs(layer):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_others_are_torchs(layer, precision):
     images = images_of()
-    plain = layer(images)
-    with autocast("float32", CPU):
+    with autocast(f"{precision}-direct", CPU):
+        plain = layer(images)
+    with autocast(precision, CPU):
         assert torch.equal(layer(images), plain)
 
 
@@ -154,8 +198,12 @@ def test_other_formats_other_ranks_and_transforms_are_torchs():
         assert torch.equal(double(images.double()), F.conv2d(images.double(), double.weight, double.bias, padding=1))
         torch.testing.assert_close(layer(images[0]), plain[0])
         torch.testing.assert_close(torch.vmap(layer)(images[:, None])[:, 0], plain)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert layer(images).dtype == torch.bfloat16
+        with torch.autocast("cpu", dtype=torch.float16):
+            assert torch.equal(
+                layer(images), F.conv2d(images.half(), layer.weight.half(), layer.bias.half(), padding=1)
+            )
+        with torch.autocast("cpu", dtype=torch.bfloat16):  # of a user's network, say
+            assert torch.equal(layer(images), convolve(images.bfloat16(), layer.weight, layer.bias))
         assert len(layer(images[:0])) == 0
 
 
@@ -177,17 +225,22 @@ def network():
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(WIDE * SIZE * SIZE, 3))
 
 
-def test_a_training_differs_by_rounding_and_leaves_the_network_what_it_was():
+@pytest.mark.parametrize(("precision", "off"), [("float32", 1e-4), ("bfloat16", 0.2)])
+def test_a_training_differs_by_rounding_and_leaves_the_network_what_it_was(precision, off, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
     data = Images(images_of(channels=1), torch.arange(3))
-    scores, weights = {}, {}
-    for precision in ("float32", "float32", "float32-direct"):
+    scores, weights, direct = {}, {}, f"{precision}-direct"
+    for name in (precision, precision, direct):
         model = network()
         made = {name: set(vars(module)) for name, module in model.named_modules()}
-        score = train(model, data, TrainingRecipe(2), data, seed=0, precision=precision)[-1]
+        score = train(model, data, TrainingRecipe(2), data, seed=0, precision=name)[-1]
         assert {name: set(vars(module)) for name, module in model.named_modules()} == made
         assert list(copy.deepcopy(model).state_dict()) == list(network().state_dict())
-        assert scores.setdefault(precision, score) == score
-        weights[precision] = model[2].weight.detach()
-    assert scores["float32"] != scores["float32-direct"]
-    assert scores["float32"].cross_entropy == pytest.approx(scores["float32-direct"].cross_entropy, rel=1e-4)
-    torch.testing.assert_close(weights["float32"], weights["float32-direct"], rtol=1e-4, atol=1e-5)
+        assert scores.setdefault(name, score) == score
+        weights[name] = model[2].weight.detach()
+        assert weights[name].dtype == torch.float32
+    assert scores[precision] != scores[direct]
+    assert scores[precision].cross_entropy == pytest.approx(scores[direct].cross_entropy, rel=off)
+    initial = network()[2].weight.detach()
+    moved, expected = weights[precision] - initial, weights[direct] - initial
+    assert float((moved - expected).norm() / expected.norm()) < off

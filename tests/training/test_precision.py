@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from nasproxy.errors import InputError
+from nasproxy.training.convolution import convolve
 from nasproxy.training.precision import autocast, resolve_precision
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["bfloat16", "float32", "float32-direct"])
+@pytest.mark.parametrize("name", ["bfloat16", "bfloat16-direct", "float32", "float32-direct"])
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 def test_a_format_that_is_named_is_taken(name, device):
     assert resolve_precision(name, torch.device(device)) == name
@@ -42,5 +43,20 @@ def test_an_unknown_format_is_an_error_that_names_the_nearest():
 def test_autocast_computes_in_the_format_that_was_chosen():
     layer, images = torch.nn.Linear(2, 2), torch.ones(1, 2)
     for precision, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
-        with autocast(precision, CPU):
-            assert layer(images).dtype == dtype
+        for name in (precision, f"{precision}-direct"):
+            with autocast(name, CPU):
+                assert layer(images).dtype == dtype
+
+
+@torch.no_grad()
+def test_a_processor_that_multiplies_tiles_has_no_use_for_fewer_multiplications(monkeypatch):
+    torch.manual_seed(0)
+    layer, images = torch.nn.Conv2d(128, 128, 3, padding=1), torch.randn(2, 128, 8, 8)
+    for amx in (False, True):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
+        with autocast("float32", CPU):
+            assert torch.equal(layer(images), convolve(images, layer.weight, layer.bias))
+        with autocast("bfloat16", CPU):
+            ours = layer(images)
+        with autocast("bfloat16-direct", CPU):
+            assert torch.equal(ours, layer(images)) == amx

@@ -41,7 +41,25 @@ def test_float32_is_off_by_millionths():
     weight, images = torch.randn(32, 32, 3, 3), torch.randn(4, 32, 8, 8)
     whole = F.conv2d(images.double(), weight.double(), padding=1)
     ours = WinogradConvolution(weight).forward(images.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    assert float((ours - whole).norm() / whole.norm()) < 1e-5
+    assert float((ours - whole).norm() / whole.norm()) < 2e-6
+
+
+def test_a_narrow_format_is_off_by_a_hundredth_however_many_parts_are_summed():
+    torch.manual_seed(0)
+    weight, bias = torch.randn(48, 32, 3, 3) / 17, torch.randn(48)
+    images, slope = torch.randn(40, 32, 9, 8).bfloat16(), torch.randn(40, 48, 9, 8).bfloat16()
+    exact = [each.double().requires_grad_() for each in (images, weight, bias)]
+    results = F.conv2d(*exact, padding=1)
+    expected = [results.detach(), *torch.autograd.grad(results, exact, slope.double())]
+    ours = WinogradConvolution(weight, bias, torch.bfloat16)
+    found = []
+    for part, back in zip(images.permute(0, 2, 3, 1), slope.permute(0, 2, 3, 1), strict=True):
+        found.append((ours.forward(part[None])[0], ours.backward(back[None])[0].clone()))
+    forward, backward = (torch.stack(each).permute(0, 3, 1, 2) for each in zip(*found, strict=True))
+    assert forward.dtype == backward.dtype == torch.bfloat16
+    assert ours.gradient().dtype == ours.bias_gradient().dtype == torch.float32
+    for mine, theirs in zip([forward, backward, ours.gradient(), ours.bias_gradient()], expected, strict=True):
+        assert float((mine - theirs).norm() / theirs.norm()) < 0.02
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 5])
