@@ -46,7 +46,7 @@ class WinogradConvolution:
     """A 3×3 convolution of stride 1 and padding 1, and its gradients, in the transformed domain.
 
     There it is a matrix product at each of 36 points, and so are its two gradients. In float32 results are three times
-    as far from exact ones as those of the plain sum, a millionth of their size; in bfloat16 four times, a hundredth.
+    as far from exact ones as those of the plain sum, a millionth of their size; in bfloat16 five times, a hundredth.
     What is in work lies in the same memory at each call: a few images at a time stay in the processor's cache.
 
     Args:
