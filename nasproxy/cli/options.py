@@ -35,7 +35,7 @@ Device = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        help="auto, bfloat16, float32, or either with -direct (without Winograd convolutions).",
+        help="auto, bfloat16, float32, or either with -direct (all convolutions by torch).",
         autocompletion=among(*PRECISIONS),
         rich_help_panel=RUN,
     ),

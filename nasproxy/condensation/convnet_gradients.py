@@ -2,8 +2,8 @@
 
 Activations lie channels-last from beginning to end, where torch's instance normalisation copies them to another layout
 and back, and their statistics are sums over rows of contiguous channels. A convolution's bias is left out, because
-normalisation takes it away again: its gradient is zero. Float32 convolutions but the first, which has few input
-channels, are Winograd's, unless the precision is ``float32-direct``.
+normalisation takes it away again: its gradient is zero. The first convolution, of few channels, is a product of
+matrices; the others are Winograd's in float32, unless the precision is ``float32-direct``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nasproxy.networks.convnet import ConvNet, InstanceNorm
-from nasproxy.training.precision import in_bfloat16
+from nasproxy.training.lowered_convolution import is_few_pixels, lowered_pixels, weight_gradient
+from nasproxy.training.precision import in_bfloat16, multiplies_tiles
+from nasproxy.training.torch_convolution import torch_gradients
 from nasproxy.training.winograd import WinogradConvolution
 
 _BLOCK = (nn.Conv2d, InstanceNorm, nn.ReLU, nn.AvgPool2d)
@@ -104,37 +106,51 @@ class _Convolution(Protocol):
     def gradient(self) -> Float[Tensor, "o i 3 3"]: ...
 
 
-class _PlainConvolution:
-    """As :class:`WinogradConvolution`, by torch's kernels; the first of a network passes no gradient on."""
+class _FirstConvolution:
+    """As :class:`WinogradConvolution`, of few channels, see :mod:`lowered_convolution`; it passes no gradient on."""
 
-    def __init__(self, convolution: nn.Conv2d, *, dtype: torch.dtype, is_first: bool) -> None:
-        self._weight = convolution.weight.detach().to(dtype, memory_format=torch.channels_last)
-        self._padding, self._is_first = convolution.padding, is_first
+    def __init__(self, convolution: nn.Conv2d, dtype: torch.dtype) -> None:
+        weight = convolution.weight.detach().permute(2, 3, 1, 0)
+        self._shape, self._padding = weight.shape, int(convolution.padding[0])
+        self._weight = weight.reshape(-1, weight.shape[-1]).to(dtype)
         self._seen = self._weight
-        self._slope = torch.zeros_like(convolution.weight)
+        self._slope = torch.zeros_like(self._weight, dtype=weight.dtype)
 
     def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h2 w2 o"]:
+        number, *size, _ = images.shape
+        height, width = (side + 2 * self._padding - 2 for side in size)
+        self._seen = lowered_pixels(images.permute(0, 3, 1, 2).to(self._weight.dtype), self._padding)
+        return (self._seen.T @ self._weight).view(number, height, width, -1).to(self._slope.dtype)
+
+    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> Float[Tensor, "n h2 w2 o"]:
+        self._slope += self._seen @ slope.view(-1, slope.shape[-1]).to(self._weight.dtype)
+        return slope
+
+    def gradient(self) -> Float[Tensor, "o i 3 3"]:
+        return self._slope.view(self._shape).permute(3, 2, 0, 1)
+
+
+class _PlainConvolution:
+    """As :class:`WinogradConvolution`, by torch's kernels but for the weight's gradient of few pixels."""
+
+    def __init__(self, weight: Float[Tensor, "o i 3 3"], dtype: torch.dtype, *, tiles: bool) -> None:
+        self._weight = weight.to(dtype, memory_format=torch.channels_last)
+        self._tiles = tiles
+        self._seen = self._weight
+        self._slope = torch.zeros_like(weight)
+
+    def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h w o"]:
         self._seen = images.to(self._weight.dtype).permute(0, 3, 1, 2)
-        results = F.conv2d(self._seen, self._weight, padding=self._padding)
+        results = F.conv2d(self._seen, self._weight, padding=1)
         return results.permute(0, 2, 3, 1).to(self._slope.dtype).contiguous()
 
-    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> Float[Tensor, "n h w i"]:
+    def backward(self, slope: Float[Tensor, "n h w o"]) -> Float[Tensor, "n h w i"]:
         results = slope.to(self._weight.dtype).permute(0, 3, 1, 2)
-        back, on_weight, _ = torch.ops.aten.convolution_backward(
-            results,
-            self._seen,
-            self._weight,
-            None,
-            [1, 1],
-            self._padding,
-            [1, 1],
-            False,
-            [0, 0],
-            1,
-            [not self._is_first, True, False],
-        )
-        self._slope += on_weight
-        return slope if self._is_first else back.permute(0, 2, 3, 1).to(slope.dtype)
+        few = is_few_pixels(self._seen, tiles=self._tiles)
+        back, on_weight, _ = torch_gradients(results, self._seen, self._weight, (True, not few, False))
+        assert back is not None
+        self._slope += weight_gradient(results, self._seen) if on_weight is None else on_weight
+        return back.permute(0, 2, 3, 1).to(slope.dtype)
 
     def gradient(self) -> Float[Tensor, "o i 3 3"]:
         return self._slope
@@ -145,12 +161,14 @@ class _Block:
 
     def __init__(self, convolution: nn.Conv2d, norm: InstanceNorm, precision: str, *, is_first: bool) -> None:
         weight = convolution.weight.detach()
+        dtype = torch.bfloat16 if in_bfloat16(precision) else weight.dtype
         self._convolution: _Convolution
-        if is_first or precision != "float32":
-            dtype = torch.bfloat16 if in_bfloat16(precision) else weight.dtype
-            self._convolution = _PlainConvolution(convolution, dtype=dtype, is_first=is_first)
-        else:
+        if is_first:
+            self._convolution = _FirstConvolution(convolution, dtype)
+        elif precision == "float32":
             self._convolution = WinogradConvolution(weight)
+        else:
+            self._convolution = _PlainConvolution(weight, dtype, tiles=multiplies_tiles(precision))
         self._scale, self._shift, self._eps = norm.weight.detach(), norm.bias.detach(), norm.eps
         self._on_scale, self._on_shift = torch.zeros_like(self._scale), torch.zeros_like(self._shift)
 

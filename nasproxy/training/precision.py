@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nasproxy.errors import InputError, nearest
-from nasproxy.training.convolution import WinogradConvolutions
+from nasproxy.training.convolution import FastConvolutions
 from nasproxy.training.recipe import PRECISIONS
 
 
@@ -43,18 +43,21 @@ def in_bfloat16(precision: str) -> bool:
     return precision in ("bfloat16", "bfloat16-direct")
 
 
+def multiplies_tiles(precision: str) -> bool:
+    """Whether this processor multiplies whole tiles of matrices (AMX) in the format of ``precision``."""
+    return in_bfloat16(precision) and _cpu_has("_is_amx_tile_supported")
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """The context in which a forward pass runs; weights, losses and updates stay float32.
 
-    On a CPU, wide 3×3 convolutions are Winograd's. ``float32-direct`` and ``bfloat16-direct`` leave all to torch, and
-    so does ``bfloat16`` on a CPU that multiplies whole tiles of matrices (AMX): there transforms would take longer.
+    On a CPU convolutions are computed as in :class:`FastConvolutions`; ``float32-direct`` and ``bfloat16-direct`` leave
+    all to torch.
     """
-    if precision == "float32" and device.type == "cpu":
-        return WinogradConvolutions()
     context = torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_bfloat16(precision))
-    if precision == "bfloat16" and device.type == "cpu" and not _cpu_has("_is_amx_tile_supported"):
-        return _inside(WinogradConvolutions(), context)
-    return context
+    if device.type != "cpu" or precision not in ("float32", "bfloat16"):
+        return context
+    return _inside(FastConvolutions(tiles=multiplies_tiles(precision)), context)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from nasproxy.training.strategy import SIAMESE, siamese_kinds
 AUGMENTATIONS = ("none", "crop", "crop-flip")
 """Those that suit any training; one on condensed images may be ``siamese`` too."""
 PRECISIONS = ("auto", "bfloat16", "bfloat16-direct", "float32", "float32-direct")
-"""The direct ones are without Winograd convolutions, which a CPU computes wide layers by."""
+"""The direct ones leave convolutions to torch, which a CPU computes in faster ways otherwise."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nasproxy.errors import InputError
-from nasproxy.training.convolution import convolve
 from nasproxy.training.precision import autocast, resolve_precision
+from nasproxy.training.winograd_convolution import convolve
 
 CPU = torch.device("cpu")
 
