@@ -146,7 +146,7 @@ class _PlainConvolution:
 
     def backward(self, slope: Float[Tensor, "n h w o"]) -> Float[Tensor, "n h w i"]:
         results = slope.to(self._weight.dtype).permute(0, 3, 1, 2)
-        few = is_few_pixels(self._seen, tiles=self._tiles)
+        few = is_few_pixels(self._seen, self._weight, tiles=self._tiles)
         back, on_weight, _ = torch_gradients(results, self._seen, self._weight, (True, not few, False))
         assert back is not None
         self._slope += weight_gradient(results, self._seen) if on_weight is None else on_weight

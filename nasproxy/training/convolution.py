@@ -82,7 +82,9 @@ class FastConvolutions(TorchFunctionMode):
         if not self._tiles and winograd_convolution.pays(input.shape[1], len(weight), *input.shape[2:]):
             return winograd_convolution.convolve
         return (
-            lowered_convolution.of_few_pixels if lowered_convolution.is_few_pixels(input, tiles=self._tiles) else None
+            lowered_convolution.of_few_pixels
+            if lowered_convolution.is_few_pixels(input, weight, tiles=self._tiles)
+            else None
         )
 
 

@@ -18,8 +18,10 @@ from torch.autograd.function import FunctionCtx
 
 from nasproxy.training.torch_convolution import Gradients, is_channels_last, torch_gradients
 
-_CHANNELS = 3
-_PIXELS, _PIXELS_BY_TILES = 4, 16  # of a map: measured, in float32 and bfloat16, without and with AMX
+# What pays, measured in float32 and bfloat16, without and with AMX: copies are in proportion to the channels that come
+# in, and so are worth it where many go out; of a map's pixels there may be more where whole tiles are multiplied.
+_CHANNELS, _OUTPUTS_FOR_EACH = 3, 64
+_PIXELS, _PIXELS_BY_TILES, _WEIGHTS = 4, 16, 128 * 128
 
 
 def is_few_channels(images: Float[Tensor, "n i h w"], weight: Float[Tensor, "o i 3 3"], padding: Any) -> bool:
@@ -30,14 +32,24 @@ def is_few_channels(images: Float[Tensor, "n i h w"], weight: Float[Tensor, "o i
         weight: of the convolution.
         padding: (height, width), as ``torch.conv2d`` takes it.
     """
+    outputs, inputs = weight.shape[:2]
     asked = images.requires_grad and torch.is_grad_enabled()
     last = is_channels_last(images) or is_channels_last(weight)  # so that the product lies as the results must
-    return images.shape[1] <= _CHANNELS and not asked and last and padding in [(pads, pads) for pads in range(1, 4)]
+    worth = inputs <= _CHANNELS and outputs >= _OUTPUTS_FOR_EACH * inputs
+    return worth and last and not asked and padding in [(pads, pads) for pads in range(1, 4)]
 
 
-def is_few_pixels(images: Float[Tensor, "n i h w"], *, tiles: bool) -> bool:
-    """Whether :func:`of_few_pixels` is the faster one, on a processor that multiplies whole tiles or on another."""
-    return images.shape[2] * images.shape[3] <= (_PIXELS_BY_TILES if tiles else _PIXELS)
+def is_few_pixels(images: Float[Tensor, "n i h w"], weight: Float[Tensor, "o i 3 3"], *, tiles: bool) -> bool:
+    """Whether :func:`of_few_pixels` is the faster one.
+
+    Args:
+        images: to be convolved with padding 1.
+        weight: of the convolution.
+        tiles: whether the processor multiplies whole tiles of matrices in the format of the convolution.
+    """
+    outputs, inputs = weight.shape[:2]
+    most = _PIXELS_BY_TILES if tiles else _PIXELS
+    return images.shape[2] * images.shape[3] <= most and inputs * outputs >= _WEIGHTS
 
 
 def of_few_channels(padding: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:

@@ -174,14 +174,14 @@ def test_the_mean_curve_is_over_the_seeds(script):
 
 def test_the_script_writes_a_table_and_a_figure(script, tmp_path, monkeypatch, capsys):
     out, picture, cache = tmp_path / "strategies.json", tmp_path / "strategies.png", tmp_path / "cache"
-    options = ["--seeds", "2", "--trials", "20", "--out", str(out), "--figure", str(picture), "--cache", str(cache)]
+    options = ["--seeds", "2", "--trials", "10", "--out", str(out), "--figure", str(picture), "--cache", str(cache)]
     monkeypatch.setattr(sys, "argv", ["search_strategies.py", *options])
     assert script.main() == 0
     said, document = capsys.readouterr().out, json.loads(out.read_text())
     rows = {(row["strategy"], row["budget"]): row for row in document["rows"]}
     assert len(rows) == len(document["rows"]) == 3 * len(script.LIMITS) + len(script.OTHER_CUTS) + 9
     assert rows["halving", "720 candidates"]["regret"]["std"] == 0
-    assert rows["random", "20 trials"]["epochs"] == 2000
+    assert rows["random", "10 trials"]["epochs"] == 1000
     assert rows["asha", "720 candidates"]["scored_after"] == [4, 15, 60, 100]
     assert "Scores after 60 epochs stand in for those after 64" in said
     assert all(name in said for name, _ in rows)

@@ -91,6 +91,7 @@ def test_the_summary_counts_who_came_how_far(inline: Path):
     ]
 
 
+@pytest.mark.slow  # that of two workers is in every run
 def test_one_worker_of_ray_decides_as_the_inline_executor(inline: Path, folder: Path):
     out = folder / "tune"
     more = ("--executor", "tune", "--workers", "1")
