@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from traceback import walk_tb
+from types import CodeType
 from typing import Any, Literal
 
 from nasproxy.entry_points import by_package
@@ -291,17 +293,23 @@ def _spaces(namespace: Any) -> dict[str, Any]:
 
 def _location(error: BaseException, module: str, file: str) -> str | None:
     """The innermost line in the module's package or in the file's folder."""
+
+    def is_theirs(code: CodeType, name: str) -> bool:
+        beside = bool(file) and Path(code.co_filename).parent == Path(file).parent
+        return beside or name == package or name.startswith(f"{package}.")
+
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f"{Path(error.filename).name}:{error.lineno}"
     root = module.partition(".")[0]
     package = GROUP if root == "nasproxy" else root
-    place, step = None, error.__traceback__
-    while step is not None:
-        code, name = step.tb_frame.f_code, str(step.tb_frame.f_globals.get("__name__"))
-        beside = bool(file) and Path(code.co_filename).parent == Path(file).parent
-        if beside or name == package or name.startswith(f"{package}."):
-            place = f"{Path(code.co_filename).name}:{step.tb_lineno}"
-        step = step.tb_next
+    place, called = None, None
+    for frame, line in walk_tb(error.__traceback__):
+        if is_theirs(frame.f_code, str(frame.f_globals.get("__name__"))):
+            place = f"{Path(frame.f_code.co_filename).name}:{line}"
+        called = frame.f_locals.get("forward_call")  # of the innermost, torch's name for what a module is called by
+    code = getattr(called, "__code__", None)
+    if isinstance(error, TypeError) and code is not None and is_theirs(code, str(getattr(called, "__module__", ""))):
+        return f"{Path(code.co_filename).name}:{code.co_firstlineno}"  # it takes something else, and so never began
     cause = error.__cause__ or error.__context__
     return place if place or cause is None else _location(cause, module, file)
 

@@ -14,6 +14,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_search import register_space
@@ -226,6 +227,26 @@ def test_an_error_is_located_in_the_file_and_in_modules_beside_it(write):
         space.is_valid({}, (4, 4))
     assert user_location(built.value, source) == space_location(built.value, space) == "my_space.py:7"
     assert user_location(judged.value, source) == space_location(judged.value, space) == "beside_failing.py:2"
+
+
+@pytest.mark.parametrize(
+    ("forward", "line"),
+    [
+        ("def forward(self):\n        return 1", 6),
+        ("def forward(self, images):\n        return len(0)", 7),
+        ("def forward(self, images):\n        return nn.Linear(4, 2)(images, images)", 7),
+    ],
+)
+def test_a_forward_that_takes_something_else_is_located(write, forward, line):
+    head = "from torch import nn\nfrom nasproxy import SearchSpace\n\n\nclass Net(nn.Module):\n"
+    space = "class Own(SearchSpace):\n    name = 'own'\n    choices = {'a': [1, 2]}\n"
+    build = "    def build(self, config, *, in_channels, num_classes, image_size):\n        return Net()\n"
+    path = write(f"{head}    {forward}\n\n\n{space}{build}", head="")
+    source = SpaceSource.parse(str(path))
+    network = source.load().build({"a": 1}, in_channels=1, num_classes=2, image_size=(4, 4))
+    with pytest.raises(TypeError) as caught:
+        network(torch.zeros(1, 4))
+    assert user_location(caught.value, source) == f"my_space.py:{line}"
 
 
 def test_an_error_outside_the_users_code_has_no_location(write):
