@@ -3,7 +3,7 @@
 Activations lie channels-last from beginning to end, where torch's instance normalisation copies them to another layout
 and back, and their statistics are sums over rows of contiguous channels. A convolution's bias is left out, because
 normalisation takes it away again: its gradient is zero. The first convolution, of few channels, is a product of
-matrices; the others are Winograd's in float32, unless the precision is ``float32-direct``.
+matrices; the others are Winograd's in float32; all are torch's if the precision is a ``-direct`` one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nasproxy.networks.convnet import ConvNet, InstanceNorm
 from nasproxy.training.lowered_convolution import is_few_pixels, lowered_pixels, weight_gradient
-from nasproxy.training.precision import in_bfloat16, multiplies_tiles
+from nasproxy.training.precision import has_amx, in_bfloat16, is_direct
 from nasproxy.training.torch_convolution import torch_gradients
 from nasproxy.training.winograd import WinogradConvolution
 
@@ -107,7 +107,10 @@ class _Convolution(Protocol):
 
 
 class _FirstConvolution:
-    """As :class:`WinogradConvolution`, of few channels, see :mod:`lowered_convolution`; it passes no gradient on."""
+    """As :class:`WinogradConvolution`, a product of matrices; it passes no gradient on.
+
+    It keeps nine times the images: few channels are supposed, as images have.
+    """
 
     def __init__(self, convolution: nn.Conv2d, dtype: torch.dtype) -> None:
         weight = convolution.weight.detach().permute(2, 3, 1, 0)
@@ -131,26 +134,34 @@ class _FirstConvolution:
 
 
 class _PlainConvolution:
-    """As :class:`WinogradConvolution`, by torch's kernels but for the weight's gradient of few pixels."""
+    """As :class:`WinogradConvolution`, by torch's kernels; the first of a network passes no gradient on.
 
-    def __init__(self, weight: Float[Tensor, "o i 3 3"], dtype: torch.dtype, *, tiles: bool) -> None:
-        self._weight = weight.to(dtype, memory_format=torch.channels_last)
-        self._tiles = tiles
+    Args:
+        convolution: its present weight counts.
+        dtype: to compute in.
+        lowers: whether the weight's gradient of few pixels is a product of matrices.
+        is_first: of the network.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, dtype: torch.dtype, *, lowers: bool, is_first: bool) -> None:
+        self._weight = convolution.weight.detach().to(dtype, memory_format=torch.channels_last)
+        self._padding, self._lowers, self._is_first = int(convolution.padding[0]), lowers, is_first
         self._seen = self._weight
-        self._slope = torch.zeros_like(weight)
+        self._slope = torch.zeros_like(convolution.weight)
 
-    def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h w o"]:
+    def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h2 w2 o"]:
         self._seen = images.to(self._weight.dtype).permute(0, 3, 1, 2)
-        results = F.conv2d(self._seen, self._weight, padding=1)
+        results = F.conv2d(self._seen, self._weight, padding=self._padding)
         return results.permute(0, 2, 3, 1).to(self._slope.dtype).contiguous()
 
-    def backward(self, slope: Float[Tensor, "n h w o"]) -> Float[Tensor, "n h w i"]:
+    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> Float[Tensor, "n h w i"]:
         results = slope.to(self._weight.dtype).permute(0, 3, 1, 2)
-        few = is_few_pixels(self._seen, self._weight, tiles=self._tiles)
-        back, on_weight, _ = torch_gradients(results, self._seen, self._weight, (True, not few, False))
-        assert back is not None
+        tiles = self._weight.dtype == torch.bfloat16 and has_amx()
+        lowered = self._lowers and is_few_pixels(self._seen, self._weight, tiles=tiles)
+        wanted = (not self._is_first, not lowered, False)
+        back, on_weight, _ = torch_gradients(results, self._seen, self._weight, wanted, padding=self._padding)
         self._slope += weight_gradient(results, self._seen) if on_weight is None else on_weight
-        return back.permute(0, 2, 3, 1).to(slope.dtype)
+        return slope if back is None else back.permute(0, 2, 3, 1).to(slope.dtype)
 
     def gradient(self) -> Float[Tensor, "o i 3 3"]:
         return self._slope
@@ -163,12 +174,14 @@ class _Block:
         weight = convolution.weight.detach()
         dtype = torch.bfloat16 if in_bfloat16(precision) else weight.dtype
         self._convolution: _Convolution
-        if is_first:
+        if is_direct(precision):
+            self._convolution = _PlainConvolution(convolution, dtype, lowers=False, is_first=is_first)
+        elif is_first:
             self._convolution = _FirstConvolution(convolution, dtype)
-        elif precision == "float32":
-            self._convolution = WinogradConvolution(weight)
+        elif in_bfloat16(precision):
+            self._convolution = _PlainConvolution(convolution, dtype, lowers=True, is_first=False)
         else:
-            self._convolution = _PlainConvolution(weight, dtype, tiles=multiplies_tiles(precision))
+            self._convolution = WinogradConvolution(weight)
         self._scale, self._shift, self._eps = norm.weight.detach(), norm.bias.detach(), norm.eps
         self._on_scale, self._on_shift = torch.zeros_like(self._scale), torch.zeros_like(self._shift)
 

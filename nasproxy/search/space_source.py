@@ -112,8 +112,9 @@ def registered_spaces() -> dict[str, dict[str, EntryPoint]]:
 def user_location(error: BaseException, source: SpaceSource) -> str | None:
     """The line of the user's code that ``error`` comes from: ``my_space.py:12``.
 
-    That is the innermost frame in the space's own package, or in a file beside its own; None where there is none, as
-    when a network of torch's own layers refuses its input.
+    That is the innermost frame in the space's own package, or in a file beside its own; or else the ``forward`` of
+    theirs that takes something else than it was given. None where there is neither, as when a network of torch's own
+    layers refuses its input.
     """
     return _location(error, source.module_name, source.name if source.kind == "file" else "")
 
@@ -307,9 +308,11 @@ def _location(error: BaseException, module: str, file: str) -> str | None:
         if is_theirs(frame.f_code, str(frame.f_globals.get("__name__"))):
             place = f"{Path(frame.f_code.co_filename).name}:{line}"
         called = frame.f_locals.get("forward_call")  # of the innermost, torch's name for what a module is called by
-    code = getattr(called, "__code__", None)
-    if isinstance(error, TypeError) and code is not None and is_theirs(code, str(getattr(called, "__module__", ""))):
-        return f"{Path(code.co_filename).name}:{code.co_firstlineno}"  # it takes something else, and so never began
+    # Where a network is called with what its forward does not take, none of its lines is reached.
+    if place is None and inspect.ismethod(called) and str(error).startswith(f"{called.__qualname__}()"):
+        code = called.__func__.__code__
+        if is_theirs(code, called.__module__):
+            place = f"{Path(code.co_filename).name}:{code.co_firstlineno}"
     cause = error.__cause__ or error.__context__
     return place if place or cause is None else _location(cause, module, file)
 

@@ -23,16 +23,16 @@ class FastConvolutions(TorchFunctionMode):
     """The context in which convolutions are computed in the fastest way that is known here, and else by torch.
 
     That is, of float32 or autocast to bfloat16 on a CPU, 3×3, with stride 1, neither dilated nor grouped. It looks at
-    shapes, formats and layouts alone, so that a network is computed in the same way on every machine.
+    shapes, formats and layouts, and never at a clock: scores do not depend on how fast a machine is.
 
     Args:
-        tiles: whether the processor multiplies whole tiles of matrices in the format of the convolutions (AMX). There
-            Winograd's transforms would take longer than what they save, and lowered maps may be larger.
+        amx: whether the processor multiplies whole tiles of matrices in bfloat16. There Winograd's transforms would
+            take longer than what they save, and lowered maps may be larger.
     """
 
-    def __init__(self, *, tiles: bool) -> None:
+    def __init__(self, *, amx: bool) -> None:
         super().__init__()
-        self._tiles = tiles
+        self._amx = amx
 
     def __torch_function__(
         self,
@@ -71,6 +71,7 @@ class FastConvolutions(TorchFunctionMode):
             and weight.shape == (len(weight), input.shape[1], 3, 3)
             and _pair(stride) == _pair(dilation) == (1, 1)
             and groups == 1
+            and (bias is None or bias.shape == (len(weight),))
             and not torch._C._are_functorch_transforms_active()  # what torch.autograd.Function itself asks
         ):
             return None
@@ -79,13 +80,11 @@ class FastConvolutions(TorchFunctionMode):
             return lowered_convolution.of_few_channels(pads[0])
         if pads != (1, 1):
             return None
-        if not self._tiles and winograd_convolution.pays(input.shape[1], len(weight), *input.shape[2:]):
+        tiles = self._amx and torch.is_autocast_enabled("cpu")
+        if not tiles and winograd_convolution.pays(input.shape[1], len(weight), *input.shape[2:]):
             return winograd_convolution.convolve
-        return (
-            lowered_convolution.of_few_pixels
-            if lowered_convolution.is_few_pixels(input, weight, tiles=self._tiles)
-            else None
-        )
+        few = lowered_convolution.is_few_pixels(input, weight, tiles=tiles)
+        return lowered_convolution.of_few_pixels if few else None
 
 
 def _is_taken_format(images: Tensor, *parameters: Tensor) -> bool:
@@ -108,4 +107,4 @@ def _operands(
 
 
 def _pair(value: Any) -> tuple[Any, ...]:
-    return tuple(value) * (2 // len(value)) if isinstance(value, (tuple, list)) else (value, value)
+    return tuple(value) * (2 // max(1, len(value))) if isinstance(value, (tuple, list)) else (value, value)

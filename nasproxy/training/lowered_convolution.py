@@ -1,8 +1,8 @@
 """3×3 convolutions as a product of matrices, where torch's kernels leave most of the processor idle.
 
 Lowered, or im2col (Chellapilla, Puri & Simard 2006): the nine pixels that each result is made of are copied side by
-side. That takes nine times the memory, and pays where there is little of it: for images of one colour or three, and
-for weights' gradients where maps are of few pixels.
+side. That takes nine times the memory, and pays where there is little of it: for images of three colours at the most,
+and for weights' gradients where maps are of few pixels.
 """
 
 from __future__ import annotations
@@ -84,8 +84,11 @@ class _OfFewChannels(torch.autograd.Function):
         rows = weight.permute(2, 3, 1, 0).reshape(9 * inputs, outputs)
         rows = rows if bias is None else torch.cat([rows, bias[None]])
         number, _, height, width = images.shape
-        results = lowered.T @ rows.to(images.dtype)
-        return results.view(number, height + 2 * padding - 2, width + 2 * padding - 2, outputs).permute(0, 3, 1, 2)
+        size = (number, outputs, height + 2 * padding - 2, width + 2 * padding - 2)
+        # No view of the product: what follows may write in place.
+        results = torch.empty(size, dtype=images.dtype, memory_format=torch.channels_last)
+        torch.mm(lowered.T, rows.to(images.dtype), out=results.permute(0, 2, 3, 1).view(-1, outputs))
+        return results
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:

@@ -30,7 +30,7 @@ def _bfloat16_is_fast(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # On a processor without the instructions bfloat16 is emulated, and slow.
-    return device.type == "cpu" and (_cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported"))
+    return device.type == "cpu" and (_cpu_has("_is_avx512_bf16_supported") or has_amx())
 
 
 def _cpu_has(question: str) -> bool:
@@ -43,9 +43,14 @@ def in_bfloat16(precision: str) -> bool:
     return precision in ("bfloat16", "bfloat16-direct")
 
 
-def multiplies_tiles(precision: str) -> bool:
-    """Whether this processor multiplies whole tiles of matrices (AMX) in the format of ``precision``."""
-    return in_bfloat16(precision) and _cpu_has("_is_amx_tile_supported")
+def is_direct(precision: str) -> bool:
+    """Whether all convolutions are to be torch's."""
+    return precision.endswith("-direct")
+
+
+def has_amx() -> bool:
+    """Whether this processor multiplies whole tiles of matrices in bfloat16."""
+    return _cpu_has("_is_amx_tile_supported")
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
@@ -54,10 +59,11 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     On a CPU convolutions are computed as in :class:`FastConvolutions`; ``float32-direct`` and ``bfloat16-direct`` leave
     all to torch.
     """
+    fast = FastConvolutions(amx=has_amx()) if device.type == "cpu" and not is_direct(precision) else None
+    if fast is not None and precision == "float32":
+        return fast
     context = torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_bfloat16(precision))
-    if device.type != "cpu" or precision not in ("float32", "bfloat16"):
-        return context
-    return _inside(FastConvolutions(tiles=multiplies_tiles(precision)), context)
+    return context if fast is None else _inside(fast, context)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tiny import tiny_dataset
 from torch import nn
 
+from nasproxy.condensation import convnet_gradients
 from nasproxy.condensation.chunks import chunk_size
 from nasproxy.condensation.convnet_gradients import ConvNetGradients, has_written_gradients
 from nasproxy.condensation.distribution_matching import DistributionRecipe
@@ -66,6 +67,30 @@ def test_they_are_exact_to_millionths_in_float32_and_to_percents_in_bfloat16():
             found = torch.cat([g.flatten() for g in written.gradients(images, labels, chunk=2)])
         assert found.dtype == torch.float32
         assert float((found - exact).norm() / exact.norm()) < tolerance
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_small_maps_of_many_channels_are_as_exact_and_direct_ones_are_all_torchs(amx, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    network = convnet((8, 8), 3, dtype=torch.float32, width=128, depth=3)
+    images, labels = batch((8, 8), 3, dtype=torch.float32)
+    exact = torch.cat([g.flatten() for g in whole(network.double(), images.double(), labels)])
+    network.float()
+    calls = []
+    for name in ("lowered_pixels", "weight_gradient"):
+        real = getattr(convnet_gradients, name)
+        monkeypatch.setattr(convnet_gradients, name, lambda *a, name=name, real=real: (calls.append(name), real(*a))[1])
+    off = {}
+    for precision in ("bfloat16", "bfloat16-direct", "float32-direct"):
+        calls.clear()
+        with torch.no_grad():
+            written = ConvNetGradients(network, precision).gradients(images, labels, chunk=5)
+        off[precision] = float((torch.cat([g.flatten() for g in written]) - exact).norm() / exact.norm())
+        # One first convolution; of the maps of 4×4 and 2×2 the larger only where whole tiles are multiplied.
+        lowered = ["lowered_pixels", *["weight_gradient"] * (1 + amx)]
+        assert sorted(calls) == (lowered if precision == "bfloat16" else [])
+    assert off["float32-direct"] < 1e-4 * off["bfloat16-direct"]
+    assert off["bfloat16"] < 1.1 * off["bfloat16-direct"] < 0.2
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,7 @@ def test_an_error_is_located_in_the_file_and_in_modules_beside_it(write):
         ("def forward(self):\n        return 1", 6),
         ("def forward(self, images):\n        return len(0)", 7),
         ("def forward(self, images):\n        return nn.Linear(4, 2)(images, images)", 7),
+        ("def forward(self, images):\n        return Net()() if len(images) else 1", 7),
     ],
 )
 def test_a_forward_that_takes_something_else_is_located(write, forward, line):

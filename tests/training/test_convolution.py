@@ -65,6 +65,35 @@ def test_a_wide_convolution_is_taken_unless_asked_not_to(layer, precision, monke
     assert torch.equal(layer(images), outside)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("channels", "width", "size"), [(1, 64, 8), (WIDE, WIDE, 8), (128, 128, 2)])
+def test_what_follows_may_write_in_place(channels, width, size, precision):
+    layers = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True))
+    layers = layers.to(memory_format=torch.channels_last)
+    images = images_of(channels, size).to(memory_format=torch.channels_last)
+    found = []
+    for name in (precision, f"{precision}-direct"):
+        with autocast(name, CPU):
+            result = layers(images).float()
+        result.square().sum().backward()
+        found.append([result.detach(), *(parameter.grad for parameter in layers.parameters())])
+        layers.zero_grad()
+    for ours, theirs in zip(*found, strict=True):
+        assert float((ours - theirs).norm() / theirs.norm()) < (1e-5 if precision == "float32" else 0.05)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [1, WIDE])
+@pytest.mark.parametrize("wrong", [{"bias": torch.zeros(1)}, {"bias": torch.zeros(WIDE + 1)}, {"padding": ()}])
+def test_what_torch_refuses_is_refused_in_its_words(channels, wrong):
+    images, weight = images_of(channels), torch.zeros(WIDE, channels, 3, 3).to(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError) as expected:
+        F.conv2d(images, weight, **{"padding": 1, **wrong})
+    with autocast("float32", CPU), pytest.raises(RuntimeError) as found:
+        F.conv2d(images, weight, **{"padding": 1, **wrong})
+    assert str(found.value) == str(expected.value)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("layer", LEFT, ids=str)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -77,7 +106,8 @@ def test_others_are_torchs(layer, precision):
 
 
 @torch.no_grad()
-def test_other_formats_other_ranks_and_transforms_are_torchs():
+def test_other_formats_other_ranks_and_transforms_are_torchs(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
     layer, images = nn.Conv2d(WIDE, WIDE, 3, padding=1), images_of()
     plain, double = layer(images), copy.deepcopy(layer).double()
     with autocast("float32", CPU):

@@ -140,7 +140,7 @@ def test_few_channels_are_torchs_where_the_images_have_a_gradient():
 def test_few_pixels_are_more_where_whole_tiles_are_multiplied(inputs, side, tiles, taken):
     layer, images = nn.Conv2d(inputs, 64, 3, padding=1), torch.randn(2, inputs, side, side)
     assert is_few_pixels(images, layer.weight, tiles=tiles) == taken
-    with FastConvolutions(tiles=tiles):
+    with FastConvolutions(amx=tiles), torch.autocast("cpu", dtype=torch.bfloat16, enabled=tiles):
         result = layer(images)
     assert ("OfFewPixels" in type(result.grad_fn).__name__) == taken
 
