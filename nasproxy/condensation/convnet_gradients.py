@@ -146,6 +146,7 @@ class _PlainConvolution:
     def __init__(self, convolution: nn.Conv2d, dtype: torch.dtype, *, lowers: bool, is_first: bool) -> None:
         self._weight = convolution.weight.detach().to(dtype, memory_format=torch.channels_last)
         self._padding, self._lowers, self._is_first = int(convolution.padding[0]), lowers, is_first
+        self._tiles = dtype == torch.bfloat16 and has_amx()
         self._seen = self._weight
         self._slope = torch.zeros_like(convolution.weight)
 
@@ -156,8 +157,7 @@ class _PlainConvolution:
 
     def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> Float[Tensor, "n h w i"]:
         results = slope.to(self._weight.dtype).permute(0, 3, 1, 2)
-        tiles = self._weight.dtype == torch.bfloat16 and has_amx()
-        lowered = self._lowers and is_few_pixels(self._seen, self._weight, tiles=tiles)
+        lowered = self._lowers and is_few_pixels(self._seen, self._weight, tiles=self._tiles)
         wanted = (not self._is_first, not lowered, False)
         back, on_weight, _ = torch_gradients(results, self._seen, self._weight, wanted, padding=self._padding)
         self._slope += weight_gradient(results, self._seen) if on_weight is None else on_weight

@@ -294,15 +294,15 @@ def _spaces(namespace: Any) -> dict[str, Any]:
 
 def _location(error: BaseException, module: str, file: str) -> str | None:
     """The innermost line in the module's package or in the file's folder."""
+    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
+        return f"{Path(error.filename).name}:{error.lineno}"
+    root = module.partition(".")[0]
+    package = GROUP if root == "nasproxy" else root
 
     def is_theirs(code: CodeType, name: str) -> bool:
         beside = bool(file) and Path(code.co_filename).parent == Path(file).parent
         return beside or name == package or name.startswith(f"{package}.")
 
-    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
-        return f"{Path(error.filename).name}:{error.lineno}"
-    root = module.partition(".")[0]
-    package = GROUP if root == "nasproxy" else root
     place, called = None, None
     for frame, line in walk_tb(error.__traceback__):
         if is_theirs(frame.f_code, str(frame.f_globals.get("__name__"))):

@@ -8,6 +8,7 @@ processor idle: a product of matrices does not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class FastConvolutions(TorchFunctionMode):
             return None
         pads = (1, 1) if padding == "same" else _pair(padding)
         if lowered_convolution.is_few_channels(input, weight, pads):
-            return lowered_convolution.of_few_channels(pads[0])
+            return partial(lowered_convolution.of_few_channels, padding=pads[0])
         if pads != (1, 1):
             return None
         tiles = self._amx and torch.is_autocast_enabled("cpu")

@@ -7,7 +7,6 @@ and for weights' gradients where maps are of few pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,17 +51,17 @@ def is_few_pixels(images: Float[Tensor, "n i h w"], weight: Float[Tensor, "o i 3
     return images.shape[2] * images.shape[3] <= most and inputs * outputs >= _WEIGHTS
 
 
-def of_few_channels(padding: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """``F.conv2d`` with this padding but for rounding, in the format of the images, its results channels-last."""
-
-    def convolve(
-        images: Float[Tensor, "n i h w"], weight: Float[Tensor, "o i 3 3"], bias: Float[Tensor, " o"] | None
-    ) -> Float[Tensor, "n o h2 w2"]:
-        with torch.autocast("cpu", enabled=False):
-            result: Tensor = _OfFewChannels.apply(images, weight, bias, padding)
-        return result
-
-    return convolve
+def of_few_channels(
+    images: Float[Tensor, "n i h w"],
+    weight: Float[Tensor, "o i 3 3"],
+    bias: Float[Tensor, " o"] | None,
+    *,
+    padding: int,
+) -> Float[Tensor, "n o h2 w2"]:
+    """``F.conv2d`` but for rounding, in the format of the images, its results channels-last."""
+    with torch.autocast("cpu", enabled=False):
+        result: Tensor = _OfFewChannels.apply(images, weight, bias, padding)
+    return result
 
 
 def of_few_pixels(

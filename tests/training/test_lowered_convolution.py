@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
+from convolutions import LAYOUTS, results_and_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -14,12 +17,11 @@ from nasproxy.training.lowered_convolution import is_few_channels, is_few_pixels
 from nasproxy.training.precision import autocast
 
 CPU = torch.device("cpu")
-LAYOUTS = {"first": torch.contiguous_format, "last": torch.channels_last}
 KINDS = ["channels", "pixels"]
 
 
 def operation(kind, padding):
-    return of_few_channels(padding) if kind == "channels" else of_few_pixels
+    return partial(of_few_channels, padding=padding) if kind == "channels" else of_few_pixels
 
 
 def operands_of(kind, number, channels, size, *, layout="last", biased=True, dtype=torch.float64, padding=1):
@@ -39,12 +41,6 @@ def operands_of(kind, number, channels, size, *, layout="last", biased=True, dty
     return [images, weight, bias], slope
 
 
-def gradients(convolve, operands, slope):
-    result = convolve(*operands)
-    wanted = [operand for operand in operands if operand is not None and operand.requires_grad]
-    return [result.detach(), *torch.autograd.grad(result, wanted, slope)]
-
-
 @given(
     kind=st.sampled_from(KINDS),
     number=st.integers(1, 9),
@@ -58,8 +54,8 @@ def gradients(convolve, operands, slope):
 def test_results_and_gradients_are_those_of_the_plain_sum(kind, number, channels, size, biased, layout, padding):
     padding = 1 if kind == "pixels" else padding
     operands, slope = operands_of(kind, number, channels, size, layout=layout, biased=biased, padding=padding)
-    found = gradients(operation(kind, padding), operands, slope)
-    expected = gradients(lambda x, w, b: F.conv2d(x, w, b, padding=padding), operands, slope)
+    found = results_and_gradients(operation(kind, padding), operands, slope)
+    expected = results_and_gradients(lambda x, w, b: F.conv2d(x, w, b, padding=padding), operands, slope)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -69,8 +65,8 @@ def test_results_and_gradients_are_those_of_the_plain_sum(kind, number, channels
 def test_what_is_frozen_has_no_gradient(kind, frozen):
     (images, weight, bias), slope = operands_of(kind, 3, (2, 4), (4, 4))
     (weight if frozen == "weight" else bias).requires_grad_(False)
-    found = gradients(operation(kind, 1), [images, weight, bias], slope)
-    expected = gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), [images, weight, bias], slope)
+    found = results_and_gradients(operation(kind, 1), [images, weight, bias], slope)
+    expected = results_and_gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), [images, weight, bias], slope)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -82,10 +78,10 @@ def test_bfloat16_is_off_by_as_much_as_torchs(kind):
     images = images.detach().bfloat16().requires_grad_(kind == "pixels")
     slope = slope.bfloat16()
     exact = [each.detach().double().requires_grad_(each.requires_grad) for each in (images, weight, bias)]
-    expected = gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), exact, slope.double())
-    found = gradients(operation(kind, 1), [images, weight, bias], slope)
+    expected = results_and_gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), exact, slope.double())
+    found = results_and_gradients(operation(kind, 1), [images, weight, bias], slope)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        torchs = gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), [images, weight, bias], slope)
+        torchs = results_and_gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), [images, weight, bias], slope)
     assert [each.dtype for each in found] == [each.dtype for each in torchs]
     for ours, theirs, true in zip(found, torchs, expected, strict=True):
         assert float((ours - true).norm()) < max(1.1 * float((theirs - true).norm()), 1e-4 * float(true.norm()))
@@ -113,7 +109,7 @@ def test_few_channels_are_taken_where_their_layout_is_torchs(channels, width, im
         found = layer(x)
     assert found.stride() == outside.stride()
     torch.testing.assert_close(found, outside)
-    assert torch.equal(found, of_few_channels(padding)(x, layer.weight, layer.bias) if taken else outside)
+    assert torch.equal(found, of_few_channels(x, layer.weight, layer.bias, padding=padding) if taken else outside)
 
 
 def test_few_channels_are_torchs_where_the_images_have_a_gradient():

@@ -5,18 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from convolutions import LAYOUTS, results_and_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nasproxy.training.winograd_convolution import convolve, pays
-
-LAYOUTS = {"first": torch.contiguous_format, "last": torch.channels_last}
-
-
-def gradients(operation, operands, slope):
-    result = operation(*operands)
-    wanted = [operand for operand in operands if operand is not None and operand.requires_grad]
-    return [result.detach(), *torch.autograd.grad(result, wanted, slope)]
 
 
 @given(
@@ -41,8 +34,8 @@ def test_results_and_gradients_are_those_of_the_plain_sum(number, channels, size
     for operand, want in zip(operands, wanted, strict=True):
         if operand is not None:
             operand.requires_grad_(want or not (wanted[0] or wanted[1]))
-    found = gradients(convolve, operands, slope)
-    expected = gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), operands, slope)
+    found = results_and_gradients(convolve, operands, slope)
+    expected = results_and_gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), operands, slope)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
@@ -51,9 +44,9 @@ def test_float32_is_off_by_millionths():
     torch.manual_seed(0)
     operands = [torch.randn(9, 32, 16, 16), torch.randn(48, 32, 3, 3) / 17, torch.randn(48)]
     slope = torch.randn(9, 48, 16, 16)
-    found = gradients(convolve, [operand.requires_grad_() for operand in operands], slope)
+    found = results_and_gradients(convolve, [operand.requires_grad_() for operand in operands], slope)
     exact = [operand.detach().double().requires_grad_() for operand in operands]
-    expected = gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), exact, slope.double())
+    expected = results_and_gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), exact, slope.double())
     for ours, theirs in zip(found, expected, strict=True):
         assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
 
@@ -63,9 +56,9 @@ def test_bfloat16_is_off_by_a_hundredth():
     operands = [torch.randn(40, 32, 16, 16), torch.randn(48, 32, 3, 3) / 17, torch.randn(48)]
     operands[0] = operands[0].bfloat16()
     slope = torch.randn(40, 48, 16, 16).bfloat16()
-    found = gradients(convolve, [operand.requires_grad_() for operand in operands], slope)
+    found = results_and_gradients(convolve, [operand.requires_grad_() for operand in operands], slope)
     exact = [operand.detach().double().requires_grad_() for operand in operands]
-    expected = gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), exact, slope.double())
+    expected = results_and_gradients(lambda x, w, b: F.conv2d(x, w, b, padding=1), exact, slope.double())
     assert [each.dtype for each in found] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
     for ours, theirs in zip(found, expected, strict=True):
         assert float((ours - theirs).norm() / theirs.norm()) < 0.02
