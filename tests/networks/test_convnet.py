@@ -103,6 +103,27 @@ def test_instance_norm_can_be_differentiated_twice(passes):
         assert torch.autograd.gradgradcheck(norm, (images.requires_grad_(),))
 
 
+@pytest.mark.parametrize(("channels", "computes_in"), [(8, torch.float32), (60, torch.float32), (64, torch.bfloat16)])
+def test_group_norm_of_few_channels_leaves_a_narrow_format_and_comes_back(channels, computes_in):
+    torch.manual_seed(0)
+    norm = NORMS["group"](channels, (5, 4))
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    images = torch.randn(3, channels, 5, 4).bfloat16().to(memory_format=torch.channels_last)
+    maps, slope = images.clone().requires_grad_(), torch.randn_like(images)
+    found = norm(maps)
+    found.backward(slope)
+    assert found.dtype == maps.grad.dtype == torch.bfloat16
+    exact = images.double().requires_grad_()
+    expected = F.group_norm(exact, 4, norm.weight.double(), norm.bias.double(), norm.eps)
+    expected.backward(slope.double())
+    torch.testing.assert_close(found.double(), expected, rtol=2**-7, atol=2**-7)
+    torch.testing.assert_close(maps.grad.double(), exact.grad, rtol=2**-6, atol=2**-6)
+    with torch.no_grad():
+        assert torch.equal(found, F.group_norm(images.to(computes_in), 4, norm.weight, norm.bias, norm.eps).bfloat16())
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_channels_lie_side_by_side_in_maps_and_in_their_gradients(norm, pooling):
