@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from nasproxy.analysis.text import duration, percent
 from nasproxy.cli.screen import open_screen
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.errors import InputError
+from nasproxy.lock import held
 from nasproxy.progress import within_step_of
 from nasproxy.proxies.method import ProxyMethod
 
@@ -71,8 +73,20 @@ def carry_out(order: Order) -> dict[str, Any]:
     """Condenses, writes the proxy and its picture; returns the document that ``--json`` prints.
 
     Raises:
+        InputError: another process is at work on the same files.
         NasproxyError: with what is wrong and what to do about it.
     """
+    busy = InputError(f"Another process is condensing to {order.out}.", "Wait for it, or choose another --out.")
+    lock = order.out.with_name(f".{order.out.stem}.lock")
+    with held(lock, busy):
+        try:
+            return _condense(order)
+        finally:
+            with contextlib.suppress(OSError):  # some systems remove no file that is open
+                lock.unlink()
+
+
+def _condense(order: Order) -> dict[str, Any]:
     began = time.perf_counter()
     from nasproxy.analysis.proxy_images import save_proxy_grid
     from nasproxy.condensation.course import Course

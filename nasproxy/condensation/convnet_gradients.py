@@ -3,7 +3,8 @@
 Activations lie channels-last from beginning to end, where torch's instance normalisation copies them to another layout
 and back, and their statistics are sums over rows of contiguous channels. A convolution's bias is left out, because
 normalisation takes it away again: its gradient is zero. The first convolution, of few channels, is a product of
-matrices; the others are Winograd's in float32; all are torch's if the precision is a ``-direct`` one.
+matrices; of the others, in float32, those that gain by it are Winograd's; all are torch's if the precision is a
+``-direct`` one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nasproxy.training.lowered_convolution import is_few_pixels, lowered_pixels,
 from nasproxy.training.precision import has_amx, in_bfloat16, is_direct
 from nasproxy.training.torch_convolution import torch_gradients
 from nasproxy.training.winograd import WinogradConvolution
+from nasproxy.training.winograd_convolution import pays
 
 _BLOCK = (nn.Conv2d, InstanceNorm, nn.ReLU, nn.AvgPool2d)
 
@@ -52,13 +54,15 @@ class ConvNetGradients:
     Args:
         network: its present parameters count.
         precision: in ``bfloat16`` convolutions are computed in that format, and all else in float32.
+        image_size: (height, width) of the images to come, in pixels.
     """
 
-    def __init__(self, network: ConvNet, precision: str) -> None:
+    def __init__(self, network: ConvNet, precision: str, image_size: torch.Size) -> None:
         convolutions = [layer for layer in network.features if isinstance(layer, nn.Conv2d)]
         norms = [layer for layer in network.features if isinstance(layer, InstanceNorm)]
+        height, width = (side + 2 * int(convolutions[0].padding[0]) - 2 for side in image_size)
         self._blocks = [
-            _Block(convolution, norm, precision, is_first=at == 0)
+            _Block(convolution, norm, precision, (height >> at, width >> at), is_first=at == 0)
             for at, (convolution, norm) in enumerate(zip(convolutions, norms, strict=True))
         ]
         self._weight, self._bias = network.classifier.weight.detach(), network.classifier.bias.detach()
@@ -168,9 +172,19 @@ class _PlainConvolution:
 
 
 class _Block:
-    """Convolution, instance normalisation, ReLU and average pooling; after each forward pass, one backward."""
+    """Convolution, instance normalisation, ReLU and average pooling; after each forward pass, one backward.
 
-    def __init__(self, convolution: nn.Conv2d, norm: InstanceNorm, precision: str, *, is_first: bool) -> None:
+    Args:
+        convolution: its present weight counts.
+        norm: likewise.
+        precision: of the convolution.
+        size: (height, width) of its results.
+        is_first: of the network.
+    """
+
+    def __init__(
+        self, convolution: nn.Conv2d, norm: InstanceNorm, precision: str, size: tuple[int, int], *, is_first: bool
+    ) -> None:
         weight = convolution.weight.detach()
         dtype = torch.bfloat16 if in_bfloat16(precision) else weight.dtype
         self._convolution: _Convolution
@@ -178,7 +192,7 @@ class _Block:
             self._convolution = _PlainConvolution(convolution, dtype, lowers=False, is_first=is_first)
         elif is_first:
             self._convolution = _FirstConvolution(convolution, dtype)
-        elif in_bfloat16(precision):
+        elif in_bfloat16(precision) or not pays(weight.shape[1], len(weight), *size):
             self._convolution = _PlainConvolution(convolution, dtype, lowers=True, is_first=False)
         else:
             self._convolution = WinogradConvolution(weight)

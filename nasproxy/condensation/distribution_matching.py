@@ -189,7 +189,7 @@ def _mean_features(
 ) -> Float[Tensor, " f"]:
     parts = images.split(chunk_size(chunk, images))
     if has_written_gradients(network, images):
-        written = ConvNetGradients(network, precision)
+        written = ConvNetGradients(network, precision, images.shape[2:])
         sums = [written.embed(part).sum(dim=0) for part in parts]
     else:
         with autocast(precision, images.device):

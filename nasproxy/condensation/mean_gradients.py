@@ -36,8 +36,9 @@ def mean_gradients(
     """
     if has_written_gradients(network, images):
         with torch.no_grad():
-            written = ConvNetGradients(network, precision).gradients(images, labels, chunk=chunk_size(chunk, images))
-        of = dict(zip(network.parameters(), written, strict=True))
+            written = ConvNetGradients(network, precision, images.shape[2:])
+            gradients = written.gradients(images, labels, chunk=chunk_size(chunk, images))
+        of = dict(zip(network.parameters(), gradients, strict=True))
         return [of[parameter] for parameter in parameters]
     tells = any(norm.training for norm in batch_norms(network))
     at_a_time = len(images) if tells else chunk_size(chunk, images)

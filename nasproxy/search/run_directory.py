@@ -10,10 +10,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from nasproxy.errors import RunError, WriteError
 from nasproxy.files import make_folder, write_atomically
+from nasproxy.lock import held
 
 
 def default_directory(space: str, proxy: str) -> Path:
@@ -95,16 +94,9 @@ def check_unused(directory: Path) -> None:
             pass
 
 
-def _lock(directory: Path) -> contextlib.AbstractContextManager[object]:
-    """Holds the directory against other processes until the context that is returned ends."""
-    try:
-        return FileLock(directory / ".lock", timeout=0).acquire()
-    except Timeout as error:
-        raise RunError(
-            f"Another process is working in {directory}.", "Wait for it, or choose another --out."
-        ) from error
-    except OSError as error:
-        raise WriteError(f"{directory} cannot be written: {error.strerror}.", "Choose another --out.") from error
+def _lock(directory: Path) -> contextlib.AbstractContextManager[None]:
+    busy = RunError(f"Another process is working in {directory}.", "Wait for it, or choose another --out.")
+    return held(directory / ".lock", busy)
 
 
 def weights_file(directory: Path, candidate_id: str, repeat: int) -> Path:

@@ -278,6 +278,26 @@ def moment(folder, most):
 LONG = ["--iterations", "60", "--checkpoint-every", "0.001"]
 
 
+def test_two_processes_do_not_write_one_proxy(folder):
+    words = [*SMALL, "--out", "a.safetensors", "--json"]
+    process = start([*SMALL, *LONG, "--iterations", "100000", "--out", "a.safetensors"])
+    try:
+        moment(folder, 0.0)
+        process.send_signal(signal.SIGSTOP)
+        for more in ([], ["--resume"]):
+            said = invoke(*words, *more)
+            assert (said.code, said.json["error"]["kind"]) == (2, "input")
+            assert said.json["error"]["message"] == "Another process is condensing to a.safetensors."
+            assert not (folder / "a.safetensors").exists()
+        assert invoke("condense", *TINY, "--out", "b.safetensors").code == 0
+    finally:
+        process.kill()
+        finish(process)
+    # What it held is free again, and nothing of it is left in the end.
+    assert invoke(*words, "--iterations", "1").code == 0
+    assert not list(folder.glob(".*"))
+
+
 @pytest.mark.slow
 def test_killed_again_and_again_the_images_are_those_of_an_undisturbed_run(monkeypatch, folder):
     words = [*SMALL, *LONG, "--out", "a.safetensors", "--resume"]

@@ -44,16 +44,22 @@ def whole(network, images, labels):
     ("size", "channels", "depth"), [((8, 8), 3, 2), ((28, 28), 1, 3), ((8, 20), 1, 2), ((4, 4), 2, 1)]
 )
 @pytest.mark.parametrize("chunk", [1, 2, 99])
-def test_the_written_gradients_are_the_convnets(size, channels, depth, chunk):
+@pytest.mark.parametrize("winograd_pays", [False, True])
+def test_the_written_gradients_are_the_convnets(size, channels, depth, chunk, winograd_pays, monkeypatch):
+    asked = []
+    monkeypatch.setattr(convnet_gradients, "pays", lambda *shape: asked.append(shape) or winograd_pays)
     network = convnet(size, channels, depth=depth)
     images, labels = batch(size, channels)
     assert has_written_gradients(network, images)
     with torch.no_grad():
-        written = ConvNetGradients(network, "float32")
+        written = ConvNetGradients(network, "float32", images.shape[2:])
         found = written.gradients(images, labels, chunk=chunk)
         torch.testing.assert_close(written.embed(images), network.embed(images))
     for ours, theirs in zip(found, whole(network, images, labels), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-10)
+    later = [layer for layer in network.features if isinstance(layer, nn.Conv2d)][1:]
+    maps = [tuple((side + 4 * (side == 28)) >> at for side in size) for at in range(1, depth)]
+    assert asked == [(layer.in_channels, layer.out_channels, *map_) for layer, map_ in zip(later, maps, strict=True)]
 
 
 def test_they_are_exact_to_millionths_in_float32_and_to_percents_in_bfloat16():
@@ -62,7 +68,7 @@ def test_they_are_exact_to_millionths_in_float32_and_to_percents_in_bfloat16():
     exact = torch.cat([g.flatten() for g in whole(network.double(), images.double(), labels)])
     network.float()
     for precision, tolerance in (("float32", 1e-5), ("float32-direct", 1e-6), ("bfloat16", 0.1)):
-        written = ConvNetGradients(network, precision)
+        written = ConvNetGradients(network, precision, images.shape[2:])
         with torch.no_grad():
             found = torch.cat([g.flatten() for g in written.gradients(images, labels, chunk=2)])
         assert found.dtype == torch.float32
@@ -84,7 +90,7 @@ def test_small_maps_of_many_channels_are_as_exact_and_direct_ones_are_all_torchs
     for precision in ("bfloat16", "bfloat16-direct", "float32-direct"):
         calls.clear()
         with torch.no_grad():
-            written = ConvNetGradients(network, precision).gradients(images, labels, chunk=5)
+            written = ConvNetGradients(network, precision, images.shape[2:]).gradients(images, labels, chunk=5)
         off[precision] = float((torch.cat([g.flatten() for g in written]) - exact).norm() / exact.norm())
         # One first convolution; of the maps of 4×4 and 2×2 the larger only where whole tiles are multiplied.
         lowered = ["lowered_pixels", *["weight_gradient"] * (1 + amx)]
