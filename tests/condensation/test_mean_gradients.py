@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tiny import tiny_dataset
 from torch import nn
 
-from nasproxy.condensation import convnet_gradients
+from nasproxy.condensation import convnet_block
 from nasproxy.condensation.chunks import chunk_size
 from nasproxy.condensation.convnet_gradients import ConvNetGradients, has_written_gradients
 from nasproxy.condensation.distribution_matching import DistributionRecipe
@@ -47,7 +47,7 @@ def whole(network, images, labels):
 @pytest.mark.parametrize("winograd_pays", [False, True])
 def test_the_written_gradients_are_the_convnets(size, channels, depth, chunk, winograd_pays, monkeypatch):
     asked = []
-    monkeypatch.setattr(convnet_gradients, "pays", lambda *shape: asked.append(shape) or winograd_pays)
+    monkeypatch.setattr(convnet_block, "pays", lambda *shape: asked.append(shape) or winograd_pays)
     network = convnet(size, channels, depth=depth)
     images, labels = batch(size, channels)
     assert has_written_gradients(network, images)
@@ -84,8 +84,8 @@ def test_small_maps_of_many_channels_are_as_exact_and_direct_ones_are_all_torchs
     network.float()
     calls = []
     for name in ("lowered_pixels", "weight_gradient"):
-        real = getattr(convnet_gradients, name)
-        monkeypatch.setattr(convnet_gradients, name, lambda *a, name=name, real=real: (calls.append(name), real(*a))[1])
+        real = getattr(convnet_block, name)
+        monkeypatch.setattr(convnet_block, name, lambda *a, name=name, real=real: (calls.append(name), real(*a))[1])
     off = {}
     for precision in ("bfloat16", "bfloat16-direct", "float32-direct"):
         calls.clear()
