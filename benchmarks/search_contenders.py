@@ -39,7 +39,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
 from nasproxy.networks.classifier import Readout
-from nasproxy.networks.convnet import ConvNet, InstanceNorm, LayerNorm
+from nasproxy.networks.convnet import ConvNet, GroupNorm, InstanceNorm, LayerNorm
 from nasproxy.progress import Silent
 from nasproxy.proxies.make import load_matching_proxy
 from nasproxy.search.bench import Bench, Payload
@@ -198,7 +198,7 @@ def of_plain_layers(model: nn.Module) -> nn.Sequential:
 def _plain_layer(layer: nn.Module) -> nn.Module:
     plain: nn.Module
     match layer:
-        case InstanceNorm():
+        case GroupNorm() | InstanceNorm():
             plain = nn.GroupNorm(layer.num_groups, layer.num_channels)
         case LayerNorm():
             plain = nn.LayerNorm(layer.normalized_shape)

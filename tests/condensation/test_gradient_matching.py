@@ -174,7 +174,7 @@ def test_within_an_iteration_its_parts_are_reported_as_each_class_begins(dataset
     parts = []
     told = run(dataset, RECIPE, course=Course(on_part=parts.append))
     assert torch.equal(told.images, run(dataset, RECIPE).images)
-    matching, training = 7 + 5 + 6 * 4, 3 * 4  # real images, synthetic ones by six; 3 epochs
+    matching, training = 7 + 5 + 4 * 4, 3 * 4  # real images, synthetic ones by four; 3 epochs
     whole = 2 * matching + training
     done = [0, matching / 2, matching + training, 1.5 * matching + training]
     assert parts == pytest.approx([part / whole for part in done] * RECIPE.iterations)
