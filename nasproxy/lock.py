@@ -16,7 +16,7 @@ def held(lock: Path, busy: NasproxyError) -> Iterator[None]:
     """Holds a lock file against other processes as long as the context lasts, or this process.
 
     Args:
-        lock: in a folder that exists; it stays there.
+        lock: in a folder that exists.
         busy: raised if another process holds it.
 
     Raises:

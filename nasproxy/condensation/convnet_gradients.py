@@ -31,6 +31,8 @@ def has_written_gradients(network: nn.Module, images: Float[Tensor, "n c h w"]) 
     """
     if type(network) is not ConvNet or images.device.type != "cpu":
         return False
+    if any(parameter.dtype not in (torch.float32, torch.float64) for parameter in network.parameters()):
+        return False
     layers = list(network.features)
     depth = len(layers) // len(_BLOCK)
     if (
@@ -153,7 +155,8 @@ def differentiable_gradients(
 ) -> tuple[Tensor, ...]:
     """The gradients of the mean cross-entropy of images of one class, which can be differentiated in the images, once.
 
-    All is computed in the network's own format, and all images at a time.
+    All is computed in the network's own format, and all images at a time. Images and network must stay as they are
+    until it is done.
 
     Args:
         network: of which :func:`has_written_gradients` says that they are here.
@@ -178,7 +181,8 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *directions: Tensor | None) -> tuple[Tensor, None, None]:
-        return ctx.written.on_images(directions), None, None
+        values = [None if direction is None else direction.detach() for direction in directions]
+        return ctx.written.on_images(values), None, None
 
 
 def _flat(rows: Float[Tensor, "n h w o"]) -> Float[Tensor, "n features"]:

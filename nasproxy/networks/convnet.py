@@ -60,7 +60,7 @@ class GroupNorm(nn.GroupNorm):
         """Normalises each group of channels of each image."""
         if (
             self.num_channels // self.num_groups >= _VECTOR
-            or input.dtype != torch.bfloat16
+            or (input.dtype, self.weight.dtype) != (torch.bfloat16, torch.float32)
             or input.device.type != "cpu"
             or torch.compiler.is_compiling()
         ):

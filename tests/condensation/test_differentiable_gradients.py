@@ -9,19 +9,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nasproxy.condensation import convnet_gradients, gradient_matching
+from nasproxy.condensation import convnet_block, convnet_gradients, gradient_matching
 from nasproxy.condensation.convnet_gradients import differentiable_gradients
 from nasproxy.condensation.gradient_matching import matching_loss
 from nasproxy.condensation.recipe import DISTANCES
-from nasproxy.networks.convnet import ConvNet
+from nasproxy.networks.convnet import ConvNet, InstanceNorm
 
 CLASS = torch.tensor(2)
 
 
 def convnet(channels, size, depth=2, width=5, dtype=torch.float64):
-    """With parameters away from their initial ones and zeros."""
+    """With parameters away from their initial ones and zeros, and an eps that shows."""
     torch.manual_seed(0)
     network = ConvNet(channels, 4, size, width=width, depth=depth).to(dtype)
+    for layer in network.features:
+        if isinstance(layer, InstanceNorm):
+            layer.eps = 0.1
     with torch.no_grad():
         for parameter in network.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -111,3 +114,25 @@ def test_values_are_those_of_automatic_differentiation():
     loss = F.cross_entropy(network(images), CLASS.repeat(4))
     for ours, theirs in zip(found, torch.autograd.grad(loss, list(network.parameters())), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
+
+
+def test_a_third_derivative_is_refused():
+    images = torch.randn(2, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    gradients = differentiable_gradients(convnet(1, (8, 8)), images, CLASS, direct=False)
+    loss = sum(gradient.square().sum() for gradient in gradients)
+    (slope,) = torch.autograd.grad(loss, images, create_graph=True)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(slope.sum(), images)
+
+
+def test_few_images_are_not_worth_winograds_transforms(monkeypatch):
+    monkeypatch.setattr(convnet_block, "pays", lambda *_: True)
+    monkeypatch.delattr(convnet_block, "WinogradConvolution")
+    images = torch.randn(2, 1, 8, 8, dtype=torch.float64)
+    assert len(differentiable_gradients(convnet(1, (8, 8)), images, CLASS, direct=False)) == 10
+
+
+def test_a_network_in_another_format_is_torchs():
+    network, images = convnet(1, (8, 8)), torch.randn(2, 1, 8, 8)
+    assert convnet_gradients.has_written_gradients(network, images)
+    assert not convnet_gradients.has_written_gradients(network.bfloat16(), images)
