@@ -16,8 +16,9 @@ Regret is the best proxy accuracy after all epochs minus that of the best finali
 candidate trained in full so far; those of a rung, or of a generation of a sampler, are visited in random order.
 Finalists that asynchronous halving stopped early count with what they would have come to.
 Strategies with chance in them run once for each seed; mean and sample standard deviation are over the seeds, and
-``halving`` of all candidates has the same result for each. The product's cuts were chosen on this table, which flatters
-them. Writes ``benchmarks/results/search_strategies_digits.json`` and ``docs/search_strategies.png``.
+``halving`` of all candidates has the same result for each. The product's cuts were chosen on an earlier table, of
+trainings without augmentation. Writes ``benchmarks/results/search_strategies_digits.json`` and
+``docs/search_strategies.png``.
 
 With ``--cache`` an interrupted run goes on where it was. The cache knows its table and its settings, but not the
 product's code: a change of that needs a new one.

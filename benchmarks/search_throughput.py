@@ -449,7 +449,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--inline-threads", type=int, default=cores, help="of nasproxy inline (default: the cores)")
     add("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="default: all")
     add("--sleep", type=float, default=0.03, help="seconds of a training in the scheduling part (default: %(default)s)")
-    add("--costs", type=Path, default=RESULTS / "full_ranking_digits.csv", help="a full ranking, for the simulation")
+    add(
+        "--costs",
+        type=Path,
+        default=RESULTS / "full_ranking_plain_digits.csv",
+        help="a full ranking, for the simulation",
+    )
     add("--quality-candidates", type=int, default=100, help="default: %(default)s")
     add("--quality-epochs", type=int, default=15, help="default: %(default)s")
     add("--against", choices=("loop", *PRECISIONS[1:]), default="loop", help="whom quality is measured against")

@@ -157,9 +157,15 @@ def test_a_score_that_the_table_lacks_is_that_of_the_epoch_before(table, frame):
         table.scored_epoch(1)
 
 
-def test_the_candidate_that_diverged_scores_nothing(table, frame):
-    (lost,) = frame.index[frame["diverged"]]
+def test_a_candidate_that_diverged_scores_nothing(script, frame, tmp_path):
+    lost = frame.index[0]
+    spoilt = frame.copy()
+    spoilt.loc[lost, ["diverged", "accuracy_100", "cross_entropy_100"]] = [True, None, None]
+    spoilt.to_csv(tmp_path / "full.csv")
+    (tmp_path / "full.json").write_text((script.RESULTS / "full_ranking_digits.json").read_text())
+    table = script.Table(tmp_path / "full.csv")
     (candidate,) = (c for c in table.candidates() if c.id == lost)
+    assert lost not in table.ten_best
     (score,) = table.perform(Task(candidate, PROXY, TrainingRecipe(epochs=100), 100, 0, 0)).scores
     assert (score.accuracy, score.cross_entropy) == (0, math.inf)
 
