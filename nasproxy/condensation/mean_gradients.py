@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nasproxy.condensation.chunks import chunk_size
-from nasproxy.condensation.convnet_gradients import ConvNetGradients, has_written_gradients
+from nasproxy.condensation.convnet_gradients import ConvNetGradients, has_written_gradients, of_parameters
 from nasproxy.training.precision import autocast
 from nasproxy.training.train import batch_norms
 
@@ -38,8 +38,7 @@ def mean_gradients(
         with torch.no_grad():
             written = ConvNetGradients(network, precision, images.shape[2:])
             gradients = written.gradients(images, labels, chunk=chunk_size(chunk, images))
-        of = dict(zip(network.parameters(), gradients, strict=True))
-        return [of[parameter] for parameter in parameters]
+        return of_parameters(network, gradients, parameters)
     tells = any(norm.training for norm in batch_norms(network))
     at_a_time = len(images) if tells else chunk_size(chunk, images)
     total: list[Tensor | None] = [None] * len(parameters)
