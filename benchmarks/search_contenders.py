@@ -39,7 +39,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
 from nasproxy.networks.classifier import Readout
-from nasproxy.networks.convnet import ConvNet, GroupNorm, InstanceNorm, LayerNorm
+from nasproxy.networks.convnet import ConvNet
+from nasproxy.networks.norms import GroupNorm, InstanceNorm, LayerNorm
 from nasproxy.progress import Silent
 from nasproxy.proxies.make import load_matching_proxy
 from nasproxy.search.bench import Bench, Payload

@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nasproxy.kernels.library import kernels
+
 _LIBRARIES = ("torch", "torchvision", "ray", "optuna", "numpy")
 
 
@@ -31,7 +33,8 @@ def version_report() -> str:
     if "torch" in found:
         found["torch"] += f" ({_torch_build()})"
     missing = {name: "not installed" for name in _LIBRARIES if name not in found}
-    lines = [("nasproxy", own), *(found | missing).items(), ("platform", platform.platform())]
+    compiled = "none" if kernels() is None else "compiled"
+    lines = [("nasproxy", own), *(found | missing).items(), ("kernels", compiled), ("platform", platform.platform())]
     return "\n".join(f"{name} {version}" for name, version in lines)
 
 
@@ -50,7 +53,7 @@ def _torch_build() -> str:
 
 
 def machine_facts(device: str) -> dict[str, Any]:
-    """Processor, cores, memory and GPU of this machine."""
+    """Processor, cores, memory and GPU of this machine, and whether nasproxy's kernels are compiled for it."""
     import torch
 
     gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
@@ -59,6 +62,7 @@ def machine_facts(device: str) -> dict[str, Any]:
         "cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
+        "kernels": kernels() is not None,
         "device": device,
         "gpu": gpu,
     }

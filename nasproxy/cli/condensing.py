@@ -91,6 +91,7 @@ def _condense(order: Order) -> dict[str, Any]:
     from nasproxy.analysis.proxy_images import save_proxy_grid
     from nasproxy.condensation.course import Course
     from nasproxy.datasets.load import load_dataset
+    from nasproxy.kernels.library import why_none
     from nasproxy.proxies.make import cached_proxy, make_proxy, open_checkpoints
     from nasproxy.proxies.proxy_file import save_proxy
     from nasproxy.proxies.soft_labels import softness
@@ -125,6 +126,8 @@ def _condense(order: Order) -> dict[str, Any]:
 
         for note in dataset.notes:
             screen.note(note)
+        if device.type == "cpu" and (slower := why_none()):
+            screen.note(slower)
         if not order.resume and order.checkpoint.exists():
             screen.note(
                 f"{order.checkpoint} is of an unfinished condensation, with which --resume would go on; it is"

@@ -19,6 +19,7 @@ from nasproxy.compare.runs import ProxyRun, run_proxy, run_whole
 from nasproxy.compare.scores import ComparisonScores, save_scores
 from nasproxy.compare.settings import CompareSettings
 from nasproxy.compare.table import compare_scores
+from nasproxy.kernels.library import why_none
 from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.search.candidate import Candidate
@@ -72,6 +73,8 @@ def run_compare(settings: CompareSettings, *, resume: bool = False, progress: Pr
         _keep_names(plan)
         for note in plan.notes:
             progress.note(note)
+        if plan.common.device.type == "cpu" and (slower := why_none()):
+            progress.note(slower)
         every = _rank(plan, progress)
         whole = run_whole(plan, _chosen(plan, every), progress)
         if WHOLE in plan.proxies:

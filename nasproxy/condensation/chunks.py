@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-_PIXELS = 16_384  # 16 images of 32×32: 8 MiB for each map of 128 channels, which caches hold
+_PIXELS = 32_768  # 32 images of 32×32: 16 MiB for a map of 128 channels, fresh memory for which is still kept at hand
 
 
 def chunk_size(asked: int, images: Float[Tensor, "n c h w"]) -> int:

@@ -15,81 +15,67 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nasproxy.networks.convnet import InstanceNorm
+from nasproxy.networks.norms import InstanceNorm
 from nasproxy.training.lowered_convolution import is_few_pixels, lowered_pixels, weight_gradient
-from nasproxy.training.precision import has_amx, in_bfloat16, is_direct
 from nasproxy.training.torch_convolution import torch_gradients
-from nasproxy.training.winograd import WinogradConvolution
-from nasproxy.training.winograd_convolution import pays
 
 
 class _Convolution(Protocol):
+    """``backward`` gives the gradient on images (None of the network's own) and on the weight."""
+
     def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h2 w2 o"]: ...
 
-    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> Float[Tensor, "n h w i"]: ...
-
-    def gradient(self) -> Float[Tensor, "o i 3 3"]: ...
+    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> tuple[Tensor | None, Float[Tensor, "o i 3 3"]]: ...
 
 
 class _FirstConvolution:
-    """As :class:`WinogradConvolution`, a product of matrices; it passes no gradient on.
+    """A product of matrices.
 
     It keeps nine times the images: few channels are supposed, as images have.
     """
 
-    def __init__(self, convolution: nn.Conv2d, dtype: torch.dtype) -> None:
+    def __init__(self, convolution: nn.Conv2d) -> None:
         weight = convolution.weight.detach().permute(2, 3, 1, 0)
         self._shape, self._padding = weight.shape, int(convolution.padding[0])
-        self._weight = weight.reshape(-1, weight.shape[-1]).to(dtype)
+        self._weight = weight.reshape(-1, weight.shape[-1])
         self._seen = self._weight
-        self._slope = torch.zeros_like(self._weight, dtype=weight.dtype)
 
     def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h2 w2 o"]:
         number, *size, _ = images.shape
         height, width = (side + 2 * self._padding - 2 for side in size)
-        self._seen = lowered_pixels(images.permute(0, 3, 1, 2).to(self._weight.dtype), self._padding)
-        return (self._seen.T @ self._weight).view(number, height, width, -1).to(self._slope.dtype)
+        self._seen = lowered_pixels(images.permute(0, 3, 1, 2), self._padding)
+        return (self._seen.T @ self._weight).view(number, height, width, -1)
 
-    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> Float[Tensor, "n h2 w2 o"]:
-        self._slope += self._seen @ slope.view(-1, slope.shape[-1]).to(self._weight.dtype)
-        return slope
-
-    def gradient(self) -> Float[Tensor, "o i 3 3"]:
-        return self._slope.view(self._shape).permute(3, 2, 0, 1)
+    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> tuple[None, Float[Tensor, "o i 3 3"]]:
+        on_weight = self._seen @ slope.view(-1, slope.shape[-1])
+        return None, on_weight.view(self._shape).permute(3, 2, 0, 1)
 
 
 class _PlainConvolution:
-    """As :class:`WinogradConvolution`, by torch's kernels; the first of a network passes no gradient on.
+    """By torch's kernels.
 
     Args:
         convolution: its present weight counts.
-        dtype: to compute in.
         lowers: whether the weight's gradient of few pixels is a product of matrices.
         is_first: of the network.
     """
 
-    def __init__(self, convolution: nn.Conv2d, dtype: torch.dtype, *, lowers: bool, is_first: bool) -> None:
-        self._weight = convolution.weight.detach().to(dtype, memory_format=torch.channels_last)
+    def __init__(self, convolution: nn.Conv2d, *, lowers: bool, is_first: bool) -> None:
+        self._weight = convolution.weight.detach().contiguous(memory_format=torch.channels_last)
         self._padding, self._lowers, self._is_first = int(convolution.padding[0]), lowers, is_first
-        self._tiles = dtype == torch.bfloat16 and has_amx()
         self._seen = self._weight
-        self._slope = torch.zeros_like(convolution.weight)
 
     def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h2 w2 o"]:
-        self._seen = images.to(self._weight.dtype).permute(0, 3, 1, 2)
-        results = F.conv2d(self._seen, self._weight, padding=self._padding)
-        return results.permute(0, 2, 3, 1).to(self._slope.dtype).contiguous()
+        self._seen = images.permute(0, 3, 1, 2)
+        return F.conv2d(self._seen, self._weight, padding=self._padding).permute(0, 2, 3, 1).contiguous()
 
-    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> Float[Tensor, "n h w i"]:
-        results = slope.to(self._weight.dtype).permute(0, 3, 1, 2)
-        lowered = self._lowers and is_few_pixels(self._seen, self._weight, tiles=self._tiles)
+    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> tuple[Tensor | None, Float[Tensor, "o i 3 3"]]:
+        results = slope.permute(0, 3, 1, 2)
+        lowered = self._lowers and is_few_pixels(self._seen, self._weight, tiles=False)
         wanted = (not self._is_first, not lowered, False)
         back, on_weight, _ = torch_gradients(results, self._seen, self._weight, wanted, padding=self._padding)
-        self._slope += weight_gradient(results, self._seen) if on_weight is None else on_weight
-        return slope if back is None else back.permute(0, 2, 3, 1).to(slope.dtype)
-
-    def gradient(self) -> Float[Tensor, "o i 3 3"]:
-        return self._slope
+        found = weight_gradient(results, self._seen) if on_weight is None else on_weight
+        return None if back is None else back.permute(0, 2, 3, 1), found
 
 
 Directions = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -112,48 +98,27 @@ class _Back:
 
 
 class Block:
-    """Convolution, instance normalisation, ReLU and average pooling; after each forward pass, one backward.
+    """Convolution, instance normalisation, ReLU and average pooling: one pass forward, one back, then their tangents.
 
     Args:
         convolution: its present weight counts.
         norm: likewise.
-        precision: of the convolution.
-        size: (height, width) of its results.
+        direct: whether convolutions are all to be torch's.
         is_first: of the network.
-        keeps: what tangents need, which then follow the passes in the same order; convolutions are torch's but for
-            the first.
     """
 
-    def __init__(
-        self,
-        convolution: nn.Conv2d,
-        norm: InstanceNorm,
-        precision: str,
-        size: tuple[int, int],
-        *,
-        is_first: bool,
-        keeps: bool,
-    ) -> None:
-        weight = convolution.weight.detach()
-        dtype = torch.bfloat16 if in_bfloat16(precision) else weight.dtype
-        self._padding, self._keeps = int(convolution.padding[0]), keeps
-        self._weight = weight
+    def __init__(self, convolution: nn.Conv2d, norm: InstanceNorm, *, direct: bool, is_first: bool) -> None:
+        self._padding, self._weight = int(convolution.padding[0]), convolution.weight.detach()
         self._convolution: _Convolution
-        if is_direct(precision):
-            self._convolution = _PlainConvolution(convolution, dtype, lowers=False, is_first=is_first)
-        elif is_first:
-            self._convolution = _FirstConvolution(convolution, dtype)
-        elif keeps or in_bfloat16(precision) or not pays(weight.shape[1], len(weight), *size):
-            self._convolution = _PlainConvolution(convolution, dtype, lowers=True, is_first=False)
+        if is_first and not direct:
+            self._convolution = _FirstConvolution(convolution)
         else:
-            self._convolution = WinogradConvolution(weight)
+            self._convolution = _PlainConvolution(convolution, lowers=not direct, is_first=is_first)
         self._scale, self._shift, self._eps = norm.weight.detach(), norm.bias.detach(), norm.eps
-        self._on_scale, self._on_shift = torch.zeros_like(self._scale), torch.zeros_like(self._shift)
 
     def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h2 w2 o"]:
         """The results."""
-        if self._keeps:
-            self._images = images
+        self._images = images
         maps = self._convolution.forward(images)
         number, height, width, channels = maps.shape
         centred = maps.view(number, height * width, channels)
@@ -164,23 +129,25 @@ class Block:
         self._active = active.view(number, height // 2, 2, width // 2, 2, channels)
         return F.avg_pool2d(active.view(maps.shape).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
 
-    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> Float[Tensor, "n h w i"]:
-        """Adds to the gradients those of the last :meth:`forward`, given the results'; returns the images'."""
+    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> tuple[Tensor | None, list[Tensor]]:
+        """The gradient on images (None of the first block), given the results'; and the parameters'.
+
+        These are the convolution's weight and bias, and the normalisation's scale and shift.
+        """
         on_maps = self._unpooled(slope)
         # With x the normalised maps: the mean of their gradient, and of its product with x, have no effect on x.
         mean = on_maps.mean(dim=1, keepdim=True)
         along = (on_maps * self._centred).mean(dim=1, keepdim=True) * self._rate
         pixels = self._centred.shape[1]
-        self._on_shift += pixels * mean.sum(dim=(0, 1))
-        self._on_scale += pixels * along.sum(dim=(0, 1))
         steep = self._scale * self._rate
         on_results = torch.addcmul(-steep * mean, on_maps, steep)
         on_results.addcmul_(self._centred, -steep * along * self._rate)
         number, height, width, channels = slope.shape
         on_results = on_results.view(number, 2 * height, 2 * width, channels)
-        if self._keeps:
-            self._back = _Back(on_maps, along, on_results)
-        return self._convolution.backward(on_results)
+        self._back = _Back(on_maps, along, on_results)
+        back, on_weight = self._convolution.backward(on_results)
+        on_scale, on_shift = pixels * along.sum(dim=(0, 1)), pixels * mean.sum(dim=(0, 1))
+        return back, [on_weight, torch.zeros_like(on_shift), on_scale, on_shift]
 
     def forward_tangent(
         self, images: Float[Tensor, "n h w i"] | None, directions: Directions
@@ -222,10 +189,6 @@ class Block:
         tangent.addcmul_(back.on_results.view_as(tangent), -self._spread)
         tangent.mul_(self._rate)
         return self._both(self._convolve_back, tangent.view(back.on_results.shape), back.on_results)
-
-    def gradients(self) -> list[Tensor]:
-        """Of the convolution's weight and bias, and of the normalisation's scale and shift."""
-        return [self._convolution.gradient(), torch.zeros_like(self._shift), self._on_scale, self._on_shift]
 
     def _unpooled(self, slope: Float[Tensor, "n h2 w2 o"]) -> Float[Tensor, "n pixels o"]:
         """The gradient on what goes into ReLU, given that of the average pooling's results."""

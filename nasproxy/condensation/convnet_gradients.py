@@ -1,9 +1,8 @@
-"""The default ConvNet's gradients on a CPU, written out: they are the bulk of what condensing costs.
+"""The default ConvNet's gradients on a CPU, written out, to be differentiated once more in the images.
 
 Activations lie channels-last from beginning to end, where torch's instance normalisation copies them to another layout
 and back, and their statistics are sums over rows of contiguous channels. The first convolution, of few channels, is a
-product of matrices; of the others, in float32, those that gain by it are Winograd's; all are torch's if the precision
-is a ``-direct`` one.
+product of matrices, unless all are to be torch's.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nasproxy.condensation.convnet_block import Block
-from nasproxy.networks.convnet import ConvNet, InstanceNorm
+from nasproxy.networks.convnet import ConvNet
+from nasproxy.networks.norms import InstanceNorm
 
 _BLOCK = (nn.Conv2d, InstanceNorm, nn.ReLU, nn.AvgPool2d)
 
@@ -69,48 +69,36 @@ class ConvNetGradients:
 
     Args:
         network: its present parameters count.
-        precision: in ``bfloat16`` convolutions are computed in that format, and all else in float32.
-        image_size: (height, width) of the images to come, in pixels.
-        keeps: what :meth:`on_images` needs; convolutions are then torch's but for the first.
+        direct: whether all convolutions are to be torch's.
     """
 
-    def __init__(self, network: ConvNet, precision: str, image_size: torch.Size, *, keeps: bool = False) -> None:
+    def __init__(self, network: ConvNet, *, direct: bool) -> None:
         convolutions = [layer for layer in network.features if isinstance(layer, nn.Conv2d)]
         norms = [layer for layer in network.features if isinstance(layer, InstanceNorm)]
-        height, width = (side + 2 * int(convolutions[0].padding[0]) - 2 for side in image_size)
         self._blocks = [
-            Block(convolution, norm, precision, (height >> at, width >> at), is_first=at == 0, keeps=keeps)
+            Block(convolution, norm, direct=direct, is_first=at == 0)
             for at, (convolution, norm) in enumerate(zip(convolutions, norms, strict=True))
         ]
         self._weight, self._bias = network.classifier.weight.detach(), network.classifier.bias.detach()
 
-    def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
-        """What the network's own ``embed`` gives."""
-        return _flat(self._features(images))
-
-    def gradients(self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"], *, chunk: int) -> list[Tensor]:
-        """In the order of the network's parameters.
-
-        Args:
-            images: of any number.
-            labels: their classes.
-            chunk: how many are computed at a time; memory grows with it.
-        """
-        on_weight, on_bias = torch.zeros_like(self._weight), torch.zeros_like(self._bias)
-        for part, classes in zip(images.split(chunk), labels.split(chunk), strict=True):
-            rows = self._features(part)
-            flat = _flat(rows)
-            chances = torch.addmm(self._bias, flat, self._weight.T).softmax(dim=1)
-            slope = chances.clone()
-            slope[torch.arange(len(slope)), classes] -= 1
-            slope /= len(images)
-            on_weight.addmm_(slope.T, flat)
-            on_bias += slope.sum(dim=0)
-            back = _as_rows(slope @ self._weight, rows.shape)
-            for block in reversed(self._blocks):
-                back = block.backward(back)
-            self._last = _Readout(flat, chances, slope, rows.shape)
-        return [gradient for block in self._blocks for gradient in block.gradients()] + [on_weight, on_bias]
+    def gradients(self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> list[Tensor]:
+        """In the order of the network's parameters."""
+        rows = images.permute(0, 2, 3, 1).contiguous()
+        for block in self._blocks:
+            rows = block.forward(rows)
+        flat = _flat(rows)
+        chances = torch.addmm(self._bias, flat, self._weight.T).softmax(dim=1)
+        slope = chances.clone()
+        slope[torch.arange(len(slope)), labels] -= 1
+        slope /= len(images)
+        found = [slope.T @ flat, slope.sum(dim=0)]
+        back: Tensor | None = _as_rows(slope @ self._weight, rows.shape)
+        for block in reversed(self._blocks):
+            assert back is not None
+            back, of_block = block.backward(back)
+            found = of_block + found
+        self._last = _Readout(flat, chances, slope, rows.shape)
+        return found
 
     def on_images(self, directions: Sequence[Tensor | None]) -> Float[Tensor, "n c h w"]:
         """The gradient on the images of the sum over parameters of ``direction · gradient``.
@@ -118,7 +106,7 @@ class ConvNetGradients:
         It is the tangent of the images' own gradient as the parameters change along ``directions``, as derivatives may
         be taken in either order: two more passes (Pearlmutter 1994), and none through those of the first gradient.
 
-        The images are those of the last :meth:`gradients`, which must have been one chunk.
+        The images are those of the last :meth:`gradients`.
 
         Args:
             directions: in the order of the network's parameters; None is zero.
@@ -143,12 +131,6 @@ class ConvNetGradients:
             back = block.backward_tangent(back)
         return back.permute(0, 3, 1, 2)
 
-    def _features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h2 w2 o"]:
-        rows = images.permute(0, 2, 3, 1).contiguous()
-        for block in self._blocks:
-            rows = block.forward(rows)
-        return rows
-
 
 def of_parameters(network: ConvNet, gradients: Sequence[Tensor], wanted: Sequence[nn.Parameter]) -> list[Tensor | None]:
     """Those of the parameters that are wanted, of gradients in the order of the network's."""
@@ -170,8 +152,7 @@ def differentiable_gradients(
         label: the class.
         direct: whether all convolutions are to be torch's.
     """
-    precision = "float32-direct" if direct else "float32"
-    written = ConvNetGradients(network, precision, images.shape[2:], keeps=True)
+    written = ConvNetGradients(network, direct=direct)
     found: tuple[Tensor, ...] = _Differentiable.apply(images, label.repeat(len(images)), written)
     return found
 
@@ -182,7 +163,7 @@ class _Differentiable(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.written = written
         # Other tensors than those that ``written`` holds: else they and it would keep each other alive.
-        return tuple(gradient.detach() for gradient in written.gradients(images, labels, chunk=len(images)))
+        return tuple(gradient.detach() for gradient in written.gradients(images, labels))
 
     @staticmethod
     @once_differentiable

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from nasproxy.condensation.chunks import chunk_size
 from nasproxy.condensation.condenser import Condenser
-from nasproxy.condensation.convnet_gradients import ConvNetGradients, has_written_gradients
 from nasproxy.condensation.frozen_statistics import SHOWN
 from nasproxy.condensation.outer_loop import Iterate, Material
 from nasproxy.datasets.image_dataset import ImageDataset
@@ -188,12 +187,8 @@ def _mean_features(
     network: nn.Module, images: Float[Tensor, "n c h w"], precision: str, chunk: int
 ) -> Float[Tensor, " f"]:
     parts = images.split(chunk_size(chunk, images))
-    if has_written_gradients(network, images):
-        written = ConvNetGradients(network, precision, images.shape[2:])
-        sums = [written.embed(part).sum(dim=0) for part in parts]
-    else:
-        with autocast(precision, images.device):
-            sums = [features(network, part).float().sum(dim=0) for part in parts]
+    with autocast(precision, images.device, exact=True):
+        sums = [features(network, part).float().sum(dim=0) for part in parts]
     return torch.stack(sums).sum(dim=0) / len(images)
 
 

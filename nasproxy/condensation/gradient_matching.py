@@ -18,7 +18,7 @@ from nasproxy.condensation.mean_gradients import mean_gradients
 from nasproxy.condensation.outer_loop import Material
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.errors import InputError
-from nasproxy.networks.convnet import differentiated_twice
+from nasproxy.networks.norms import differentiated_twice
 from nasproxy.training.precision import is_direct
 from nasproxy.training.recorded import RECORDED, Recorded, Results
 

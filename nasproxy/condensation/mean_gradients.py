@@ -10,7 +10,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nasproxy.condensation.chunks import chunk_size
-from nasproxy.condensation.convnet_gradients import ConvNetGradients, has_written_gradients, of_parameters
 from nasproxy.training.precision import autocast
 from nasproxy.training.train import batch_norms
 
@@ -34,16 +33,11 @@ def mean_gradients(
         chunk: how many images are computed at a time, see :func:`nasproxy.condensation.chunks.chunk_size`.
         precision: ``bfloat16`` or ``float32``.
     """
-    if has_written_gradients(network, images):
-        with torch.no_grad():
-            written = ConvNetGradients(network, precision, images.shape[2:])
-            gradients = written.gradients(images, labels, chunk=chunk_size(chunk, images))
-        return of_parameters(network, gradients, parameters)
     tells = any(norm.training for norm in batch_norms(network))
     at_a_time = len(images) if tells else chunk_size(chunk, images)
     total: list[Tensor | None] = [None] * len(parameters)
     for part, classes in zip(images.split(at_a_time), labels.split(at_a_time), strict=True):
-        with autocast(precision, images.device):
+        with autocast(precision, images.device, exact=True):
             logits = network(part)
         loss = F.cross_entropy(logits.float(), classes, reduction="sum") / len(images)
         found = torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -24,6 +24,7 @@ from nasproxy.export.loading import STANDALONE
 from nasproxy.export.standalone import write_standalone
 from nasproxy.export.trace import MOST_CHECKED
 from nasproxy.files import make_folder, write_atomically
+from nasproxy.kernels.library import why_none
 from nasproxy.progress import Progress, Silent, within_step_of
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.make import make_proxy, open_checkpoints
@@ -90,6 +91,8 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     check_run(plan.directory, facts["identity"], resume=resume)
     for note in plan.dataset.notes:
         progress.note(note)
+    if plan.device.type == "cpu" and (slower := why_none()):
+        progress.note(slower)
     if plan.invalid:
         progress.note(f"{plan.invalid} configurations make no sense at this image size and are left out.")
     prepare_process(usable_cores())

@@ -29,11 +29,12 @@ class FastConvolutions(TorchFunctionMode):
     Args:
         amx: whether the processor multiplies whole tiles of matrices in bfloat16. There Winograd's transforms would
             take longer than what they save, and lowered maps may be larger.
+        exact: whether Winograd's errors, which in bfloat16 are about twice torch's, are too large.
     """
 
-    def __init__(self, *, amx: bool) -> None:
+    def __init__(self, *, amx: bool, exact: bool = False) -> None:
         super().__init__()
-        self._amx = amx
+        self._amx, self._exact = amx, exact
 
     def __torch_function__(
         self,
@@ -81,8 +82,13 @@ class FastConvolutions(TorchFunctionMode):
             return partial(lowered_convolution.of_few_channels, padding=pads[0])
         if pads != (1, 1):
             return None
-        tiles = self._amx and torch.is_autocast_enabled("cpu")
-        if not tiles and winograd_convolution.pays(input.shape[1], len(weight), *input.shape[2:]):
+        narrow = torch.is_autocast_enabled("cpu")
+        tiles = self._amx and narrow
+        if (
+            not tiles
+            and not (self._exact and narrow)
+            and winograd_convolution.pays(input.shape[1], len(weight), *input.shape[2:])
+        ):
             return winograd_convolution.convolve
         few = lowered_convolution.is_few_pixels(input, weight, tiles=tiles)
         return lowered_convolution.of_few_pixels if few else None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from nasproxy.errors import InputError, nearest
+from nasproxy.kernels.fused import fused_maps
 from nasproxy.training.convolution import FastConvolutions
 from nasproxy.training.recipe import PRECISIONS
 
@@ -53,20 +54,22 @@ def has_amx() -> bool:
     return _cpu_has("_is_amx_tile_supported")
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+def autocast(precision: str, device: torch.device, *, exact: bool = False) -> AbstractContextManager[Any]:
     """The context in which a forward pass runs; weights, losses and updates stay float32.
 
-    On a CPU convolutions are computed as in :class:`FastConvolutions`; ``float32-direct`` and ``bfloat16-direct`` leave
-    all to torch.
+    On a CPU convolutions are computed as in :class:`FastConvolutions`, and what follows them in a ConvNet as by
+    :func:`fused_maps`; ``float32-direct`` and ``bfloat16-direct`` leave all to torch.
+
+    Args:
+        precision: one of :data:`PRECISIONS` but ``auto``.
+        device: that the pass is on.
+        exact: whether bfloat16 must not lose more than its own rounding, see :class:`FastConvolutions`.
     """
-    fast = FastConvolutions(amx=has_amx()) if device.type == "cpu" and not is_direct(precision) else None
-    if fast is not None and precision == "float32":
-        return fast
     context = torch.autocast(device.type, dtype=torch.bfloat16, enabled=in_bfloat16(precision))
-    return context if fast is None else _inside(fast, context)
+    return context if device.type != "cpu" or is_direct(precision) else _fast(context, exact=exact)
 
 
 @contextmanager
-def _inside(outer: AbstractContextManager[Any], inner: AbstractContextManager[Any]) -> Iterator[None]:
-    with outer, inner:
+def _fast(context: AbstractContextManager[Any], *, exact: bool) -> Iterator[None]:
+    with fused_maps(), FastConvolutions(amx=has_amx(), exact=exact), context:
         yield

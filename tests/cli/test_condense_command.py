@@ -327,3 +327,8 @@ def test_an_interruption_keeps_the_state_and_prints_the_command_that_goes_on(fol
     (line,) = (line for line in said.err.splitlines() if line.startswith("  nasproxy condense"))
     assert line.endswith("--out a.safetensors --resume")
     assert (folder / "a.checkpoint.safetensors").exists()
+
+
+def test_without_kernels_it_is_said_that_it_could_be_faster(monkeypatch, folder):
+    monkeypatch.setattr("nasproxy.kernels.library.why_none", lambda: "There are no kernels.")
+    assert "There are no kernels." in invoke("condense", *TINY).err

@@ -91,7 +91,7 @@ def test_version_is_what_a_bug_report_needs():
     first, *lines = said.out.splitlines()
     assert (said.code, said.err, first) == (0, "", f"nasproxy {version('nasproxy')}")
     found = dict(line.split(" ", 1) for line in lines)
-    assert list(found) == ["python", "torch", "torchvision", "ray", "optuna", "numpy", "platform"]
+    assert list(found) == ["python", "torch", "torchvision", "ray", "optuna", "numpy", "kernels", "platform"]
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
     assert found["torch"] == f"{version('torch')} ({built})"
     assert {name: found[name] for name in ("ray", "optuna")} == {name: version(name) for name in ("ray", "optuna")}

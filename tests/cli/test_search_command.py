@@ -139,3 +139,12 @@ def test_a_proxy_file_of_ones_own(folder: Path, home: Path, as_json: Said):
     said = invoke(*search_words(write_space(folder), folder / "run", "--proxy", str(kept), "--json"))
     assert said.code == 0
     assert said.json["top"] == as_json.json["top"]
+
+
+def test_without_kernels_it_is_said_that_it_could_be_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("nasproxy.search.run.why_none", lambda: "There are no kernels.")
+    monkeypatch.setattr("nasproxy.compare.run.why_none", lambda: "There are no kernels.")
+    space = write_space(tmp_path)
+    assert "There are no kernels." in invoke(*search_words(space, tmp_path / "run")).err
+    words = ["--space", str(space), "--executor", "inline", "--proxies", "parameters", "--finalist-epochs", "1"]
+    assert "There are no kernels." in invoke("compare", *words, "--out", str(tmp_path / "compared")).err

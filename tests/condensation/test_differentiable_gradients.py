@@ -9,11 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nasproxy.condensation import convnet_block, convnet_gradients, gradient_matching
+from nasproxy.condensation import convnet_gradients, gradient_matching
 from nasproxy.condensation.convnet_gradients import differentiable_gradients
 from nasproxy.condensation.gradient_matching import matching_loss
 from nasproxy.condensation.recipe import DISTANCES
-from nasproxy.networks.convnet import ConvNet, InstanceNorm
+from nasproxy.networks.convnet import ConvNet
+from nasproxy.networks.norms import InstanceNorm
 
 CLASS = torch.tensor(2)
 
@@ -69,20 +70,24 @@ def test_frozen_parameters_take_no_part(frozen, monkeypatch):
     torch.testing.assert_close(slope, expected, rtol=1e-7, atol=1e-12)
 
 
-def test_synthetic_images_are_never_seen_in_bfloat16(monkeypatch):
+@pytest.mark.parametrize("precision", ["bfloat16", "bfloat16-direct"])
+def test_synthetic_images_are_never_seen_in_bfloat16(precision, monkeypatch):
     network, made = convnet(1, (8, 8), width=16, dtype=torch.float32), []
     real, synthetic = torch.randn(5, 1, 8, 8), torch.randn(3, 1, 8, 8)
 
     class Seen(convnet_gradients.ConvNetGradients):
-        def __init__(self, network, precision, *more, **settings):
-            made.append(precision)
-            super().__init__(network, precision, *more, **settings)
+        def gradients(self, *arguments):
+            found = super().gradients(*arguments)
+            made.extend(gradient.dtype for gradient in found)
+            return found
 
     monkeypatch.setattr(convnet_gradients, "ConvNetGradients", Seen)
-    for precision, expected in (("bfloat16", "float32"), ("bfloat16-direct", "float32-direct")):
-        slope_of_matching(network, real, synthetic, "layerwise-cosine", precision)
-        assert made.pop() == expected
-    assert not made
+    _, slope = slope_of_matching(network, real, synthetic, "layerwise-cosine", precision)
+    assert set(made) == {torch.float32}
+    with monkeypatch.context() as patched:  # of the same real images' gradients, whose derivative is that of float32
+        patched.setattr(gradient_matching, "has_written_gradients", lambda *_: False)
+        _, expected = slope_of_matching(network, real, synthetic, "layerwise-cosine", precision)
+    torch.testing.assert_close(slope, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_what_was_differentiated_is_let_go_at_once(monkeypatch):
@@ -123,13 +128,6 @@ def test_a_third_derivative_is_refused():
     (slope,) = torch.autograd.grad(loss, images, create_graph=True)
     with pytest.raises(RuntimeError):
         torch.autograd.grad(slope.sum(), images)
-
-
-def test_few_images_are_not_worth_winograds_transforms(monkeypatch):
-    monkeypatch.setattr(convnet_block, "pays", lambda *_: True)
-    monkeypatch.delattr(convnet_block, "WinogradConvolution")
-    images = torch.randn(2, 1, 8, 8, dtype=torch.float64)
-    assert len(differentiable_gradients(convnet(1, (8, 8)), images, CLASS, direct=False)) == 10
 
 
 def test_a_network_in_another_format_is_torchs():

@@ -24,7 +24,8 @@ from nasproxy.condensation.recipe import DISTANCES, MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
 from nasproxy.errors import DatasetError, DivergedError, InputError
 from nasproxy.networks import build
-from nasproxy.networks.convnet import ConvNet, InstanceNorm
+from nasproxy.networks.convnet import ConvNet
+from nasproxy.networks.norms import InstanceNorm
 from nasproxy.training import recorded as recorded_module
 from nasproxy.training.recorded import Recorded
 

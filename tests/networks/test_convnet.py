@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nasproxy.errors import InputError
-from nasproxy.networks.convnet import ACTIVATIONS, NORMS, POOLINGS, ConvNet, InstanceNorm, differentiated_twice
+from nasproxy.networks.convnet import ACTIVATIONS, NORMS, POOLINGS, ConvNet
+from nasproxy.networks.norms import InstanceNorm, differentiated_twice
 
 
 def parameters(model):

@@ -9,9 +9,9 @@ from torch import nn
 
 from nasproxy.errors import InputError
 from nasproxy.networks.build import build_network
-from nasproxy.networks.convnet import InstanceNorm
 from nasproxy.networks.cost import count_parameters
 from nasproxy.networks.names import NETWORKS
+from nasproxy.networks.norms import InstanceNorm
 
 CONV3 = 3 * 3
 CONV5 = 5 * 5

@@ -10,6 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from nasproxy.condensation.distribution_matching import distribution_loss
+from nasproxy.condensation.mean_gradients import mean_gradients
+from nasproxy.networks.convnet import ConvNet
+from nasproxy.training import convolution
+from nasproxy.training import precision as precision_module
 from nasproxy.training.precision import autocast
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Images, train
@@ -103,6 +108,35 @@ def test_others_are_torchs(layer, precision):
         plain = layer(images)
     with autocast(precision, CPU):
         assert torch.equal(layer(images), plain)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("precision", "winograd"), [("float32", True), ("bfloat16", False)])
+def test_what_must_be_exact_is_only_winograds_in_float32(precision, winograd, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    layer, images = TAKEN[0], images_of()
+    with autocast(f"{precision}-direct", CPU):
+        plain = layer(images)
+    with autocast(precision, CPU, exact=True):
+        assert torch.equal(layer(images), plain) != winograd
+
+
+@pytest.mark.parametrize("method", ["gradients", "features"])
+def test_real_images_are_seen_exactly_while_condensing(method, monkeypatch):
+    asked = []
+
+    class Seen(convolution.FastConvolutions):
+        def __init__(self, **settings):
+            asked.append(settings["exact"])
+            super().__init__(**settings)
+
+    monkeypatch.setattr(precision_module, "FastConvolutions", Seen)
+    model, images = ConvNet(1, 3, (8, 8), width=4, depth=1), images_of(1)
+    if method == "gradients":
+        mean_gradients(model, list(model.parameters()), images, torch.arange(3), chunk=0, precision="bfloat16")
+    else:
+        distribution_loss(model, [images], [images], precision="bfloat16")
+    assert asked[-1] is True
 
 
 @torch.no_grad()

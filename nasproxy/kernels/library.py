@@ -1,0 +1,124 @@
+"""The compiled kernels of ``maps.c``, where they were compiled and the processor is one that they are for."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+VERSION = 232087216
+"""A checksum of the sources. A library of others is not called: what was compiled may be older than they are."""
+
+
+class Tail(ctypes.Structure):
+    """What follows a convolution; ``struct tail`` of ``maps.c``.
+
+    ``groups`` of channels are normalised together in each image, 0 where statistics are given. ``activation`` and
+    ``pooling`` are positions in :data:`nasproxy.kernels.fused.ACTIVATIONS` and ``POOLINGS``. ``narrow`` maps are of
+    bfloat16. ``per_pixel`` says that scale and shift are of each pixel and channel. ``team`` is :func:`team`,
+    of ``threads`` threads, which do the images in as many ``parts``.
+    """
+
+    _fields_ = (
+        ("team", ctypes.c_void_p),
+        ("images", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("channels", ctypes.c_int64),
+        ("groups", ctypes.c_int64),
+        ("activation", ctypes.c_int32),
+        ("pooling", ctypes.c_int32),
+        ("narrow", ctypes.c_int32),
+        ("per_pixel", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("parts", ctypes.c_int32),
+        ("eps", ctypes.c_float),
+    )
+
+
+class Kernels:
+    """The functions of ``maps.c``, whose comments say what they take and give."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        for name, buffers in (("moments", 3), ("forward", 6), ("sums", 9), ("backward", 12)):
+            function = getattr(library, f"nasproxy_{name}")
+            function.argtypes = [ctypes.POINTER(Tail), *[ctypes.c_void_p] * buffers]
+
+    def __call__(self, name: str, tail: Tail, *buffers: Any) -> None:
+        """Calls a function with the places of tensors in memory, None where it needs none.
+
+        Raises:
+            ValueError: a tensor does not lie in memory as C reads it.
+            MemoryError: there was none for what the function needs between.
+        """
+        places = [None if buffer is None else _place(buffer, tail) for buffer in buffers]
+        if getattr(self._library, f"nasproxy_{name}")(ctypes.byref(tail), *places):
+            raise MemoryError("Normalising maps, activating and pooling them needs more memory than there is.")
+
+
+def _place(buffer: Any, tail: Tail) -> int:
+    """Where a tensor lies: maps of four dimensions are channels-last, all others in the order of their dimensions."""
+    import torch
+
+    maps = buffer.dim() == 4
+    dtype = torch.bfloat16 if maps and tail.narrow else torch.float32
+    layout = torch.channels_last if maps else torch.contiguous_format
+    if buffer.device.type != "cpu" or buffer.dtype != dtype or not buffer.is_contiguous(memory_format=layout):
+        raise ValueError(
+            f"The kernels take {dtype} on a CPU, {layout}; got {buffer.dtype} on {buffer.device}, {tuple(buffer.shape)}"
+            f" with strides {buffer.stride()}."
+        )
+    place: int = buffer.data_ptr()
+    return place
+
+
+@cache
+def kernels() -> Kernels | None:
+    """The kernels; None where :func:`why_none` says why."""
+    library = _library()
+    if library is None or _version(library) != VERSION or not library.nasproxy_supported():
+        return None
+    return Kernels(library)
+
+
+def why_none() -> str | None:
+    """Why there are no kernels here, and what can be done; None if there are."""
+    if kernels() is not None:
+        return None
+    slower = "on a processor networks train and images condense more slowly than they could"
+    library = _library()
+    if library is None:
+        return (
+            f"nasproxy was installed without a C compiler: {slower}. With one (gcc, clang), install it again (python -m"
+            " pip install)."
+        )
+    if _version(library) != VERSION:
+        return f"nasproxy's kernels are of another version: {slower}. Install it again (python -m pip install)."
+    return f"This processor has no AVX2: {slower}."
+
+
+def _version(library: Any) -> int:
+    return int(library.nasproxy_version()) if hasattr(library, "nasproxy_version") else 0
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    paths = (Path(__file__).with_name(f"_maps{suffix}") for suffix in EXTENSION_SUFFIXES)
+    found = next((path for path in paths if path.exists()), None)
+    try:
+        return None if found is None else ctypes.CDLL(str(found))
+    except OSError:  # compiled for another processor, say
+        return None
+
+
+@cache
+def team() -> int | None:
+    """Where in memory the function lies that runs another one in several threads: OpenMP's, as torch has loaded it.
+
+    None if torch has another way to run in threads; the kernels then run in one.
+    """
+    function = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+    return None if function is None else ctypes.cast(function, ctypes.c_void_p).value

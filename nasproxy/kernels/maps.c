@@ -1,0 +1,297 @@
+/* What follows a convolution, in one go: normalisation, activation and 2x2 pooling, forward and back.
+
+   torch computes them one after another, each from memory to memory, and they take as long as the convolutions where a
+   processor multiplies matrices fast. Here maps are read and written once each way (batch normalisation: twice), and
+   all in between stays in a core's caches, in float32: maps go through in tiles.
+
+   Maps are (images, height, width, channels) in memory, numbers of float32 or of bfloat16. Threads share the images. A
+   function returns 0, or -1 if memory was not to be had. fused.py says what is computed, and library.py loads this. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* As in library.py, which uses no other; tests/kernels/test_library.py says what it must be. */
+#define VERSION 232087216
+int nasproxy_version(void) { return VERSION; }
+
+#define LEAK 0.01f
+
+/* A loop of which no turn needs what another one wrote, which a compiler cannot know of pointers. */
+#if defined(__clang__)
+#define EACH(i, count) _Pragma("clang loop vectorize(assume_safety)") for (int64_t i = 0; i < (count); i++)
+#else
+#define EACH(i, count) _Pragma("GCC ivdep") for (int64_t i = 0; i < (count); i++)
+#endif
+
+enum { SIGMOID, RELU, LEAKY_RELU };
+enum { NONE, MAX, AVERAGE };
+
+/* GOMP_parallel of the OpenMP that torch runs on: calls a function in each thread of a team. A team of one's own would
+   wait for processors that torch's threads, which look out for more work for a while, still hold. */
+typedef void (*team)(void (*function)(void *), void *given, unsigned threads, unsigned flags);
+
+/* As library.py's Tail. Groups of channels are normalised together in each image; 0: statistics are given. */
+struct tail {
+    team team;
+    int64_t images, height, width, channels, groups;
+    int32_t activation, pooling, narrow, per_pixel, threads, parts;
+    float eps;
+};
+
+int nasproxy_tail_bytes(void) { return (int)sizeof(struct tail); }
+
+/* A few pixels of an image, one or, as windows are two pixels high, two rows of them. A tile's numbers fit in a core's
+   first cache several times. */
+struct tile {
+    int64_t top, left, rows, columns;
+};
+
+#define TILE 1024
+
+/* An even number of columns, if there are two. */
+static int64_t tile_columns(const struct tail *tail)
+{
+    int64_t columns = TILE / 2 / tail->channels / 2 * 2;
+    if (columns < 2) columns = 2;
+    return columns < tail->width ? columns : tail->width;
+}
+
+/* Room for a tile's numbers and a few more: a processor takes loads for stores that are a multiple of 4 KiB away. */
+static int64_t tile_numbers(const struct tail *tail) { return 2 * tile_columns(tail) * tail->channels + 80; }
+
+/* At the beginning of a cache line, as vectors of 16 numbers then never reach into a second. */
+static float *room_for(int64_t numbers)
+{
+    return aligned_alloc(64, ((size_t)numbers * sizeof(float) + 63) / 64 * 64);
+}
+
+static struct tile tile_at(const struct tail *tail, int64_t top, int64_t left)
+{
+    int64_t rows = tail->pooling == NONE ? 1 : 2, columns = tile_columns(tail);
+    if (rows > tail->height - top) rows = tail->height - top;
+    if (columns > tail->width - left) columns = tail->width - left;
+    return (struct tile){.top = top, .left = left, .rows = rows, .columns = columns};
+}
+
+static struct tile first_tile(const struct tail *tail) { return tile_at(tail, 0, 0); }
+
+/* One without rows comes after the last. */
+static struct tile next_tile(const struct tail *tail, struct tile tile)
+{
+    int64_t left = tile.left + tile.columns;
+    return left < tail->width ? tile_at(tail, tile.top, left) : tile_at(tail, tile.top + tile.rows, 0);
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define AVX2 "avx2,fma,bmi,bmi2"
+#define AVX512 AVX2 ",avx512f,avx512bw,avx512vl,avx512dq"
+#define PRAGMA(...) _Pragma(#__VA_ARGS__)
+#if defined(__clang__)
+#define BEGIN_FOR(set, more) PRAGMA(clang attribute push(__attribute__((target(set))), apply_to = function))
+#define END_FOR PRAGMA(clang attribute pop)
+#else
+#define BEGIN_FOR(set, more) PRAGMA(GCC push_options) PRAGMA(GCC target(set more))
+#define END_FOR PRAGMA(GCC pop_options)
+#endif
+BEGIN_FOR(AVX512, ",prefer-vector-width=512")
+#define NAME(x) x##_avx512
+#include "maps.h"
+#undef NAME
+END_FOR
+BEGIN_FOR(AVX2, "")
+#define NAME(x) x##_avx2
+#include "maps.h"
+#undef NAME
+END_FOR
+static int narrower = 0;
+static int has_avx512(void)
+{
+    return !narrower && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+#define PICK(x) (has_avx512() ? x##_avx512 : x##_avx2)
+/* Whether this processor is one that the kernels are for. */
+int nasproxy_supported(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+}
+/* For tests: whether to do without AVX-512. */
+void nasproxy_narrower(int yes) { narrower = yes; }
+#else
+#define NAME(x) x##_plain
+#include "maps.h"
+#undef NAME
+#define PICK(x) x##_plain
+int nasproxy_supported(void) { return 1; }
+void nasproxy_narrower(int yes) { (void)yes; }
+#endif
+
+/* What a function is given, and which images of it a thread takes. */
+struct work {
+    const struct tail *tail;
+    const void *maps, *results, *on_results;
+    const float *scale, *shift;
+    float *mean, *rate, *sum, *along, *on_scale, *on_shift;
+    void *to;
+    int64_t first, last;
+    int failed;
+};
+
+static int64_t map_bytes(const struct tail *tail)
+{
+    return tail->height * tail->width * tail->channels * (tail->narrow ? 2 : 4);
+}
+
+static int64_t result_bytes(const struct tail *tail)
+{
+    if (tail->pooling == NONE) return map_bytes(tail);
+    return (tail->height / 2) * (tail->width / 2) * tail->channels * (tail->narrow ? 2 : 4);
+}
+
+static void moments_work(struct work *work)
+{
+    int64_t channels = work->tail->channels;
+    for (int64_t n = work->first; n < work->last; n++)
+        PICK(moments)((const char *)work->maps + n * map_bytes(work->tail), work->tail, work->mean + n * channels,
+            work->rate + n * channels);
+}
+
+static void forward_work(struct work *work)
+{
+    const struct tail *tail = work->tail;
+    int64_t step = tail->groups ? tail->channels : 0;
+    float *room = room_for(2 * tile_numbers(tail));
+    if ((work->failed = !room)) return;
+    for (int64_t n = work->first; n < work->last; n++)
+        PICK(forward_image)(tail, (const char *)work->maps + n * map_bytes(tail), work->mean + n * step,
+            work->rate + n * step, work->scale, work->shift, (char *)work->to + n * result_bytes(tail), room);
+    free(room);
+}
+
+static void sums_work(struct work *work)
+{
+    const struct tail *tail = work->tail;
+    float *room = room_for(3 * tile_numbers(tail));
+    if ((work->failed = !room)) return;
+    for (int64_t n = work->first; n < work->last; n++)
+        PICK(sum_image)(tail, (const char *)work->on_results + n * result_bytes(tail),
+            (const char *)work->maps + n * map_bytes(tail), (const char *)work->results + n * result_bytes(tail),
+            work->mean, work->rate, work->scale, work->shift, work->sum + n * tail->channels,
+            work->along + n * tail->channels, room);
+    free(room);
+}
+
+static void backward_work(struct work *work)
+{
+    const struct tail *tail = work->tail;
+    int64_t channels = tail->channels, pixels = tail->height * tail->width;
+    int64_t numbers = (tail->groups ? pixels + 2 : 0) * channels + 3 * tile_numbers(tail);
+    float *room = room_for(numbers);
+    if ((work->failed = !room)) return;
+    for (int64_t n = work->first; n < work->last; n++) {
+        const char *on_results = (const char *)work->on_results + n * result_bytes(tail);
+        const char *maps = (const char *)work->maps + n * map_bytes(tail);
+        const char *results = (const char *)work->results + n * result_bytes(tail);
+        char *to = (char *)work->to + n * map_bytes(tail);
+        if (tail->groups)
+            PICK(whole_image)(tail, on_results, maps, results, work->mean + n * channels, work->rate + n * channels,
+                work->scale, work->shift, work->sum + n * channels, work->along + n * channels, work->on_scale,
+                work->on_shift, to, room);
+        else
+            PICK(known_image)(tail, on_results, maps, results, work->mean, work->rate, work->scale, work->shift,
+                work->sum, work->along, to, room);
+    }
+    free(room);
+}
+
+/* Parts of a work, and which is to be done next. */
+struct parts {
+    void (*function)(struct work *);
+    struct work *works;
+    int64_t count, next;
+};
+
+/* What each thread of a team does, however many there are. */
+static void do_parts(void *given)
+{
+    struct parts *parts = given;
+    int64_t part;
+    while ((part = __atomic_fetch_add(&parts->next, 1, __ATOMIC_RELAXED)) < parts->count)
+        parts->function(&parts->works[part]);
+}
+
+/* Shares images among threads. Each part adds what is per pixel to numbers of its own, which are then added up. */
+static int share(void (*function)(struct work *), struct work whole)
+{
+    const struct tail *tail = whole.tail;
+    int64_t count = tail->parts < tail->images ? tail->parts : tail->images, failed = 0;
+    int64_t numbers = whole.on_scale ? tail->height * tail->width * tail->channels : 0;
+    if (count < 1 || !tail->team) count = 1;
+    struct work *works = malloc((size_t)count * sizeof *works);
+    float *own = numbers ? calloc((size_t)(2 * numbers * count), sizeof *own) : NULL;
+    if (!works || (numbers && !own)) {
+        free(works), free(own);
+        return -1;
+    }
+    for (int64_t part = 0; part < count; part++) {
+        works[part] = whole;
+        works[part].first = tail->images * part / count;
+        works[part].last = tail->images * (part + 1) / count;
+        if (numbers) {
+            works[part].on_scale = own + 2 * numbers * part;
+            works[part].on_shift = own + 2 * numbers * part + numbers;
+        }
+    }
+    struct parts parts = {.function = function, .works = works, .count = count, .next = 0};
+    if (count > 1) /* all of torch's threads, as OpenMP would end those that a smaller team leaves out */
+        tail->team(do_parts, &parts, (unsigned)tail->threads, 0);
+    else
+        do_parts(&parts);
+    for (int64_t part = 0; part < count; part++) {
+        failed |= works[part].failed;
+        for (int64_t i = 0; i < numbers; i++) {
+            whole.on_scale[i] += works[part].on_scale[i];
+            whole.on_shift[i] += works[part].on_shift[i];
+        }
+    }
+    free(works), free(own);
+    return failed ? -1 : 0;
+}
+
+/* Mean and sum of squared deviations of each channel of each image: (images, channels). */
+int nasproxy_moments(const struct tail *tail, const void *maps, float *mean, float *squares)
+{
+    return share(moments_work, (struct work){.tail = tail, .maps = maps, .mean = mean, .rate = squares});
+}
+
+/* The results. With groups, mean and rate are (images, channels) and written; else they are of a channel, and read. */
+int nasproxy_forward(const struct tail *tail, const void *maps, float *mean, float *rate, const float *scale,
+    const float *shift, void *results)
+{
+    return share(forward_work, (struct work){.tail = tail, .maps = maps, .mean = mean, .rate = rate, .scale = scale,
+        .shift = shift, .to = results});
+}
+
+/* Sums over pixels of the gradient on what the activation takes, and of its product with normalised maps, for given
+   statistics: (images, channels). */
+int nasproxy_sums(const struct tail *tail, const void *on_results, const void *maps, const void *results, float *mean,
+    float *rate, const float *scale, const float *shift, float *sum, float *along)
+{
+    return share(sums_work, (struct work){.tail = tail, .on_results = on_results, .maps = maps, .results = results,
+        .mean = mean, .rate = rate, .scale = scale, .shift = shift, .sum = sum, .along = along});
+}
+
+/* The gradient on maps. With groups, the sums of nasproxy_sums are written too, and, per pixel, the gradients of scale
+   and shift added to what is there; else sum and along are the means of each channel, times its scale, and read. They
+   are NULL where the statistics do not depend on the maps. */
+int nasproxy_backward(const struct tail *tail, const void *on_results, const void *maps, const void *results,
+    float *mean, float *rate, const float *scale, const float *shift, float *sum, float *along, float *on_scale,
+    float *on_shift, void *on_maps)
+{
+    return share(backward_work, (struct work){.tail = tail, .on_results = on_results, .maps = maps, .results = results,
+        .mean = mean, .rate = rate, .scale = scale, .shift = shift, .sum = sum, .along = along, .on_scale = on_scale,
+        .on_shift = on_shift, .to = on_maps});
+}
