@@ -25,6 +25,7 @@ from nasproxy.proxies.registry import proxy_names
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.cluster import find_nodes, find_precision
 from nasproxy.search.devices import check_workers, cluster_workers, default_workers, resolve_device
+from nasproxy.search.import_path import check_folder
 from nasproxy.search.known_spaces import text_digest
 from nasproxy.search.run_directory import check_run, default_directory
 from nasproxy.search.sampling import choose_candidates
@@ -151,6 +152,8 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
 
 def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, int]:
     """The settings with the workers' device and precision, the device of this process, and the number of workers."""
+    if settings.executor == "tune":
+        check_folder()
     address, precision = settings.address, settings.precision
     nodes = None if address is None else find_nodes(address)
     device = here = resolve_device(settings.device, nodes)
