@@ -132,12 +132,6 @@ class ConvNetGradients:
         return back.permute(0, 3, 1, 2)
 
 
-def of_parameters(network: ConvNet, gradients: Sequence[Tensor], wanted: Sequence[nn.Parameter]) -> list[Tensor | None]:
-    """Those of the parameters that are wanted, of gradients in the order of the network's."""
-    of = dict(zip(network.parameters(), gradients, strict=True))
-    return [of[parameter] for parameter in wanted]
-
-
 def differentiable_gradients(
     network: ConvNet, images: Float[Tensor, "n c h w"], label: Int64[Tensor, ""], *, direct: bool
 ) -> tuple[Tensor, ...]:

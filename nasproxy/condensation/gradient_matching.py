@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from nasproxy.condensation.convnet_gradients import differentiable_gradients, has_written_gradients, of_parameters
+from nasproxy.condensation.convnet_gradients import differentiable_gradients, has_written_gradients
 from nasproxy.condensation.distance import distance_between, is_compared
 from nasproxy.condensation.frozen_statistics import frozen_statistics
 from nasproxy.condensation.inner_training import InnerTraining
@@ -179,7 +179,8 @@ def _differentiable_gradients(
     """The gradients of the mean cross-entropy of images of one class, differentiable in the images."""
     if has_written_gradients(network, images):
         found = differentiable_gradients(network, images, label, direct=is_direct(precision))
-        return of_parameters(network, found, parameters)
+        of = dict(zip(network.parameters(), found, strict=True))
+        return [of[parameter] for parameter in parameters]
     with differentiated_twice():
         loss = F.cross_entropy(network(images), label.repeat(len(images)))
     return torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
