@@ -3,12 +3,17 @@
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
 # Threads that wait for each other make small tests slow on a busy machine.
 torch.set_num_threads(1)
+
+# No test depends on how fast the machine is.
+hypothesis.settings.register_profile("nasproxy", deadline=None)
+hypothesis.settings.load_profile("nasproxy")
 
 # In the background of a shell script Ctrl-C is ignored, and would be by all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""The compiled kernels of ``maps.c``, where they were compiled and the processor is one that they are for."""
+"""The compiled kernels of this folder, where they were compiled and the processor is one that they are for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-VERSION = 232087216
+VERSION = 243727129
 """A checksum of the sources. A library of others is not called: what was compiled may be older than they are."""
 
 
@@ -38,34 +38,62 @@ class Tail(ctypes.Structure):
     )
 
 
+class Tiled(ctypes.Structure):
+    """Maps and their tiles; ``struct tiled`` of ``winograd.c``.
+
+    ``down`` and ``across`` are how many tiles cover an image, ``apart`` how many numbers lie from one point of a tile
+    to the next. The rest is as in :class:`Tail`.
+    """
+
+    _fields_ = (
+        ("team", ctypes.c_void_p),
+        ("images", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("channels", ctypes.c_int64),
+        ("down", ctypes.c_int64),
+        ("across", ctypes.c_int64),
+        ("apart", ctypes.c_int64),
+        ("narrow", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("parts", ctypes.c_int32),
+    )
+
+
+_FUNCTIONS = {
+    **dict.fromkeys(("moments", "forward", "sums", "backward"), Tail),
+    **dict.fromkeys(("see", "results", "slopes", "back"), Tiled),
+}
+
+
 class Kernels:
-    """The functions of ``maps.c``, whose comments say what they take and give."""
+    """The functions of ``maps.c`` and ``winograd.c``, whose comments say what they take and give."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
-        for name, buffers in (("moments", 3), ("forward", 6), ("sums", 9), ("backward", 12)):
-            function = getattr(library, f"nasproxy_{name}")
-            function.argtypes = [ctypes.POINTER(Tail), *[ctypes.c_void_p] * buffers]
+        for name, shape in _FUNCTIONS.items():
+            getattr(library, f"nasproxy_{name}").argtypes = [ctypes.POINTER(shape)]  # and places in memory
 
-    def __call__(self, name: str, tail: Tail, *buffers: Any) -> None:
+    def __call__(self, name: str, shape: Tail | Tiled, *buffers: Any) -> None:
         """Calls a function with the places of tensors in memory, None where it needs none.
 
         Raises:
             ValueError: a tensor does not lie in memory as C reads it.
             MemoryError: there was none for what the function needs between.
         """
-        places = [None if buffer is None else _place(buffer, tail) for buffer in buffers]
-        if getattr(self._library, f"nasproxy_{name}")(ctypes.byref(tail), *places):
-            raise MemoryError("Normalising maps, activating and pooling them needs more memory than there is.")
+        places = [None if buffer is None else ctypes.c_void_p(_place(buffer, shape)) for buffer in buffers]
+        if getattr(self._library, f"nasproxy_{name}")(ctypes.byref(shape), *places):
+            raise MemoryError("Convolving, normalising and pooling maps needs more memory than there is.")
 
 
-def _place(buffer: Any, tail: Tail) -> int:
-    """Where a tensor lies: maps of four dimensions are channels-last, all others in the order of their dimensions."""
+def _place(buffer: Any, shape: Tail | Tiled) -> int:
+    """Where a tensor lies: maps that a tail is given are channels-last, all else is in the order of its dimensions."""
     import torch
 
-    maps = buffer.dim() == 4
-    dtype = torch.bfloat16 if maps and tail.narrow else torch.float32
-    layout = torch.channels_last if maps else torch.contiguous_format
+    tail = isinstance(shape, Tail)
+    narrow = shape.narrow and buffer.dim() >= (4 if tail else 3)
+    dtype = torch.bfloat16 if narrow else torch.float32
+    layout = torch.channels_last if tail and buffer.dim() == 4 else torch.contiguous_format
     if buffer.device.type != "cpu" or buffer.dtype != dtype or not buffer.is_contiguous(memory_format=layout):
         raise ValueError(
             f"The kernels take {dtype} on a CPU, {layout}; got {buffer.dtype} on {buffer.device}, {tuple(buffer.shape)}"
@@ -106,7 +134,7 @@ def _version(library: Any) -> int:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    paths = (Path(__file__).with_name(f"_maps{suffix}") for suffix in EXTENSION_SUFFIXES)
+    paths = (Path(__file__).with_name(f"_compiled{suffix}") for suffix in EXTENSION_SUFFIXES)
     found = next((path for path in paths if path.exists()), None)
     try:
         return None if found is None else ctypes.CDLL(str(found))

@@ -8,29 +8,13 @@
    function returns 0, or -1 if memory was not to be had. fused.py says what is computed, and library.py loads this. */
 
 #include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 
-/* As in library.py, which uses no other; tests/kernels/test_library.py says what it must be. */
-#define VERSION 232087216
-int nasproxy_version(void) { return VERSION; }
+#include "kernels.h"
 
 #define LEAK 0.01f
 
-/* A loop of which no turn needs what another one wrote, which a compiler cannot know of pointers. */
-#if defined(__clang__)
-#define EACH(i, count) _Pragma("clang loop vectorize(assume_safety)") for (int64_t i = 0; i < (count); i++)
-#else
-#define EACH(i, count) _Pragma("GCC ivdep") for (int64_t i = 0; i < (count); i++)
-#endif
-
 enum { SIGMOID, RELU, LEAKY_RELU };
 enum { NONE, MAX, AVERAGE };
-
-/* GOMP_parallel of the OpenMP that torch runs on: calls a function in each thread of a team. A team of one's own would
-   wait for processors that torch's threads, which look out for more work for a while, still hold. */
-typedef void (*team)(void (*function)(void *), void *given, unsigned threads, unsigned flags);
 
 /* As library.py's Tail. Groups of channels are normalised together in each image; 0: statistics are given. */
 struct tail {
@@ -61,12 +45,6 @@ static int64_t tile_columns(const struct tail *tail)
 /* Room for a tile's numbers and a few more: a processor takes loads for stores that are a multiple of 4 KiB away. */
 static int64_t tile_numbers(const struct tail *tail) { return 2 * tile_columns(tail) * tail->channels + 80; }
 
-/* At the beginning of a cache line, as vectors of 16 numbers then never reach into a second. */
-static float *room_for(int64_t numbers)
-{
-    return aligned_alloc(64, ((size_t)numbers * sizeof(float) + 63) / 64 * 64);
-}
-
 static struct tile tile_at(const struct tail *tail, int64_t top, int64_t left)
 {
     int64_t rows = tail->pooling == NONE ? 1 : 2, columns = tile_columns(tail);
@@ -84,50 +62,8 @@ static struct tile next_tile(const struct tail *tail, struct tile tile)
     return left < tail->width ? tile_at(tail, tile.top, left) : tile_at(tail, tile.top + tile.rows, 0);
 }
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define AVX2 "avx2,fma,bmi,bmi2"
-#define AVX512 AVX2 ",avx512f,avx512bw,avx512vl,avx512dq"
-#define PRAGMA(...) _Pragma(#__VA_ARGS__)
-#if defined(__clang__)
-#define BEGIN_FOR(set, more) PRAGMA(clang attribute push(__attribute__((target(set))), apply_to = function))
-#define END_FOR PRAGMA(clang attribute pop)
-#else
-#define BEGIN_FOR(set, more) PRAGMA(GCC push_options) PRAGMA(GCC target(set more))
-#define END_FOR PRAGMA(GCC pop_options)
-#endif
-BEGIN_FOR(AVX512, ",prefer-vector-width=512")
-#define NAME(x) x##_avx512
-#include "maps.h"
-#undef NAME
-END_FOR
-BEGIN_FOR(AVX2, "")
-#define NAME(x) x##_avx2
-#include "maps.h"
-#undef NAME
-END_FOR
-static int narrower = 0;
-static int has_avx512(void)
-{
-    return !narrower && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-        && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-}
-#define PICK(x) (has_avx512() ? x##_avx512 : x##_avx2)
-/* Whether this processor is one that the kernels are for. */
-int nasproxy_supported(void)
-{
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-}
-/* For tests: whether to do without AVX-512. */
-void nasproxy_narrower(int yes) { narrower = yes; }
-#else
-#define NAME(x) x##_plain
-#include "maps.h"
-#undef NAME
-#define PICK(x) x##_plain
-int nasproxy_supported(void) { return 1; }
-void nasproxy_narrower(int yes) { (void)yes; }
-#endif
+#define BODY "maps.h"
+#include "each_processor.h"
 
 /* What a function is given, and which images of it a thread takes. */
 struct work {
@@ -151,16 +87,18 @@ static int64_t result_bytes(const struct tail *tail)
     return (tail->height / 2) * (tail->width / 2) * tail->channels * (tail->narrow ? 2 : 4);
 }
 
-static void moments_work(struct work *work)
+static void moments_work(void *part)
 {
+    struct work *work = part;
     int64_t channels = work->tail->channels;
     for (int64_t n = work->first; n < work->last; n++)
         PICK(moments)((const char *)work->maps + n * map_bytes(work->tail), work->tail, work->mean + n * channels,
             work->rate + n * channels);
 }
 
-static void forward_work(struct work *work)
+static void forward_work(void *part)
 {
+    struct work *work = part;
     const struct tail *tail = work->tail;
     int64_t step = tail->groups ? tail->channels : 0;
     float *room = room_for(2 * tile_numbers(tail));
@@ -171,8 +109,9 @@ static void forward_work(struct work *work)
     free(room);
 }
 
-static void sums_work(struct work *work)
+static void sums_work(void *part)
 {
+    struct work *work = part;
     const struct tail *tail = work->tail;
     float *room = room_for(3 * tile_numbers(tail));
     if ((work->failed = !room)) return;
@@ -184,8 +123,9 @@ static void sums_work(struct work *work)
     free(room);
 }
 
-static void backward_work(struct work *work)
+static void backward_work(void *part)
 {
+    struct work *work = part;
     const struct tail *tail = work->tail;
     int64_t channels = tail->channels, pixels = tail->height * tail->width;
     int64_t numbers = (tail->groups ? pixels + 2 : 0) * channels + 3 * tile_numbers(tail);
@@ -207,24 +147,8 @@ static void backward_work(struct work *work)
     free(room);
 }
 
-/* Parts of a work, and which is to be done next. */
-struct parts {
-    void (*function)(struct work *);
-    struct work *works;
-    int64_t count, next;
-};
-
-/* What each thread of a team does, however many there are. */
-static void do_parts(void *given)
-{
-    struct parts *parts = given;
-    int64_t part;
-    while ((part = __atomic_fetch_add(&parts->next, 1, __ATOMIC_RELAXED)) < parts->count)
-        parts->function(&parts->works[part]);
-}
-
 /* Shares images among threads. Each part adds what is per pixel to numbers of its own, which are then added up. */
-static int share(void (*function)(struct work *), struct work whole)
+static int share(void (*function)(void *), struct work whole)
 {
     const struct tail *tail = whole.tail;
     int64_t count = tail->parts < tail->images ? tail->parts : tail->images, failed = 0;
@@ -245,11 +169,8 @@ static int share(void (*function)(struct work *), struct work whole)
             works[part].on_shift = own + 2 * numbers * part + numbers;
         }
     }
-    struct parts parts = {.function = function, .works = works, .count = count, .next = 0};
-    if (count > 1) /* all of torch's threads, as OpenMP would end those that a smaller team leaves out */
-        tail->team(do_parts, &parts, (unsigned)tail->threads, 0);
-    else
-        do_parts(&parts);
+    share_parts(tail->team, tail->threads,
+        (struct parts){.function = function, .works = (char *)works, .bytes = sizeof *works, .count = count});
     for (int64_t part = 0; part < count; part++) {
         failed |= works[part].failed;
         for (int64_t i = 0; i < numbers; i++) {

@@ -2,8 +2,6 @@
 
    Loops over channels are innermost, over contiguous numbers, for the compiler to vectorise. */
 
-#define INLINE static inline __attribute__((always_inline))
-
 /* 1 / (1 + e^-x). The exponential is 2 to the nearest whole power, times a polynomial of the rest (S. Moshier, Cephes,
    expf). Beyond 60, where e^-x is 1e-26, x changes nothing but would lead to numbers too small to compute with fast. */
 INLINE float NAME(sigmoid)(float x)
@@ -24,31 +22,6 @@ INLINE float NAME(sigmoid)(float x)
     sum = sum * rest + 1.6666665459e-1f;
     sum = sum * rest + 5.0000001201e-1f;
     return 1.0f / (1.0f + (sum * rest * rest + rest + 1.0f) * scale);
-}
-
-INLINE float NAME(loaded)(const void *from, int64_t i, int narrow)
-{
-    float value;
-    if (narrow) {
-        uint32_t bits = (uint32_t)((const uint16_t *)from)[i] << 16;
-        memcpy(&value, &bits, sizeof bits);
-    } else {
-        value = ((const float *)from)[i];
-    }
-    return value;
-}
-
-/* Rounds to nearest, ties to even, if narrow. */
-INLINE void NAME(store)(void *to, int64_t i, float value, int narrow)
-{
-    if (narrow) {
-        uint32_t bits;
-        memcpy(&bits, &value, sizeof bits);
-        bits += 0x7fffu + ((bits >> 16) & 1u);
-        ((uint16_t *)to)[i] = value != value ? 0x7fc0u : (uint16_t)(bits >> 16);
-    } else {
-        ((float *)to)[i] = value;
-    }
 }
 
 /* Of each channel of one image's maps, the mean and the sum of squared deviations from it. */
@@ -531,4 +504,3 @@ static void NAME(whole_image)(const struct tail *tail, const void *on_results, c
 #undef AT
 #undef TO
 #undef STEP
-#undef INLINE

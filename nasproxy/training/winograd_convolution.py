@@ -13,12 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from nasproxy.kernels.tiles import can_transform
 from nasproxy.training.torch_convolution import Gradients, is_channels_last, torch_gradients
-from nasproxy.training.winograd import WinogradConvolution, tiles_of
+from nasproxy.training.winograd import WinogradConvolution
+from nasproxy.training.winograd_transforms import tiles_of
 
-# In multiplications of a convolution by torch, measured on a CPU with AVX-512 (AMD EPYC): what one of Winograd's takes
-# (its matrices are smaller), and what transforming one number takes.
-_PRODUCT, _TRANSFORM = 1.5, 80
+# In multiplications of a convolution by torch, measured on CPUs with AVX-512: what one of Winograd's takes (matrices
+# are smaller), and what transforming one number takes; compiled, where an image has more than one tile.
+_PRODUCT, _TRANSFORM, _COMPILED = 1.5, 80, 65
 
 
 def convolve(
@@ -34,7 +36,7 @@ def convolve(
     return result
 
 
-def pays(inputs: int, outputs: int, height: int, width: int) -> bool:
+def pays(inputs: int, outputs: int, height: int, width: int, *, compiled: bool = False) -> bool:
     """Whether Winograd's convolution of an image is the faster one.
 
     Args:
@@ -42,9 +44,11 @@ def pays(inputs: int, outputs: int, height: int, width: int) -> bool:
         outputs: channels of the results.
         height: of images and results.
         width: likewise.
+        compiled: whether transforms are those of :class:`CompiledTransforms`.
     """
-    numbers = 36 * tiles_of(height) * tiles_of(width)  # that a channel's transform has
-    ours = _PRODUCT * numbers * inputs * outputs + _TRANSFORM * numbers * (inputs + outputs)
+    tiles = tiles_of(height) * tiles_of(width)
+    transform = _COMPILED if compiled and tiles > 1 else _TRANSFORM
+    ours = 36 * tiles * (_PRODUCT * inputs * outputs + transform * (inputs + outputs))
     return ours < 9 * height * width * inputs * outputs
 
 
@@ -75,7 +79,7 @@ class _Convolution(torch.autograd.Function):
             convolution = WinogradConvolution(weight, dtype=images.dtype)
             for part, on_results, back in zip(*parts, strict=True):
                 convolution.see(part)
-                back.copy_(convolution.backward(on_results))
+                convolution.backward(on_results, back)
             return (
                 on_images if to_images else None,
                 convolution.gradient() if to_weight else None,
@@ -84,10 +88,13 @@ class _Convolution(torch.autograd.Function):
 
 
 def _tiles_at_once(images: Float[Tensor, "n i h w"], weight: Float[Tensor, "o i 3 3"]) -> int:
-    """Of the images that are in work at a time, as many as stay in cache.
+    """Of the images that are in work at a time.
 
-    In bfloat16 what takes longest on the way is not to multiply but to add up weights' gradients, once for each part.
+    Compiled transforms read and write memory once, and what takes longest beside products is to begin them, and to add
+    up weights' gradients. Others want to stay in cache; in bfloat16 adding up takes longest.
     """
+    if can_transform(images.dtype):
+        return 512
     return 128 if images.dtype == weight.dtype else 2 * max(weight.shape[:2])
 
 

@@ -35,7 +35,7 @@ def test_others_are_left_alone_and_it_is_said_why(found, said, monkeypatch):
 
 
 def test_a_file_that_cannot_be_loaded_is_none(tmp_path, monkeypatch):
-    (tmp_path / f"_maps{library.EXTENSION_SUFFIXES[0]}").write_text("of another processor")
+    (tmp_path / f"_compiled{library.EXTENSION_SUFFIXES[0]}").write_text("of another processor")
     monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
     assert library._library.__wrapped__() is None
 
@@ -49,9 +49,8 @@ def test_where_they_are_nothing_is_said(monkeypatch):
 def test_the_version_is_that_of_the_sources():
     """It is a checksum of them: whoever changes them must change it, in both places, and compile anew."""
     folder = Path(library.__file__).parent
-    code, body = (folder / "maps.c").read_text(), (folder / "maps.h").read_text()
-    said = re.search(r"^#define VERSION (\d+)$", code, re.MULTILINE)
-    text = code.replace(said[0], "") + body
+    said = re.search(r"^#define VERSION (\d+)$", (folder / "processor.c").read_text(), re.MULTILINE)
+    text = "".join(path.read_text().replace(said[0], "") for path in sorted(folder.glob("*.[ch]")))
     assert int(said[1]) == library.VERSION == int(hashlib.sha256(text.encode()).hexdigest()[:7], 16)
 
 
@@ -81,7 +80,25 @@ def test_tensors_that_c_would_misread_are_refused(buffer):
         library.kernels()("moments", library.Tail(images=1, height=1, width=1, channels=2), buffer, None, None)
 
 
-def test_the_structure_is_that_of_the_compiled_code():
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        torch.zeros(2, dtype=torch.bfloat16),
+        torch.zeros(1, 1, 2),
+        torch.zeros(1, 2, 3, dtype=torch.bfloat16).mT,
+        torch.zeros(1, 2, 3, 3, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last),
+    ],
+    ids=str,
+)
+def test_tiles_that_c_would_misread_are_refused(buffer):
+    if library.kernels() is None:
+        pytest.skip("nasproxy was installed without a C compiler")
+    with pytest.raises(ValueError, match="The kernels take"):
+        library.kernels()("see", library.Tiled(images=1, height=1, width=1, channels=2, narrow=1), buffer, None)
+
+
+def test_the_structures_are_those_of_the_compiled_code():
     if library.kernels() is None:
         pytest.skip("nasproxy was installed without a C compiler")
     assert library._library().nasproxy_tail_bytes() == ctypes.sizeof(library.Tail)
+    assert library._library().nasproxy_tiled_bytes() == ctypes.sizeof(library.Tiled)

@@ -103,16 +103,19 @@ def test_a_gradient_in_bfloat16_can_be_differentiated_again():
     assert float((found[0] - found[1]).norm() / found[1].norm()) < 0.05
 
 
-@given(*[st.integers(1, 300)] * 2, *[st.integers(1, 40)] * 2)
-def test_what_pays_does_so_with_more_channels(inputs, outputs, height, width):
-    if pays(inputs, outputs, height, width):
-        assert pays(2 * inputs, outputs, height, width)
-        assert pays(inputs, 2 * outputs, height, width)
+@given(*[st.integers(1, 300)] * 2, *[st.integers(1, 40)] * 2, st.booleans())
+def test_what_pays_does_so_with_more_channels(inputs, outputs, height, width, compiled):
+    if pays(inputs, outputs, height, width, compiled=compiled):
+        assert pays(2 * inputs, outputs, height, width, compiled=compiled)
+        assert pays(inputs, 2 * outputs, height, width, compiled=compiled)
+        assert pays(inputs, outputs, height, width, compiled=True)
 
 
-def test_few_channels_and_small_maps_do_not_pay():
-    assert pays(128, 128, 4, 4)
-    assert pays(256, 256, 32, 32)
-    assert not pays(3, 256, 32, 32)
-    assert not pays(32, 32, 16, 16)
-    assert not pays(512, 512, 2, 2)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_few_channels_and_small_maps_do_not_pay(compiled):
+    assert pays(128, 128, 4, 4, compiled=compiled)
+    assert pays(256, 256, 32, 32, compiled=compiled)
+    assert pays(64, 64, 16, 16, compiled=compiled) is compiled
+    assert not pays(3, 256, 32, 32, compiled=compiled)
+    assert not pays(48, 48, 16, 16, compiled=compiled)
+    assert not pays(512, 512, 2, 2, compiled=compiled)

@@ -1,0 +1,27 @@
+"""Memory that is written to again and again, so that it stays in a processor's cache."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class Rooms:
+    """Pieces of memory by name, each as large as the largest that was asked for.
+
+    Args:
+        dtype: of all tensors.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._rooms: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """A tensor to write to; what was there under this name is lost."""
+        room = self._rooms.get(name)
+        if room is None or room.numel() < math.prod(shape):
+            room = self._rooms[name] = torch.empty(math.prod(shape), dtype=self.dtype)
+        return room[: math.prod(shape)].view(shape)

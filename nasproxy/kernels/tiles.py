@@ -1,0 +1,99 @@
+"""The transforms of Winograd's F(4×4, 3×3) by the kernels of ``winograd.c``: each one pass over memory.
+
+As matrix products (:mod:`nasproxy.training.winograd_transforms`) they are four, and take longer than the convolution's
+own products up to some 200 channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nasproxy.kernels.library import Tiled, kernels, team
+from nasproxy.kernels.rooms import Rooms
+
+_LEAST = 2**16  # numbers of a part: with fewer, to share them takes longer than it saves
+
+
+def can_transform(dtype: torch.dtype) -> bool:
+    """Whether the kernels are there, can use as many threads as torch, and take numbers of this format."""
+    return (
+        dtype in (torch.float32, torch.bfloat16)
+        and kernels() is not None
+        and (torch.get_num_threads() == 1 or team() is not None)
+    )
+
+
+class CompiledTransforms:
+    """As ``TorchTransforms``, for formats of which :func:`can_transform` says so. They compute in float32.
+
+    Args:
+        rooms: where what is returned is kept until the next call.
+    """
+
+    def __init__(self, rooms: Rooms) -> None:
+        found = kernels()
+        assert found is not None, "can_transform says no"
+        self._rooms, self._kernels = rooms, found
+
+    def see(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "36 t i"]:
+        """Overlapping tiles of 6×6 pixels, transformed."""
+        images = images.to(self._rooms.dtype).contiguous()
+        tiled = _tiled(images)
+        seen = self._rooms.take("seen", *_points(tiled))
+        self._kernels("see", tiled, images, seen)
+        return seen
+
+    def results(
+        self, products: Float[Tensor, "36 t o"], bias: Float[Tensor, " o"] | None, into: Float[Tensor, "n h w o"]
+    ) -> None:
+        """The pixels of products, and a bias added."""
+        maps = into if into.is_contiguous() else torch.empty_like(into, memory_format=torch.contiguous_format)
+        tiled = _tiled(maps, products)
+        if bias is not None and bias.shape != maps.shape[3:]:
+            raise ValueError(f"Maps of {tuple(maps.shape)} take a bias of each channel, got {tuple(bias.shape)}.")
+        self._kernels("results", tiled, products, None if bias is None else bias.float().contiguous(), maps)
+        if maps is not into:
+            into.copy_(maps)
+
+    def slopes(self, on_results: Float[Tensor, "n h w o"]) -> Float[Tensor, "36 t o"]:
+        """The gradient on products from that on results."""
+        on_results = on_results.to(self._rooms.dtype).contiguous()
+        tiled = _tiled(on_results)
+        on_products = self._rooms.take("products", *_points(tiled))
+        self._kernels("slopes", tiled, on_results, on_products)
+        return on_products
+
+    def back(self, on_seen: Float[Tensor, "36 t i"], into: Float[Tensor, "n h w i"]) -> None:
+        """The gradient on images from that on tiles seen, which overlap."""
+        images = into if into.is_contiguous() else torch.empty_like(into, memory_format=torch.contiguous_format)
+        self._kernels("back", _tiled(images, on_seen), on_seen, images)
+        if images is not into:
+            into.copy_(images)
+
+
+def _tiled(maps: Float[Tensor, "n h w c"], points: Tensor | None = None) -> Tiled:
+    """Of maps, and points of their tiles, whose places in memory are given to the kernels, which cannot see sizes."""
+    images, height, width, channels = maps.shape
+    down, across = -(-height // 4), -(-width // 4)
+    tiled = Tiled(
+        team=team(),
+        images=images,
+        height=height,
+        width=width,
+        channels=channels,
+        down=down,
+        across=across,
+        apart=images * down * across * channels,
+        narrow=maps.dtype == torch.bfloat16,
+        threads=torch.get_num_threads(),
+        parts=max(1, min(torch.get_num_threads(), maps.numel() // _LEAST)),
+    )
+    if points is not None and points.shape != _points(tiled):
+        raise ValueError(f"Maps of {tuple(maps.shape)} have points {_points(tiled)}, got {tuple(points.shape)}.")
+    return tiled
+
+
+def _points(tiled: Tiled) -> tuple[int, int, int]:
+    return 36, tiled.images * tiled.down * tiled.across, tiled.channels
