@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from result_file import RESULTS, commit
 
 from nasproxy.cli.screen import open_screen
 from nasproxy.search.run import run_search
@@ -24,7 +25,6 @@ from nasproxy.search.study import Study, open_storage
 from nasproxy.search.task import PROXY
 
 EPOCHS = (2, 4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100)
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -69,7 +69,8 @@ def write_table(run: Path, file: Path) -> None:
     joined.round(5).to_csv(file.with_suffix(".csv"))
     summary = json.loads((run / "summary.json").read_text())
     about = {name: facts[name] for name in ("settings", "dataset", "versions", "machine")} | {
-        "seconds": summary["seconds"]
+        "seconds": summary["seconds"],
+        "commit": commit(),
     }
     about["settings"]["out"] = None
     write_json(file.with_suffix(".json"), about)

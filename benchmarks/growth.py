@@ -41,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from result_file import RESULTS, provenance
 from torch import nn
 
 from nasproxy.analysis.report import write_report
@@ -59,9 +60,7 @@ from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.study import Study, open_storage
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
 from nasproxy.training.train import Score
-from nasproxy.versions import library_versions, machine_facts
 
-RESULTS = Path(__file__).parent / "results"
 IMAGE_SIZE = (8, 8)
 SAMPLED = 60
 CLUSTERS = (2, 1000)
@@ -179,7 +178,7 @@ def main() -> None:
     ]
     print(table(rows).to_string())
     load = [round(value, 2) for value in os.getloadavg()]
-    about = {"versions": library_versions(), "machine": {**machine_facts("cpu"), "load_average": load}}
+    about = {**provenance(), "load_average": load}
     write_json(arguments.out, {"workers": arguments.workers, "most_seconds": arguments.most, "rows": rows, **about})
 
 

@@ -17,11 +17,12 @@ import itertools
 from pathlib import Path
 
 import pandas as pd
+from result_file import RESULTS, commit
 from scipy.stats import spearmanr
 
 from nasproxy.search.run_directory import write_json
+from nasproxy.versions import library_versions
 
-RESULTS = Path(__file__).parent / "results"
 TOP = 10
 
 
@@ -34,7 +35,10 @@ def main() -> None:
     table = pd.read_csv(arguments.full, dtype={"id": str}).set_index("id")
     rungs, schedules = first_rungs(table), two_cuts(table)
     print(rungs.to_string(index=False), schedules.to_string(index=False), sep="\n\n")
-    write_json(arguments.out, {"first_rung": rungs.to_dict("records"), "schedules": schedules.to_dict("records")})
+    found = {"first_rung": rungs.to_dict("records"), "schedules": schedules.to_dict("records")}
+    write_json(
+        arguments.out, {"full": arguments.full.name, **found, "commit": commit(), "versions": library_versions()}
+    )
 
 
 def scored_epochs(table: pd.DataFrame) -> list[int]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from result_file import RESULTS, commit
 
 from nasproxy.datasets.load import load_dataset
 from nasproxy.proxies.make import random_proxy
@@ -26,8 +27,6 @@ from nasproxy.search.run_directory import write_json
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.task import WHOLE, Task
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -42,7 +41,9 @@ def main() -> None:
     rows = [compare(run, full, facts["settings"]) for run in arguments.runs]
     print(pd.DataFrame(rows).to_string(index=False))
     about = json.loads((arguments.runs[0] / "run.json").read_text())
-    write_json(arguments.out, {"runs": rows, "versions": about["versions"], "machine": about["machine"]})
+    write_json(
+        arguments.out, {"runs": rows, "commit": commit(), "versions": about["versions"], "machine": about["machine"]}
+    )
 
 
 def compare(run: Path, full: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import RunError
 from nasproxy.files import make_folder
 from nasproxy.search.run_directory import write_json
+from nasproxy.versions import library_versions, machine_facts
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -134,6 +135,11 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {name: value}
     return {key: leaf for part in value for key, leaf in _flat(value[part], f"{name}.{part}".lstrip(".")).items()}
+
+
+def provenance() -> dict[str, Any]:
+    """Where the figures of a processor come from: code, libraries and machine."""
+    return {"commit": commit(), "versions": library_versions(), "machine": machine_facts("cpu")}
 
 
 def dataset_facts(dataset: ImageDataset) -> dict[str, Any]:

@@ -47,6 +47,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from optuna.storages import InMemoryStorage
+from result_file import RESULTS, provenance
 from search_simulation import simulate
 
 from nasproxy.analysis.canvas import (
@@ -76,10 +77,8 @@ from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.study import Key, Study
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
 from nasproxy.training.train import Score
-from nasproxy.versions import library_versions
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 TOP = 10
 LIMITS = (60, 120, 240, 480)
 WORKERS = 8
@@ -245,7 +244,7 @@ def main() -> int:
         document = {
             "schema": 1,
             "settings": {"table": arguments.full.name, "seeds": arguments.seeds, "finalists": TOP, "cuts": list(CUTS)},
-            "versions": library_versions(),
+            **provenance(),
             "rows": rows,
             "curves": curves,
         }

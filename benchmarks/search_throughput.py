@@ -43,6 +43,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float64
+from result_file import RESULTS, commit
 from scipy.stats import spearmanr
 from search_simulation import simulated_searches
 
@@ -62,7 +63,6 @@ from nasproxy.training.precision import resolve_precision
 from nasproxy.training.recipe import PRECISIONS
 from nasproxy.versions import library_versions, machine_facts, usable_cores
 
-RESULTS = Path(__file__).parent / "results"
 DATASET, SPACE = "digits", "convnet720"
 LOOP = "loop float32"
 CONTENDERS = {
@@ -158,7 +158,7 @@ class Bench:
         runs = self._kept["runs"]
         if name not in runs:
             load = round(os.getloadavg()[0], 2)
-            runs[name] = {**self._run(kind, configs, **options), "load_before": load, "commit": _commit()}
+            runs[name] = {**self._run(kind, configs, **options), "load_before": load, "commit": commit()}
             self._write()
         return dict(runs[name])
 
@@ -394,16 +394,6 @@ def _read(file: Path) -> dict[str, Any]:
         return {name: there[name] for name in PARTS if name in there}
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{file} cannot be read: {error}.", "Choose another --out.") from error
-
-
-def _commit() -> str | None:
-    """The commit of this checkout, marked where it was changed; None outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip()
 
 
 def _check(arguments: argparse.Namespace) -> None:

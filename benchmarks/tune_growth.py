@@ -20,16 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from result_file import RESULTS, provenance
 
 from nasproxy.search import tune as search_tune  # before Ray: it sets Ray's environment
 from nasproxy.search.local_ray import ray_folder
 from nasproxy.search.run_directory import write_json
-from nasproxy.versions import library_versions, machine_facts
 
 from ray import tune  # isort: skip
 from ray.tune.search import Searcher  # isort: skip
 
-RESULTS = Path(__file__).parent / "results"
 SHAPES = ((4, 100, 1), (4, 300, 1), (4, 1000, 1), (1, 1, 1000), (4, 4, 250), (16, 16, 60), (24, 24, 40))
 """Workers, trials, and results of each trial: first a trial for each candidate, then, as the search does, for each
 worker."""
@@ -99,7 +98,7 @@ def main() -> None:
         rows = [measure(*shape) for shape in SHAPES]
     print(pd.DataFrame(rows).to_string(index=False))
     load = [round(value, 2) for value in os.getloadavg()]
-    about = {"versions": library_versions(), "machine": {**machine_facts("cpu"), "load_average": load}}
+    about = {**provenance(), "load_average": load}
     write_json(arguments.out, {"rows": rows, **about})
 
 

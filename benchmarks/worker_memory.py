@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from result_file import RESULTS, provenance
 
 from nasproxy.cli.screen import open_screen
 from nasproxy.search import tune
@@ -31,9 +32,7 @@ from nasproxy.search.run_directory import write_json
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.task import PROXY
 from nasproxy.training.precision import resolve_precision
-from nasproxy.versions import library_versions, machine_facts
 
-RESULTS = Path(__file__).parent / "results"
 EVERY = 20  # candidates between two readings
 
 
@@ -81,8 +80,7 @@ def main() -> None:
         "epochs": arguments.epochs,
         "growth_per_candidate_over_last_half": slopes,
         "readings": readings,
-        "versions": library_versions(),
-        "machine": machine_facts("cpu"),
+        **provenance(),
     }
     write_json(arguments.out, document)
     for name, growth in slopes.items():
