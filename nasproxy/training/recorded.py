@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,9 @@ RECORDED = 32
 """Calls from which recording them pays."""
 _WARM_UP = 3  # steps before recording: libraries set themselves up, and memory is reserved
 _PLAIN = (bool, int, float, str, type(None))
+
+_STREAMS: dict[int, torch.cuda.Stream] = {}  # of each device the one that is recorded on: cuBLAS keeps memory for each
+_FAILED: list[torch.cuda.CUDAGraph] = []  # torch's allocator of pinned memory goes on asking them
 
 Results = tuple[Tensor, ...]
 Record = Callable[[Callable[[], Results]], tuple[Callable[[], object], Results]]
@@ -137,31 +141,71 @@ def record_on_cuda(step: Callable[[], Results]) -> tuple[Callable[[], object], R
     """Records ``step``, which may be any function, as a CUDA graph, in the manner of PyTorch's manual.
 
     Raises:
-        RuntimeError: it cannot be recorded.
+        Exception: it cannot be recorded. Nothing that the calls have asked of the card is under way beside what the
+            caller asks of it next.
     """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_UP):
-            step()
-        # A recording that fails midway leaves torch's generators unusable; most of what would fail is seen here.
-        mode = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            step()
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
+    device, current = torch.cuda.current_device(), torch.cuda.current_stream()
+    if device not in _STREAMS:
+        _STREAMS[device] = torch.cuda.Stream()
+    stream = _STREAMS[device]
+    stream.wait_stream(current)
     try:
-        # A recording that fails leaves torch on its own stream.
-        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                step()
+            # A recording that fails midway is hard to recover from; most of what would fail is seen here.
+            with _waiting_forbidden():
+                step()
+    finally:
+        current.wait_stream(stream)
+    return _capture(step, device)
+
+
+@contextlib.contextmanager
+def _waiting_forbidden() -> Iterator[None]:
+    """Makes a RuntimeError of what waits for the card."""
+    mode = torch.cuda.get_sync_debug_mode()
+    try:
+        with warnings.catch_warnings():
+            # Once in a process torch says that this may change; as an error it would come with the mode already set.
+            warnings.filterwarnings("ignore", "Synchronization debug mode")
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+def _capture(step: Callable[[], Results], device: int) -> tuple[Callable[[], object], Results]:
+    """The graph of one call.
+
+    ``torch.cuda.graph`` waits for the card and gives torch's spare memory back to it, some milliseconds each time.
+    Without that, memory of graphs that are gone would pile up: only this gives it back, and no recording can use it.
+    """
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    try:
+        # A recording that fails leaves torch on its stream.
+        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool, _STREAMS[device]):
             results = step()
-    except RuntimeError:
-        generator = torch.cuda.default_generators[torch.cuda.current_device()]
-        generator.graphsafe_set_state(generator.clone_state())
+    except Exception:
+        _forget(device, pool)
+        graph.reset()
+        _FAILED.append(graph)
         raise
     return graph.replay, results
+
+
+def _forget(device: int, pool: tuple[int, int]) -> None:
+    """Undoes in torch what a recording that failed leaves, as if it were still under way.
+
+    Memory would go on coming from its pool, no spare memory could be given back, and random numbers be unusable.
+    """
+    _STREAMS.pop(device, None)
+    # Where there is nothing to end, the recording had been ended, and its graph releases the pool.
+    with contextlib.suppress(RuntimeError):
+        torch._C._cuda_endAllocateToPool(device, pool)
+        torch._C._cuda_releasePool(device, pool)
+    generator = torch.cuda.default_generators[device]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 @contextlib.contextmanager

@@ -95,10 +95,12 @@ def test_a_recorded_step_is_fed_the_probabilities_of_each_batch(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu_a_recorded_training_is_the_plain_one(monkeypatch):
     data = Images(*(tensor.cuda() for tensor in (draw().images, draw().labels, draw().soft_labels)))
-    recipe, models = TrainingRecipe(epochs=40, batch_size=4), []
+    recipe, models, made = TrainingRecipe(epochs=40, batch_size=4), [], []
+    monkeypatch.setattr(module, "RecordedStep", lambda step: made.append(RecordedStep(step)) or made[-1])
     for recorded in (1, 10**9):
         monkeypatch.setattr(module, "RECORDED", recorded)
         models.append(linear().cuda())
         fit(models[-1], data, recipe)
+    assert [step.reason for step in made] == [None]
     for one, other in zip(*(model.parameters() for model in models), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
