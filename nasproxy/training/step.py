@@ -51,9 +51,7 @@ class PlainStep:
         parameters = list(model.parameters())
         # One kernel for all parameters; the only kind that reads a rate from the device without waiting for it.
         fused = device.type == "cuda" and all(parameter.is_floating_point() for parameter in parameters)
-        self.optimizer = torch.optim.SGD(
-            parameters, self._rate, recipe.momentum, weight_decay=recipe.weight_decay, fused=fused or None
-        )
+        self.optimizer = make_sgd(parameters, self._rate, recipe, fused=fused)
 
     def __call__(self, images: Float[Tensor, "batch c h w"], targets: Targets) -> Stepped:
         """See :class:`Step`."""
@@ -68,3 +66,16 @@ class PlainStep:
     def set_rate(self, learning_rate: float) -> None:
         """See :class:`Step`."""
         self._rate.fill_(learning_rate)
+
+
+def make_sgd(
+    parameters: list[nn.Parameter], rate: Float[Tensor, ""], recipe: TrainingRecipe, *, fused: bool
+) -> torch.optim.SGD:
+    """SGD of ``recipe``, by one kernel for all parameters or as torch chooses."""
+    decay = recipe.weight_decay
+    optimizer = torch.optim.SGD(parameters, rate, recipe.momentum, weight_decay=decay, fused=fused or None)
+    if fused and recipe.momentum:
+        # torch makes momentum for all or for none: it fails at a parameter whose first gradient comes later.
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
