@@ -1,16 +1,22 @@
-"""All that is worth knowing about nasproxy on a GPU, in less than half an hour of it.
+"""All that is worth knowing about nasproxy on a GPU, in commands of less than ten minutes.
 
     python benchmarks/gpu.py --dataset cifar10 --data-dir DIR --out gpu.json
-    PYTHONPATH=. python benchmarks/gpu.py …        # from a checkout that is not installed
 
-Each step's result is written as it arrives; the same command skips what is there and goes on with the rest, until the
-budget is spent. What was cut off is kept as far as it came, and begun anew next time.
+Each step is a process of its own, so that an error of CUDA's ends no other, and its result is written as it arrives.
+The same command skips what is there and goes on with the rest, until the budget is spent. What was cut off is kept as
+far as it came, and begun anew next time; condensing and the table go on where they were. Beside ``gpu.json`` there is a
+folder ``gpu`` of at most seven files: both may be copied elsewhere, and gone on with there. Exit code 1: a step failed,
+or some of its candidates, or the GPU computes something else than the CPU; the file says which.
 
 correctness   a few candidates on the CPU, and on the GPU by plain steps, by recorded ones (twice), and in bfloat16.
 ranking-N     all candidates on a proxy, by N processes that share the card; goal: 60 s on an H200.
 whole         the default ConvNet on the whole training part, batches of 256; goal: 20 s.
-condensation  the paper's setting: seconds and FLOP/s of an outer iteration, all 1,000 if time allows; goal: 3 minutes.
+condensation  the paper's setting: seconds and FLOP/s of an outer iteration, then all 1,000; goal: 3 minutes.
 table         figure 5's four proxies by benchmarks/correlation_table.py, one training a score, in what time is left.
+
+From a checkout that is not installed ``PYTHONPATH=. python benchmarks/gpu.py …`` does all but the table, which finds
+proxies by nasproxy's entry points. ``pip install --no-deps --no-build-isolation .`` registers them without a network;
+so does ``PYTHONPATH`` with a folder that holds an installation's ``nasproxy-….dist-info`` or ``nasproxy.egg-info``.
 
 Ray is not needed. Besides what every machine with PyTorch, scikit-learn, pandas and rich has, the steps need jaxtyping,
 safetensors and platformdirs; the table also optuna, colorlog, sqlalchemy, alembic, mako, typer, jinja2 and filelock.
@@ -28,29 +34,35 @@ import multiprocessing
 import statistics
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
+from nasproxy.condensation.course import Course
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
-from nasproxy.errors import NasproxyError, RunError
+from nasproxy.errors import NasproxyError
+from nasproxy.files import make_folder
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.networks.cost import count_multiply_adds
-from nasproxy.proxies.make import make_proxy, random_proxy
+from nasproxy.proxies.make import make_proxy, open_checkpoints, random_proxy
 from nasproxy.search.bench import Bench, Payload
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.cost_model import CostModel
 from nasproxy.search.costs import Costs, longest_first
 from nasproxy.search.run_directory import write_json
-from nasproxy.search.sampling import choose_candidates
+from nasproxy.search.sampling import choose_candidates, stratified
 from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.task import PROXY, Task
 from nasproxy.training import train as training_module
@@ -64,22 +76,79 @@ HERE = Path(__file__).parent
 SPACE = HERE.parent / "search_spaces" / "convnet720.py"
 FIGURE_5 = "condensed,random,herding,early-stopping"
 TRIED = 2  # outer iterations of condensation that are timed, after one that is not
+GRACE = 60.0  # seconds after the budget in which a step must have ended
+SMALLEST = 1e-6  # losses below are taken for this one: nothing is a multiple of 0
+STEPS = ("correctness", "ranking-1", "whole", "condensation", "ranking-2", "ranking-4", "table")
+UNCOUNTED = ("out", "budget_minutes", "steps", "data_dir", "in_process")  # options that make no other result
 
 
 def main() -> int:
     """Does the steps that are missing; returns the exit code."""
     asked = _parser().parse_args()
+    deadline = time.monotonic() + 60 * asked.budget_minutes
     try:
-        script = Script(asked)
         for name in asked.steps:
-            script.do(name)
+            asked.budget_minutes = (deadline - time.monotonic()) / 60
+            if is_done(asked, name):
+                print(f"{name}: done before", flush=True)
+            elif asked.budget_minutes < 0:
+                print(f"{name}: no time is left", flush=True)
+            elif asked.in_process:
+                Script(asked).do(name)
+            elif (code := _do_apart(asked, name)) in (2, 130):  # not the step's fault
+                return code
     except NasproxyError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on after the last finished step.", file=sys.stderr)
         return 130
-    return 0 if script.agrees else 1
+    found = _read(asked.out)
+    return 0 if all(_is_well(found[name]) for name in asked.steps if name in found) else 1
+
+
+def is_done(asked: argparse.Namespace, name: str) -> bool:
+    """Whether the file has the step's whole result, by the same settings."""
+    there = _read(asked.out).get(name, {})
+    return bool(there.get("complete")) and there.get("settings") == _settings(asked)
+
+
+def _read(out: Path) -> dict[str, Any]:
+    return dict(json.loads(out.read_text(encoding="utf-8"))) if out.exists() else {}
+
+
+def _settings(asked: argparse.Namespace) -> dict[str, Any]:
+    return {key: value for key, value in vars(asked).items() if key not in UNCOUNTED}
+
+
+def _is_well(found: Mapping[str, Any]) -> bool:
+    """Of a step's result, whole or not."""
+    return "error" not in found and not found.get("failures") and found.get("agrees", True)
+
+
+def _keep(asked: argparse.Namespace, name: str, found: Mapping[str, Any]) -> None:
+    """Writes a step's result into the file."""
+    entry = {**found, "settings": _settings(asked), "ended": time.time()}
+    write_json(asked.out, {**_read(asked.out), name: entry})
+    shown = {key: value for key, value in found.items() if not isinstance(value, (list, dict))}
+    print(f"{name}: {json.dumps(shown)}", flush=True)
+
+
+def _do_apart(asked: argparse.Namespace, name: str) -> int:
+    """One step in a process of its own; what it dies of is its result. Returns its exit code."""
+    words = sys.argv[1:]
+    last = words.index("--table-options") if "--table-options" in words else len(words)
+    mine = ["--in-process", "--steps", name, "--budget-minutes", str(asked.budget_minutes)]
+    command = [sys.executable, __file__, *words[:last], *mine, *words[last:]]
+    began, most = time.time(), 60 * asked.budget_minutes + GRACE
+    try:
+        code = subprocess.run(command, check=False, timeout=most).returncode  # noqa: S603
+        reason = f"the step's process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+    except subprocess.TimeoutExpired:
+        code, reason = 1, f"the step did not end within {most:.0f} s"
+    if code and code not in (2, 130) and _read(asked.out).get(name, {}).get("ended", 0.0) < began:
+        _keep(asked, name, {"complete": False, "error": reason})
+    return code
 
 
 @dataclass(frozen=True)
@@ -89,18 +158,20 @@ class Ranked:
     Args:
         began: reading of ``time.time``, when it stood ready.
         ended: after its last training.
-        rows: id, seconds, accuracy and cross-entropy of each candidate.
+        rows: id, seconds, accuracy and cross-entropy of each candidate; None for the two of one that failed.
         plain: why networks were trained without recording their steps, once for each.
+        failures: reasons by candidate id.
     """
 
     began: float
     ended: float
-    rows: list[tuple[str, float, float, float]]
+    rows: list[tuple[str, float, float | None, float | None]]
     plain: list[str]
+    failures: dict[str, str]
 
 
 class Script:
-    """The steps, and the file of their results."""
+    """The steps, in this process."""
 
     def __init__(self, asked: argparse.Namespace) -> None:
         self._asked = asked
@@ -119,26 +190,12 @@ class Script:
             image_size=dataset.image_size,
             num_classes=dataset.num_classes,
         )
-        self._done: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+        self._folder = asked.out.with_suffix("")  # of what does not go into the file
         prepare_process(torch.get_num_threads())
 
-    @property
-    def agrees(self) -> bool:
-        """Whether the GPU was seen to compute what the CPU does; True where that was not asked."""
-        return bool(self._done.get("correctness", {}).get("agrees", True))
-
     def do(self, name: str) -> None:
-        """One step, unless it is there."""
+        """One step; what goes wrong is its result."""
         kind, _, count = name.partition("-")
-        skipped = ("out", "budget_minutes", "steps", "data_dir")
-        settings = {key: value for key, value in vars(self._asked).items() if key not in skipped}
-        there = self._done.get(name, {})
-        if there.get("complete") and there.get("settings") == settings:
-            print(f"{name}: done before", flush=True)
-            return
-        if self._left < 0:
-            print(f"{name}: no time is left", flush=True)
-            return
         began = time.monotonic()
         steps: dict[str, Callable[[], dict[str, Any]]] = {
             "correctness": self._correctness,
@@ -147,12 +204,13 @@ class Script:
             "condensation": self._condensation,
             "table": self._table,
         }
-        found = steps[kind]()
-        about = {"settings": settings, "versions": library_versions(), "machine": machine_facts(self._device.type)}
-        self._done[name] = {**found, **about, "wall_seconds": round(time.monotonic() - began, 2)}
-        write_json(self._asked.out, self._done)
-        shown = {key: value for key, value in found.items() if not isinstance(value, (list, dict))}
-        print(f"{name}: {json.dumps(shown)}", flush=True)
+        try:
+            found = steps[kind]()
+        except Exception as error:
+            traceback.print_exc()
+            found = {"complete": False, "error": f"{type(error).__name__}: {error}"}
+        about = {"versions": library_versions(), "machine": machine_facts(self._device.type)}
+        _keep(self._asked, name, {**found, **about, "wall_seconds": round(time.monotonic() - began, 2)})
 
     @property
     def _left(self) -> float:
@@ -168,9 +226,9 @@ class Script:
         return [Task(candidate, PROXY, recipe, epochs, 0, candidate.seed(0, 0, PROXY)) for candidate in candidates]
 
     def _correctness(self) -> dict[str, Any]:
-        count = min(self._asked.checked, len(self._candidates))
-        tasks = self._tasks(_spread(self._candidates, count), self._asked.check_epochs)
-        found, plain = {}, []
+        tasks = self._tasks(self._sample(min(self._asked.checked, len(self._candidates))), self._asked.check_epochs)
+        found, losses, plain = {}, {}, []
+        failures: dict[str, str] = {}
         for name, device, precision, recorded in (
             ("cpu float32", torch.device("cpu"), "float32", True),
             ("plain float32", self._device, "float32", False),
@@ -178,20 +236,30 @@ class Script:
             ("recorded float32 again", self._device, "float32", True),
             ("recorded bfloat16", self._device, "bfloat16", True),
         ):
-            with contextlib.nullcontext() if recorded else patch.object(training_module, "RECORDED", float("inf")):
+            # Of float32 all 24 bits: by default convolutions on a GPU have TensorFloat-32's 11.
+            with _without_tf32(), contextlib.nullcontext() if recorded else _plain_steps():
                 ranked = rank(self._payload(device, precision), tasks, float("inf"))
             found[name] = [row[2:] for row in ranked.rows]
+            losses[name] = [float("inf") if row[3] is None else row[3] for row in ranked.rows]
             plain += ranked.plain
-        losses = {name: [loss for _, loss in rows] for name, rows in found.items()}
+            failures |= {f"{candidate}, {name}": reason for candidate, reason in ranked.failures.items()}
         apart = partial(_apart, losses["plain float32"])
         compared = {
             "recorded_from_plain": apart(losses["recorded float32"]),
             "cpu_from_plain": apart(losses["cpu float32"]),
             "bfloat16_from_float32": apart(losses["recorded bfloat16"]),
             "repeats_exactly": losses["recorded float32"] == losses["recorded float32 again"],
+            "tf32_in_float32": False,
         }
-        agrees = compared["recorded_from_plain"] < 1e-3 and compared["cpu_from_plain"] < 0.02
-        return {**compared, "agrees": agrees, "complete": True, "trained_without_recording": plain, "scores": found}
+        agrees = compared["recorded_from_plain"] < 1e-3 and compared["cpu_from_plain"] < 0.02 and not failures
+        more = {"trained_without_recording": plain, "failures": failures, "scores": found}
+        configs = [dict(task.candidate.config) for task in tasks]
+        return {**compared, "agrees": agrees, "complete": not failures, "configs": configs, **more}
+
+    def _sample(self, count: int) -> list[Candidate]:
+        """Candidates of every choice, as far as so few can be."""
+        configs = [candidate.config for candidate in self._candidates]
+        return [Candidate.of(config) for config in stratified(self._space.load(), configs, count, seed=0)]
 
     def _ranking(self, processes: int) -> dict[str, Any]:
         tasks = self._tasks(self._candidates, self._asked.epochs)
@@ -203,20 +271,23 @@ class Script:
         if processes == 1:
             parts = [rank(payload, ordered, deadline)]
         else:
-            with multiprocessing.get_context("spawn").Pool(processes) as pool:
-                parts = pool.starmap(rank, [(payload, share, deadline) for share in shares])
+            # Unlike multiprocessing's, it says so when a process is killed.
+            with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+                parts = list(pool.map(rank, [payload] * processes, shares, [deadline] * processes))
         rows = [row for part in parts for row in part.rows]
         seconds = max(part.ended for part in parts) - min(part.began for part in parts)
-        counted = sum(self._costs[row[0]].multiply_adds for row in rows)
+        counted = sum(self._costs[row[0]].multiply_adds for row in rows if row[2] is not None)
+        failures = {candidate: reason for part in parts for candidate, reason in part.failures.items()}
         operations = 2 * counted * (3 * self._asked.epochs * images + len(self._dataset.validation))
         return {
-            "complete": len(rows) == len(tasks),
+            "complete": len(rows) == len(tasks) and not failures,
             "candidates": len(rows),
             "seconds": round(seconds, 2),
             "petaflop": operations / 1e15,
             "teraflop_per_second": round(operations / seconds / 1e12, 3),
             "matrix_product_teraflop_per_second": _ceiling(self._device, self._precision),
             "trained_without_recording": [reason for part in parts for reason in part.plain],
+            "failures": failures,
             "columns": ["id", "seconds", "accuracy", "cross_entropy", "multiply_adds"],
             "rows": [[*row, self._costs[row[0]].multiply_adds] for row in rows],
         }
@@ -272,12 +343,15 @@ class Script:
         operations = self._condensation_operations(recipe)
         found["teraflop_per_iteration"] = operations / 1e12
         found["iteration_teraflop_per_second"] = round(operations / each / 1e12, 3)
-        in_time = each * recipe.iterations < self._left
-        if in_time:
-            proxy = make_proxy(self._dataset, recipe, **where)
-            found["seconds"] = round(proxy.seconds, 1)
-            found["teraflop_per_second"] = round(operations * recipe.iterations / proxy.seconds / 1e12, 3)
-        return {**found, "iterations": recipe.iterations, "in_full": in_time, "complete": in_time}
+        make_folder(self._folder)
+        checkpoints = open_checkpoints(self._folder / "condensing.safetensors", self._dataset, recipe, **where)
+        assert checkpoints is not None
+        course = Course(checkpoints, checkpoints.load(), lambda: self._left < 0)
+        proxy = make_proxy(self._dataset, recipe, **where, course=course)
+        done = len(proxy.history)
+        found["seconds"] = round(proxy.seconds, 1)
+        found["teraflop_per_second"] = round(operations * done / proxy.seconds / 1e12, 3)
+        return {**found, "iterations": done, "of": recipe.iterations, "complete": proxy.finished}
 
     def _condensation_operations(self, recipe: MatchingRecipe) -> int:
         dataset = self._dataset
@@ -288,16 +362,36 @@ class Script:
 
     def _table(self) -> dict[str, Any]:
         asked = self._asked
-        folder = asked.out.with_suffix("")
         words = ["--dataset", asked.dataset, "--space", str(SPACE), "--proxies", FIGURE_5, "--ipc", str(asked.ipc)]
         words += ["--epochs", str(asked.epochs), "--finalist-epochs", str(asked.whole_epochs), "--repeats", "1"]
-        words += ["--executor", "inline", "--device", self._device.type, "--out", str(folder / "table")]
-        words += ["--results", str(folder), "--name", "table_scores", "--time-budget", str(self._left / 60)]
+        words += ["--executor", "inline", "--device", self._device.type]
+        words += ["--results", str(self._folder), "--name", "table_scores", "--time-budget", str(self._left / 60)]
         optional = {"--data-dir": asked.data_dir, "--image-size": asked.image_size, "--limit": asked.limit}
         words += [word for name, value in optional.items() if value is not None for word in (name, str(value))]
-        words += asked.table_options
-        code = subprocess.run([sys.executable, HERE / "correlation_table.py", *words], check=False).returncode  # noqa: S603
-        return {"complete": code == 0, "exit_code": code, "folder": folder.name}
+        with packed(self._folder / "table.tar.gz") as folder:
+            command = [sys.executable, HERE / "correlation_table.py", *words, "--out", str(folder)]
+            code = subprocess.run([*command, *asked.table_options], check=False).returncode  # noqa: S603
+        found = {"complete": code == 0, "exit_code": code, "folder": self._folder.name}
+        return found if code in (0, 130) else {**found, "error": f"correlation_table.py ended with exit code {code}"}
+
+
+@contextlib.contextmanager
+def packed(archive: Path) -> Iterator[Path]:
+    """A folder for the length of the context, of what ``archive`` holds; what is there in the end goes into it."""
+    with TemporaryDirectory() as parent:
+        folder = Path(parent) / "table"
+        if archive.exists():
+            with tarfile.open(archive) as file:
+                file.extractall(parent, filter="data")
+        try:
+            yield folder
+        finally:
+            if folder.exists():
+                make_folder(archive.parent)
+                beside = archive.with_suffix(".new")
+                with tarfile.open(beside, "w:gz") as file:
+                    file.add(folder, folder.name)
+                beside.replace(archive)
 
 
 def iteration_operations(recipe: MatchingRecipe, multiply_adds: int, class_sizes: Sequence[int]) -> int:
@@ -322,6 +416,7 @@ def rank(payload: Payload, tasks: Sequence[Task], deadline: float) -> Ranked:
 
     The first is trained twice: what a process does once, as loading kernels, is not counted.
     """
+    failures: dict[str, str] = {}
     with _reasons() as plain:
         bench = Bench(payload)
         bench.perform(replace(tasks[-1], epochs=1))
@@ -330,11 +425,26 @@ def rank(payload: Payload, tasks: Sequence[Task], deadline: float) -> Ranked:
             if time.time() > deadline:
                 break
             outcome = bench.perform(task)
+            score = outcome.scores[-1] if outcome.scores else None
+            measured = (None, None) if score is None else (score.accuracy, score.cross_entropy)
+            rows.append((task.candidate.id, round(outcome.seconds, 5), *measured))
             if outcome.failure is not None:
-                raise RunError(f"{dict(task.candidate.config)}: {outcome.failure}")
-            score = outcome.scores[-1]
-            rows.append((task.candidate.id, round(outcome.seconds, 5), score.accuracy, score.cross_entropy))
-    return Ranked(began, time.time(), rows, plain)
+                failures[task.candidate.id] = outcome.failure
+    return Ranked(began, time.time(), rows, plain, failures)
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _plain_steps() -> contextlib.AbstractContextManager[object]:
+    return patch.object(training_module, "RECORDED", float("inf"))
 
 
 @contextlib.contextmanager
@@ -355,8 +465,11 @@ def _reasons() -> Iterator[list[str]]:
 
 
 def _apart(reference: Sequence[float], losses: Sequence[float]) -> float:
-    """The largest relative difference."""
-    return max(abs(one - other) / other for one, other in zip(losses, reference, strict=True))
+    """The largest relative difference; infinite where one of the two diverged and the other did not."""
+    return max(
+        0.0 if one == other else abs(one - other) / (other if SMALLEST < other < float("inf") else SMALLEST)
+        for one, other in zip(losses, reference, strict=True)
+    )
 
 
 def _ceiling(device: torch.device, precision: str, size: int = 8192) -> float:
@@ -383,19 +496,15 @@ def _images(dataset: ImageDataset, part: str, device: torch.device) -> Images:
     return Images(dataset.normalisation.apply(split.images), split.labels)
 
 
-def _spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    return [candidates[len(candidates) * number // count] for number in range(count)]
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.allow_abbrev = False  # options are handed to the processes of steps by their whole names
     add = parser.add_argument
-    steps = ("correctness", "ranking-1", "whole", "condensation", "ranking-2", "ranking-4", "table")
-    add("--steps", nargs="+", choices=steps, default=list(steps), help="default: all, in this order")
+    add("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="default: all, in this order")
     add("--dataset", default="cifar10", help="as for nasproxy search")
     add("--data-dir", type=Path)
     add("--image-size", type=int)
-    add("--budget-minutes", type=float, default=25.0, help="no step begins later (default: %(default)s)")
+    add("--budget-minutes", type=float, default=8.0, help="no step begins later (default: %(default)s)")
     add("--out", type=Path, default=HERE / "results" / "gpu.json")
     add("--device", default="cuda", choices=("cuda", "cpu"), help="cpu tries the script out")
     add("--precision", default="auto")
@@ -406,6 +515,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--check-epochs", type=int, default=40, help="of each of them (default: %(default)s)")
     add("--whole-epochs", type=int, default=100, help="on the whole data (default: %(default)s)")
     add("--iterations", type=int, default=1000, help="of condensation (default: %(default)s)")
+    add("--in-process", action="store_true", help="do the steps in this process")
     add("--table-options", nargs=argparse.REMAINDER, default=[], help="for correlation_table.py; last")
     return parser
 
