@@ -8,8 +8,16 @@ import sys
 
 import torch
 
-# What PyTorch says in a plain RuntimeError: its allocator on the host, the CUDA runtime, and cuBLAS's first call.
-_SAID = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# What PyTorch says in a plain RuntimeError: its allocator on the host, the CUDA runtime, and cuBLAS and cuDNN, which
+# take memory of their own: cuBLAS, where it is first called without any left, is "not initialized".
+_SAID = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def lacks_memory(error: Exception) -> bool:
