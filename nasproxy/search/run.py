@@ -50,6 +50,7 @@ from nasproxy.search.settings import SearchSettings
 from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Study, open_storage
 from nasproxy.search.task import WHOLE, Outcome
+from nasproxy.training.memory import release_memory
 from nasproxy.training.process import prepare_process
 from nasproxy.versions import library_versions, usable_cores
 
@@ -221,6 +222,7 @@ def kept_proxy(plan: Plan, progress: Progress, stopwatch: Stopwatch, budget: Bud
         if doubt := method.doubt(proxy.history):
             progress.note(doubt)
     save_proxy(proxy, kept)
+    release_memory(plan.device)  # which stays with this process, and workers want
     stopwatch.begin()
     return proxy
 

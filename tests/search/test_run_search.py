@@ -31,13 +31,17 @@ from tiny_search import (
 
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import InputError, RunError
+from nasproxy.progress import Silent
 from nasproxy.proxies.make import random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
+from nasproxy.search import run as module
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.run import SearchResult, run_search
+from nasproxy.search.plan import make_plan
+from nasproxy.search.run import SearchResult, kept_proxy, run_search
 from nasproxy.search.run_directory import open_run
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.space_source import SpaceSource
+from nasproxy.search.stopwatch import Stopwatch
 
 
 def settings_of(folder: Path, name: str = "run", text: str = SPACE, **changed: Any) -> SearchSettings:
@@ -57,6 +61,19 @@ def settings_of(folder: Path, name: str = "run", text: str = SPACE, **changed: A
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
     return run_search(settings_of(tmp_path_factory.mktemp("finished")))
+
+
+def test_what_making_the_proxy_took_is_given_back_before_workers_want_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given_back: list[torch.device] = []
+    monkeypatch.setattr(module, "release_memory", given_back.append)
+    plan, stopwatch = make_plan(settings_of(tmp_path), resume=False), Stopwatch(tmp_path / "seconds.json", 0.0)
+    plan.directory.mkdir()
+    kept_proxy(plan, Silent(), stopwatch)
+    assert given_back == [plan.device]
+    kept_proxy(plan, Silent(), stopwatch)  # read from its file
+    assert len(given_back) == 1
 
 
 def test_the_summary_is_the_promised_document(finished: SearchResult):
