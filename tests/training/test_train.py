@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nasproxy.networks.convnet import ConvNet
+from nasproxy.training import train as module
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Images, Score, evaluate, settled_statistics, train
 
@@ -210,6 +211,11 @@ def test_evaluation_equals_one_image_at_a_time(count):
     assert score.accuracy == pytest.approx(right / count, abs=1e-7)
     assert score.cross_entropy == pytest.approx(loss / count, rel=1e-5)
     assert not score.diverged
+
+
+def test_a_map_of_an_evaluation_on_a_gpu_takes_a_gibibyte_at_most():
+    widest, bytes_each = 256, 4  # of the 720 ConvNets, in float32
+    assert module._PIXELS * widest * bytes_each <= 2**30
 
 
 def test_evaluation_is_in_evaluation_mode_and_changes_nothing():
