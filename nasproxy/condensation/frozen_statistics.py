@@ -44,16 +44,20 @@ def frozen_statistics(
     norms = batch_norms(network)
     if norms:
         parts = [
-            members[torch.randperm(len(members), generator=generator)[:SHOWN].to(members.device)]
-            for members in by_class
+            members[_sent(torch.randperm(len(members), generator=generator)[:SHOWN], members)] for members in by_class
         ]
         # Mixed, because statistics of many classes are averaged over several batches.
         picked = torch.cat(parts)
-        picked = picked[torch.randperm(len(picked), generator=generator).to(picked.device)]
+        picked = picked[_sent(torch.randperm(len(picked), generator=generator), picked)]
         _show(network, norms, Images(real[picked], torch.zeros_like(picked)), precision)
     network.eval()
     yield
     network.train()
+
+
+def _sent(positions: Tensor, where: Tensor) -> Tensor:
+    """On the device of ``where``, without waiting for a GPU."""
+    return positions.to(where.device, non_blocking=where.is_cuda)
 
 
 def _show(network: nn.Module, norms: Sequence[_BatchNorm], images: Images, precision: str) -> None:

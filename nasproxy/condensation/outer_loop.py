@@ -56,7 +56,7 @@ class Material:
         """``size`` different random real images of one class; all where there are fewer."""
         members = self.by_class[label]
         picked = torch.randperm(len(members), generator=self.generator)[:size]
-        return self.real[members[picked.to(members.device)]]
+        return self.real[members[picked.to(members.device, non_blocking=members.is_cuda)]]
 
     def of_class(self, label: int) -> slice:
         """The positions in ``images`` of one class."""
@@ -101,7 +101,8 @@ def condense_by(
         precision: ``bfloat16`` or ``float32``.
         on_iteration: called after each outer iteration with its number (from 1) and its loss.
         course: where to go on from, what to keep, and when to stop. With the same device and number of threads the
-            images are bit for bit those of a condensation that was never interrupted.
+            images are bit for bit those of a condensation that was never interrupted; but not by dsa and dm on CUDA,
+            where torch adds up the gradients of scaled and rotated images in any order: no two runs are the same.
 
     Raises:
         InputError: a class has fewer training images than ``recipe.ipc``, or the images are too small for a network.

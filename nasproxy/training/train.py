@@ -213,7 +213,8 @@ def _train_epoch(
         if picked is None:
             images, targets = data.images[:], data.targets
         else:
-            on_device = picked.to(device)
+            # A GPU's host would wait here for all that it has asked for.
+            on_device = picked.to(device, non_blocking=device.type == "cuda")
             images, targets = data.images[on_device], data.targets[on_device]
         logits, loss = step(augment(images, recipe.augmentation, turns.generator), targets)
         if on_batch is not None:

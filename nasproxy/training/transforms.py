@@ -61,8 +61,8 @@ def shift(images: Float[Tensor, "n c h w"], *, down: Each, right: Each) -> Float
     if len(downs) == len(rights) == 1:  # a view, through which gradients go faster than through what is gathered
         top, left = reach_y - int(downs), reach_x - int(rights)
         return padded[:, :, top : top + height, left : left + width]
-    rows = (reach_y - downs[:, None] + torch.arange(height)).to(images.device)
-    columns = (reach_x - rights[:, None] + torch.arange(width)).to(images.device)
+    rows = (reach_y - downs[:, None] + torch.arange(height)).to(images.device, non_blocking=images.is_cuda)
+    columns = (reach_x - rights[:, None] + torch.arange(width)).to(images.device, non_blocking=images.is_cuda)
     which = torch.arange(len(images), device=images.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
@@ -76,12 +76,12 @@ def cut_out(
         for at, (first, end) in zip(map(torch.arange, images.shape[2:]), (rows, columns), strict=True)
     )
     mask = ~(inside_y[:, None, :, None] & inside_x[:, None, None, :])
-    return images * mask.to(images.device, images.dtype)
+    return images * mask.to(images.device, images.dtype, non_blocking=images.is_cuda)
 
 
 def mirror(images: Float[Tensor, "n c h w"], *, chosen: bool | Tensor = True) -> Float[Tensor, "n c h w"]:
     """Left becomes right, in those images that are ``chosen``."""
-    where = torch.as_tensor(chosen).reshape(-1, 1, 1, 1).to(images.device)
+    where = torch.as_tensor(chosen).reshape(-1, 1, 1, 1).to(images.device, non_blocking=images.is_cuda)
     return torch.where(where, images.flip(3), images)
 
 
@@ -103,13 +103,14 @@ def rotate(images: Float[Tensor, "n c h w"], *, degrees: Each) -> Float[Tensor, 
 
 def _resample(images: Tensor, affine: list[list[Tensor]]) -> Tensor:
     matrix = torch.stack([torch.stack(row, dim=-1) for row in affine], dim=-2)
-    matrix = matrix.to(images.dtype).to(images.device).expand(len(images), 2, 3)
+    matrix = matrix.to(images.dtype).to(images.device, non_blocking=images.is_cuda).expand(len(images), 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
 
 def _column(each: Each, images: Tensor) -> Tensor:
-    return torch.as_tensor(each, dtype=torch.float64).to(images.dtype).to(images.device).reshape(-1, 1, 1, 1)
+    column = torch.as_tensor(each, dtype=torch.float64).to(images.dtype)
+    return column.to(images.device, non_blocking=images.is_cuda).reshape(-1, 1, 1, 1)
 
 
 def _same(images: Tensor) -> Tensor:
