@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+import torch
 from scipy.optimize import nnls
 
 from nasproxy.analysis.text import Number, counted
@@ -35,6 +36,7 @@ from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Study, open_storage
 from nasproxy.search.task import PROXY, WHOLE, Task
 from nasproxy.training.process import peak_memory_bytes, prepare_process
+from nasproxy.training.recorded import RECORDED
 from nasproxy.training.train import Score
 from nasproxy.versions import usable_cores
 
@@ -59,11 +61,13 @@ class Speed:
 
     def seconds(self, multiply_adds: float, epochs: Number) -> float:
         """Of a whole training."""
-        return sum(a + b * multiply_adds * times for (a, b), times in ((self.fixed, 1.0), (self.epoch, epochs)))
+        return sum((a + b * multiply_adds) * times for (a, b), times in ((self.fixed, 1.0), (self.epoch, epochs)))
 
 
 def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progress | None = None) -> dict[str, Any]:
     """Checks all that the user gave, and estimates time and memory by training some candidates for an epoch or two.
+
+    On a GPU they train for as many as it takes until steps are recorded, as they are in the search.
 
     Args:
         settings: of the search.
@@ -229,13 +233,14 @@ def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress
     )
     by_size = sorted(candidates, key=lambda candidate: costs[candidate.id].multiply_adds)
     picked = [by_size[round(q * (len(by_size) - 1))] for q in np.linspace(0, 1, min(_TIMED, len(by_size)))]
+    epochs = timed_epochs(plan.device, plan.proxy_recipe.epochs, _batches(plan))
     progress.stage("Timing candidates", len(picked))
     sizes, once, twice = [], [], []
     failures: dict[str, str] = {}
     for candidate in picked:
-        task = Task(candidate, PROXY, plan.proxy_recipe, 1, 0, candidate.seed(settings.seed, 0, PROXY))
+        task = Task(candidate, PROXY, plan.proxy_recipe, epochs, 0, candidate.seed(settings.seed, 0, PROXY))
         # The first training of a shape also compiles its kernels.
-        outcomes = [bench.perform(one) for one in (task, task, replace(task, epochs=2))]
+        outcomes = [bench.perform(one) for one in (task, task, replace(task, epochs=2 * epochs))]
         if reasons := [outcome.failure for outcome in outcomes if outcome.failure is not None]:
             failures[candidate.id] = reasons[0]
         else:
@@ -245,9 +250,26 @@ def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress
         progress.advance()
     if not sizes:
         return _Timed(len(picked), None, None, failures)
-    epoch = np.maximum(np.subtract(twice, once), 0)
-    speed = Speed(_fit(sizes, np.maximum(np.subtract(once, epoch), 0)), _fit(sizes, epoch))
+    trained = np.maximum(np.subtract(twice, once), 0)
+    speed = Speed(_fit(sizes, np.maximum(np.subtract(once, trained), 0)), _fit(sizes, trained / epochs))
     return _Timed(len(picked), speed, peak_memory_bytes(plan.device), failures)
+
+
+def timed_epochs(device: torch.device, epochs: int, batches: int) -> int:
+    """After how many epochs a training is first timed: of trainings whose steps a GPU records, when it would.
+
+    Args:
+        device: the workers'.
+        epochs: of a training in the search.
+        batches: of an epoch.
+    """
+    return -(-RECORDED // batches) if device.type == "cuda" and epochs * batches >= RECORDED else 1
+
+
+def _batches(plan: Plan) -> int:
+    """Of an epoch on the proxy."""
+    proxy = plan.proxy_recipe
+    return -(-(proxy.images or len(_stand_in(plan).labels)) // proxy.batch_size)
 
 
 def _fit(sizes: Sequence[float], seconds: np.ndarray) -> tuple[float, float]:
@@ -317,7 +339,7 @@ def _whole_seconds(plan: Plan, speed: Speed, mean: float) -> float:
     # An epoch's constant part is its steps'; its other part grows with the images.
     proxy = plan.proxy_recipe
     shown = proxy.images or len(_stand_in(plan).labels)
-    steps, share = -(-images // recipe.batch_size) / -(-shown // proxy.batch_size), images / shown
+    steps, share = -(-images // recipe.batch_size) / _batches(plan), images / shown
     epoch = speed.epoch[0] * steps + speed.epoch[1] * mean * share
     return (recipe.epochs * epoch + speed.seconds(mean, 0)) / _parallel(plan)
 

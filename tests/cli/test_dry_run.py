@@ -3,10 +3,17 @@
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_search import CANDIDATES, FINALISTS, RUNGS, Said, invoke, search_words, write_space
 
 from nasproxy.analysis.text import counted
+from nasproxy.search import dry_run as module
+from nasproxy.search.bench import Bench
+from nasproxy.search.dry_run import timed_epochs
 from nasproxy.search.halving import PRUNERS, pruning_levels
+from nasproxy.search.task import Outcome, Task
+from nasproxy.training.recorded import RECORDED
+from nasproxy.training.train import Score
 
 
 def dry(folder: Path, *more: str) -> Said:
@@ -44,6 +51,29 @@ def test_what_a_run_has_done_is_counted_and_left_alone(tmp_path: Path):
     assert found["time_budget"] is found["budget_suffices"] is None
     assert found["seconds"]["total"] == 0
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("device", "epochs", "batches", "first"),
+    [("cpu", 100, 1, 1), ("cuda", 100, 1, 32), ("cuda", 100, 5, 7), ("cuda", 100, 40, 1), ("cuda", 31, 1, 1)],
+)
+def test_recorded_steps_are_timed_where_the_search_records_them(device: str, epochs: int, batches: int, first: int):
+    assert timed_epochs(torch.device(device), epochs, batches) == first
+    assert (first * batches >= RECORDED) == (device == "cuda" and epochs * batches >= RECORDED)
+
+
+def test_what_is_timed_over_several_epochs_is_told_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[int] = []
+
+    def perform(_: Bench, task: Task) -> Outcome:
+        asked.append(task.epochs)
+        return Outcome(task, (Score(task.epochs, 0.5, 1.0),), 2.0 + 0.5 * task.epochs)
+
+    monkeypatch.setattr(Bench, "perform", perform)
+    monkeypatch.setattr(module, "timed_epochs", lambda *_: 3)
+    seconds = dry(tmp_path, "--json").json["seconds"]["search"]
+    assert asked[:3] == [3, 3, 6]
+    assert seconds == pytest.approx(sum(rung.candidates * (2.0 + 0.5 * rung.epochs) for rung in RUNGS))
 
 
 def test_people_can_read_it(tmp_path: Path):
