@@ -53,10 +53,11 @@ from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import NasproxyError
-from nasproxy.files import make_folder
+from nasproxy.files import make_folder, write_atomically
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.networks.cost import count_multiply_adds
-from nasproxy.proxies.make import make_proxy, open_checkpoints, random_proxy
+from nasproxy.proxies.make import cached_proxy, make_proxy, open_checkpoints, random_proxy
+from nasproxy.proxies.proxy_file import save_proxy
 from nasproxy.search.bench import Bench, Payload
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.cost_model import CostModel
@@ -190,7 +191,7 @@ class Script:
             image_size=dataset.image_size,
             num_classes=dataset.num_classes,
         )
-        self._folder = asked.out.with_suffix("")  # of what does not go into the file
+        self._folder: Path = asked.out.with_suffix("")  # of what does not go into the file
         prepare_process(torch.get_num_threads())
 
     def do(self, name: str) -> None:
@@ -344,14 +345,25 @@ class Script:
         found["teraflop_per_iteration"] = operations / 1e12
         found["iteration_teraflop_per_second"] = round(operations / each / 1e12, 3)
         make_folder(self._folder)
+        kept = self._recall_proxy(recipe)
         checkpoints = open_checkpoints(self._folder / "condensing.safetensors", self._dataset, recipe, **where)
         assert checkpoints is not None
         course = Course(checkpoints, checkpoints.load(), lambda: self._left < 0)
         proxy = make_proxy(self._dataset, recipe, **where, course=course)
+        if proxy.finished:
+            save_proxy(proxy, kept)
         done = len(proxy.history)
         found["seconds"] = round(proxy.seconds, 1)
         found["teraflop_per_second"] = round(operations * done / proxy.seconds / 1e12, 3)
         return {**found, "iterations": done, "of": recipe.iterations, "complete": proxy.finished}
+
+    def _recall_proxy(self, recipe: MatchingRecipe) -> Path:
+        """Where a condensed proxy is kept beside the other results; if it is there, nasproxy's cache gets it back."""
+        cached = cached_proxy(self._dataset, recipe, seed=0, device=self._device, precision=self._precision)
+        kept = self._folder / cached.name
+        if kept.exists() and not cached.exists():
+            write_atomically(make_folder(cached.parent) / cached.name, kept.read_bytes())
+        return kept
 
     def _condensation_operations(self, recipe: MatchingRecipe) -> int:
         dataset = self._dataset
@@ -362,6 +374,7 @@ class Script:
 
     def _table(self) -> dict[str, Any]:
         asked = self._asked
+        self._recall_proxy(MatchingRecipe.paper(asked.ipc))
         words = ["--dataset", asked.dataset, "--space", str(SPACE), "--proxies", FIGURE_5, "--ipc", str(asked.ipc)]
         words += ["--epochs", str(asked.epochs), "--finalist-epochs", str(asked.whole_epochs), "--repeats", "1"]
         words += ["--executor", "inline", "--device", self._device.type]

@@ -143,6 +143,14 @@ def test_a_condensation_that_is_cut_off_goes_on_where_it_was(run, monkeypatch, t
     monkeypatch.setattr(gpu.Script, "_left", 1.0)
     code, found = run("--steps", "condensation", "--iterations", "3")
     assert (found["condensation"]["iterations"], found["condensation"]["complete"]) == (3, True)
+    (kept,) = (tmp_path / "gpu").iterdir()
+    (cached,) = (tmp_path / "cache").rglob(kept.name)
+    assert cached.read_bytes() == kept.read_bytes()
+    cached.unlink()  # as on another machine
+    (tmp_path / "gpu.json").unlink()
+    code, again = run("--steps", "condensation", "--iterations", "3")
+    assert again["condensation"]["seconds"] == found["condensation"]["seconds"]
+    assert cached.read_bytes() == kept.read_bytes()
 
 
 def test_a_folder_goes_into_one_file_and_comes_out_of_it(tmp_path):
