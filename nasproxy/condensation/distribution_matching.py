@@ -21,7 +21,7 @@ from nasproxy.networks.classifier import extra_padding
 from nasproxy.networks.names import CONVNET
 from nasproxy.training.precision import autocast
 from nasproxy.training.strategy import AUTO, parse_strategy, strategy_of
-from nasproxy.training.train import Images, batch_norms, settled_statistics
+from nasproxy.training.train import Images, batch_norms, goes_by_its_batch, settled_statistics
 
 _WIDTH, _DEPTH = 128, 3  # of the default ConvNet
 
@@ -145,6 +145,7 @@ def distribution_loss(
     Batch normalisation sees the real images under their own statistics, estimated from 16 of each class, and the
     synthetic ones, all classes in one batch, under theirs; the published code has all real images in one batch, too.
     Under real images' statistics synthetic ones drift away, as what they are normalised by does not follow them.
+    Layers that keep no moving averages have all real images in one batch, whatever ``chunk`` is.
 
     Args:
         network: put into evaluation mode, but for its batch normalisation.
@@ -158,7 +159,9 @@ def distribution_loss(
         InputError: the network ends in no linear layer.
     """
     with settled_statistics(network, _mixed(real), precision):
-        wanted = torch.stack([_mean_features(network, images, precision, chunk) for images in real])
+        # Layers that keep no statistics see all classes at once, as they do of the synthetic images.
+        together = goes_by_its_batch(network)
+        wanted = _mean_of_batch(network, real, precision) if together else _means(network, real, precision, chunk)
     network.eval()
     for norm in batch_norms(network):
         norm.train()
@@ -183,13 +186,27 @@ def _default_features(channels: int, image_size: tuple[int, int]) -> int:
 
 
 @torch.no_grad()
-def _mean_features(
-    network: nn.Module, images: Float[Tensor, "n c h w"], precision: str, chunk: int
-) -> Float[Tensor, " f"]:
-    parts = images.split(chunk_size(chunk, images))
-    with autocast(precision, images.device, exact=True):
-        sums = [features(network, part).float().sum(dim=0) for part in parts]
-    return torch.stack(sums).sum(dim=0) / len(images)
+def _means(
+    network: nn.Module, classes: Sequence[Float[Tensor, "_ c h w"]], precision: str, chunk: int
+) -> Float[Tensor, "classes f"]:
+    """Mean features of each class, some images at a time."""
+    means = []
+    with autocast(precision, classes[0].device, exact=True):
+        for images in classes:
+            parts = images.split(chunk_size(chunk, images))
+            sums = [features(network, part).float().sum(dim=0) for part in parts]
+            means.append(torch.stack(sums).sum(dim=0) / len(images))
+    return torch.stack(means)
+
+
+@torch.no_grad()
+def _mean_of_batch(
+    network: nn.Module, classes: Sequence[Float[Tensor, "_ c h w"]], precision: str
+) -> Float[Tensor, "classes f"]:
+    """Mean features of each class, all images as one batch."""
+    with autocast(precision, classes[0].device, exact=True):
+        rows = features(network, torch.cat(list(classes))).float()
+    return torch.stack([part.mean(dim=0) for part in rows.split([len(images) for images in classes])])
 
 
 def features(network: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n f"]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nasproxy.condensation.chunks import chunk_size
 from nasproxy.training.precision import autocast
-from nasproxy.training.train import batch_norms
+from nasproxy.training.train import goes_by_its_batch
 
 
 def mean_gradients(
@@ -26,15 +26,14 @@ def mean_gradients(
     """The gradients of the mean cross-entropy; None for a parameter that takes no part in the logits.
 
     Args:
-        network: sees ``chunk`` images at a time, unless it has batch normalisation in training mode, which would tell.
+        network: sees ``chunk`` images at a time, unless it goes by the statistics of its batch.
         parameters: of the network; those wanted.
         images: of any number.
         labels: their classes.
         chunk: how many images are computed at a time, see :func:`nasproxy.condensation.chunks.chunk_size`.
         precision: ``bfloat16`` or ``float32``.
     """
-    tells = any(norm.training for norm in batch_norms(network))
-    at_a_time = len(images) if tells else chunk_size(chunk, images)
+    at_a_time = len(images) if goes_by_its_batch(network) else chunk_size(chunk, images)
     total: list[Tensor | None] = [None] * len(parameters)
     for part, classes in zip(images.split(at_a_time), labels.split(at_a_time), strict=True):
         with autocast(precision, images.device, exact=True):

@@ -162,6 +162,14 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
+def goes_by_its_batch(model: nn.Module) -> bool:
+    """Whether what it makes of an image depends on the others of the batch.
+
+    Layers that keep no moving averages (``track_running_stats=False``) go by the batch in evaluation mode, too.
+    """
+    return any(norm.training or (norm.running_mean is None and norm.running_var is None) for norm in batch_norms(model))
+
+
 @contextlib.contextmanager
 def settled_statistics(model: nn.Module, data: Images, precision: str) -> Iterator[None]:
     """Evaluation mode by batch-norm statistics of ``data`` under the present weights, for the length of the context.

@@ -203,6 +203,23 @@ def test_batch_normalisation_sees_real_images_as_they_are_augmented():
     assert loss.item() == pytest.approx(float(expected), rel=1e-3)
 
 
+@pytest.mark.parametrize("chunk", [0, 3])
+def test_batch_normalisation_without_moving_averages_sees_all_real_images_at_once(chunk):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(1, track_running_stats=False)
+    network = nn.Sequential(norm, nn.Flatten(), nn.Linear(1024, 2))
+    real = [torch.randn(40, 1, 32, 32), 2 + torch.randn(7, 1, 32, 32)]  # the first are more than a CPU takes at a time
+    synthetic = [torch.randn(2, 1, 32, 32), 1 + torch.randn(2, 1, 32, 32)]
+    expected = 0.0
+    (ours, theirs) = (torch.cat(images).double() for images in (real, synthetic))
+    ours, theirs = ((x - x.mean()) / (x.var(unbiased=False) + 1e-5).sqrt() for x in (ours, theirs))
+    for one, other in zip(ours.split([40, 7]), theirs.split([2, 2]), strict=True):
+        expected += float((one.mean(0) - other.mean(0)).square().sum())
+    with torch.no_grad():
+        loss = distribution_loss(network, real, synthetic, precision="float32", chunk=chunk)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize(("shape", "features"), [((1, (28, 28)), 2048), ((3, (28, 28)), 1152), ((3, (4, 4)), 128)])
 def test_networks_of_a_space_are_weighed_as_the_default_convnet(shape, features):
     channels, size = shape

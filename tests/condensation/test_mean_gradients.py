@@ -142,6 +142,18 @@ def test_a_network_sees_chunks_unless_batch_normalisation_would_tell(norm, train
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_batch_normalisation_without_moving_averages_sees_a_whole_batch_in_evaluation_mode(chunk):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 30 * 30, 3)).eval()
+    images, labels = batch((32, 32), 1, number=40, dtype=torch.float32)  # more than a CPU takes at a time
+    assert chunk_size(0, images) < 40
+    found = mean_gradients(network, list(network.parameters()), images, labels, chunk=chunk, precision="float32")
+    for ours, theirs in zip(found, whole(network, images, labels), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 def test_only_what_is_asked_for_is_given():
     network = convnet((8, 8), 1)
     images, labels = batch((8, 8), 1)
