@@ -15,11 +15,11 @@ Transform = Callable[[Tensor], Tensor]
 Each = int | float | Tensor
 """A parameter: a number for all images, or a tensor with one for each."""
 
-# As in the code that Zhao & Bilen (2021) published.
+# As in the code that Zhao & Bilen (2021) published: ranges, roundings and distributions.
 _BRIGHTNESS, _SATURATION, _CONTRAST = (-0.5, 0.5), (0.0, 2.0), (0.5, 1.5)
 _SHIFT = 0.125  # of the side, the most that a crop moves the image
 _CUTOUT = 0.5  # of the side
-_SCALE = 1.2
+_SCALE = 1.2  # the most, and its inverse the least, that a side of the image shrinks to
 _DEGREES = 15.0
 
 
@@ -125,17 +125,17 @@ def _draw_color(_: tuple[int, int], generator: torch.Generator, count: int) -> T
 
 
 def _draw_crop(image_size: tuple[int, int], generator: torch.Generator, count: int) -> Transform:
-    mosts = (max(1, round(_SHIFT * side)) for side in image_size)
+    mosts = (_half_up(_SHIFT * side) for side in image_size)
     down, right = (_between(-most, most, generator, count) for most in mosts)
     return partial(shift, down=down, right=right)
 
 
 def _draw_cutout(image_size: tuple[int, int], generator: torch.Generator, count: int) -> Transform:
-    """Centred on any pixel: a part of the rectangle may lie outside."""
+    """Centred on any pixel, or, of an even length, between any two or at an edge: a part may lie outside."""
     spans = []
     for side in image_size:
-        length = round(_CUTOUT * side)
-        first = _between(0, side - 1, generator, count) - length // 2
+        length = _half_up(_CUTOUT * side)
+        first = _between(0, side - length % 2, generator, count) - length // 2
         spans.append((first.clamp(min=0), (first + length).clamp(max=side)))
     return partial(cut_out, rows=spans[0], columns=spans[1])
 
@@ -145,7 +145,8 @@ def _draw_flip(_: tuple[int, int], generator: torch.Generator, count: int) -> Tr
 
 
 def _draw_scale(_: tuple[int, int], generator: torch.Generator, count: int) -> Transform:
-    vertical, horizontal = (_uniform(1 / _SCALE, _SCALE, generator, count) for _ in range(2))
+    # Uniform is how much of the side is seen, not the magnification.
+    vertical, horizontal = (1 / _uniform(1 / _SCALE, _SCALE, generator, count) for _ in range(2))
     return partial(scale, vertical=vertical, horizontal=horizontal)
 
 
@@ -165,6 +166,10 @@ _DRAWS: dict[str, Callable[[tuple[int, int], torch.Generator, int], Transform]] 
 
 def _uniform(low: float, high: float, generator: torch.Generator, count: int) -> Tensor:
     return low + (high - low) * torch.rand(count, generator=generator).double()
+
+
+def _half_up(length: float) -> int:
+    return int(length + 0.5)
 
 
 def _between(low: int, high: int, generator: torch.Generator, count: int) -> Tensor:

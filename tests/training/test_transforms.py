@@ -175,6 +175,39 @@ def test_parameters_stay_within_the_published_ranges():
         assert max(last for _, last in values_of("cutout", name)) == side
 
 
+@pytest.mark.parametrize(("side", "reach"), [(3, 0), (4, 1), (12, 2), (20, 3), (28, 4), (32, 4)])
+def test_a_crop_moves_by_an_eighth_rounded_half_up(side, reach):
+    drawn = draw_transform(("crop",), (side, 32), generator(), count=500).keywords
+    assert Counter(drawn["down"].tolist()).keys() == set(range(-reach, reach + 1))
+    assert Counter(drawn["right"].tolist()).keys() == set(range(-4, 5))
+
+
+@pytest.mark.parametrize(
+    ("side", "spans"),
+    [
+        (5, [(0, 2), (0, 3), (1, 4), (2, 5), (3, 5)]),
+        (6, [(0, 2), (0, 3), (1, 4), (2, 5), (3, 6), (4, 6)]),
+        (8, [(0, 2), (0, 3), (0, 4), (1, 5), (2, 6), (3, 7), (4, 8), (5, 8), (6, 8)]),
+    ],
+)
+def test_cutouts_of_even_length_are_centred_from_edge_to_edge_and_of_odd_length_on_a_pixel(side, spans):
+    draws = 900
+    drawn = draw_transform(("cutout",), (8, side), generator(), count=draws).keywords["columns"]
+    found = Counter(zip(*(part.tolist() for part in drawn), strict=True))
+    assert sorted(found) == spans
+    for count in found.values():  # each as likely; some four standard deviations
+        assert count == pytest.approx(draws / len(spans), abs=4 * (draws / len(spans)) ** 0.5)
+
+
+def test_what_is_seen_of_a_side_is_uniform_and_not_the_magnification():
+    drawn = draw_transform(("scale",), (8, 8), generator(), count=20_000).keywords
+    for name in ("vertical", "horizontal"):
+        seen = 1 / drawn[name]
+        for part in (0.1, 0.5, 0.9):
+            assert seen.quantile(part).item() == pytest.approx(1 / 1.2 + part * (1.2 - 1 / 1.2), abs=0.006)
+    assert np.corrcoef(drawn["vertical"], drawn["horizontal"])[0, 1] == pytest.approx(0, abs=0.04)
+
+
 def test_nothing_is_drawn_where_nothing_is_asked():
     source, images = generator(), batch()
     before = source.get_state()
