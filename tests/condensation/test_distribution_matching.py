@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_augmentation import Augmented
 from scaled_space import scaled_space
 from tiny import tiny_dataset, with_other_held_out_images
 from torch import nn
@@ -132,8 +133,11 @@ def statistics_of(weights, images, *, unbiased):
     return rows.mean(dim=1), rows.var(dim=1, unbiased=unbiased)
 
 
-def second_implementation(dataset, recipe, first_images, first_weights):
-    """In float64, whole classes as batches, features summed image by image."""
+def second_implementation(dataset, recipe, first_images, first_weights, augment=lambda images: images):
+    """In float64, whole classes as batches, features summed image by image.
+
+    ``augment`` is called with the real and the synthetic images of each class as one batch.
+    """
     of_real = of_ours = None
     mean, std = (torch.tensor(v).double().view(1, -1, 1, 1) for v in vars(dataset.normalisation).values())
     real = (dataset.train.images.double() / 255 - mean) / std
@@ -141,13 +145,18 @@ def second_implementation(dataset, recipe, first_images, first_weights):
     for state in first_weights:
         weights = [value.double() for value in state.values()]
         mine = images.detach().requires_grad_()
-        if recipe.norm == "batch":  # no class has more images than are shown
-            of_real, of_ours = statistics_of(weights, real, unbiased=True), statistics_of(weights, mine, unbiased=False)
-        loss = torch.zeros((), dtype=torch.float64)
-        for label in range(dataset.num_classes):
+        pairs = []
+        for label, part in enumerate(mine.split(recipe.ipc)):
             members = real[dataset.train.labels == label]
+            pairs.append(augment(torch.cat([members, part])).split([len(members), len(part)]))
+        if recipe.norm == "batch":  # no class has more images than are shown
+            of_real, of_ours = (
+                statistics_of(weights, torch.cat(shown), unbiased=unbiased)
+                for shown, unbiased in zip(zip(*pairs, strict=True), (True, False), strict=True)
+            )
+        loss = torch.zeros((), dtype=torch.float64)
+        for members, part in pairs:
             ours = sum(embed(weights, image[None], of_real) for image in members) / len(members)
-            part = mine[label * recipe.ipc : (label + 1) * recipe.ipc]
             theirs = sum(embed(weights, image[None], of_ours) for image in part) / recipe.ipc
             loss = loss + sum((a - b) ** 2 for a, b in zip(ours[0], theirs[0], strict=True))
         loss.backward()
@@ -168,6 +177,28 @@ def test_equals_a_second_implementation(dataset, first_weights, initial, norm):
     assert (images - first).abs().max() > 0.01  # the comparison is of something that moved
     torch.testing.assert_close(made.images.double(), images, rtol=0, atol=1e-4)
     assert made.losses == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("augmentation", ["color", "crop", "cutout", "flip", "scale", "rotate", "auto"])
+def test_equals_a_second_implementation_of_loss_and_augmentation(monkeypatch, first_weights, augmentation, norm):
+    dataset = tiny_dataset((5, 4), channels=2, size=(6, 6))
+    augment = Augmented(monkeypatch)
+    recipe = replace(RECIPE, augmentation=augmentation, norm=norm)
+    first = run(dataset, replace(recipe, image_learning_rate=STILL)).images
+    first_weights.clear()
+    augment.restart()
+    made = run(dataset, recipe)
+    images, losses = second_implementation(dataset, recipe, first, first_weights, augment)
+    assert (images - first).abs().max() > 0.01
+    torch.testing.assert_close(made.images.double(), images, rtol=0, atol=1e-4)
+    assert made.losses == pytest.approx(losses, rel=1e-4)
+
+
+def test_real_and_synthetic_images_get_the_same_transformation():
+    # Synthetic images that are the class's real ones, all of them, have their mean features after it as well.
+    recipe = replace(RECIPE, ipc=5, iterations=12, augmentation="auto", image_learning_rate=STILL)
+    assert max(run(tiny_dataset((5, 5), channels=3), recipe).losses) < 1e-8
 
 
 def test_the_loss_goes_down_also_in_networks_that_were_not_seen():
