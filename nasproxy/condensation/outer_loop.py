@@ -141,18 +141,18 @@ class _Condensation:
     def run(self, iterate: Iterate, on_iteration: Callable[[int, float], None] | None) -> Condensed:
         """Iterates until the end, or until the course stops it."""
         try:
+            self._evaluate_in_turn()  # a state that was kept before its evaluation
             while not self._is_over():
                 self._advance(iterate)
-                if self._evaluation is not None and len(self._losses) % self._course.evaluate_every == 0:
-                    self._evaluate(self._evaluation)
+                self._evaluate_in_turn()
                 if on_iteration is not None:
                     on_iteration(len(self._losses), self._losses[-1])
                 if self._course.is_spent():
                     break
-            if self._evaluation is not None:
-                self._evaluate(self._evaluation)
             if self._kept is not None and not self._is_over():
                 self._kept.keep()
+            if self._evaluation is not None:
+                self._evaluate(self._evaluation, keep=False)  # where it was stopped, an undisturbed run has none
         except BaseException:
             if self._kept is not None:
                 self._kept.rescue()
@@ -173,7 +173,11 @@ class _Condensation:
         self._seconds, self._since = self._seconds + now - self._since, now
         self._see()
 
-    def _evaluate(self, evaluation: Evaluation) -> None:
+    def _evaluate_in_turn(self) -> None:
+        if self._evaluation is not None and self._losses and len(self._losses) % self._course.evaluate_every == 0:
+            self._evaluate(self._evaluation, keep=True)
+
+    def _evaluate(self, evaluation: Evaluation, *, keep: bool) -> None:
         """Unless the present images have been."""
         number = len(self._losses)
         if self._evaluations and self._evaluations[-1][0] == number:
@@ -181,7 +185,8 @@ class _Condensation:
         images, soft_labels = self._material.images, self._course.soft_labels
         accuracy = evaluation.accuracy(images, self._material.labels, soft_labels(images) if soft_labels else None)
         self._evaluations.append((number, accuracy))
-        self._see()
+        if keep:
+            self._see()
         if self._course.on_evaluation is not None:
             self._course.on_evaluation(number, accuracy)
         self._since = time.perf_counter()  # watching is no part of the cost

@@ -228,8 +228,43 @@ def test_watching_changes_nothing_and_is_kept(monkeypatch, file, dataset):
         entry.unlink()
     stop(file, dataset)
     again = go_on(file, dataset, evaluate_every=2)
-    assert [number for number, _ in again.evaluations] == [4, 5]
-    assert again.evaluations == made.evaluations[1:]
+    assert again.evaluations == made.evaluations
+
+
+def test_an_evaluation_that_was_interrupted_is_made_by_the_resumed_run(monkeypatch, file, dataset):
+    monkeypatch.setattr(Evaluation, "epochs", 2)
+    whole = make_proxy(dataset, DC, **WHERE, use_cache=False, course=Course(evaluate_every=2))
+    real, calls = Evaluation.accuracy, []
+
+    def interrupt(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluation, "accuracy", interrupt)
+        course = Course(checkpoints(file, dataset), evaluate_every=2)
+        with pytest.raises(KeyboardInterrupt):
+            make_proxy(dataset, DC, **WHERE, use_cache=False, course=course)
+    kept = checkpoints(file, dataset)
+    state = kept.load()
+    assert state is not None
+    assert (len(state.losses), state.evaluations) == (4, whole.evaluations[:1])
+    made = make_proxy(dataset, DC, **WHERE, use_cache=False, course=Course(kept, state, evaluate_every=2))
+    assert made.evaluations == whole.evaluations
+
+
+def test_a_budget_leaves_no_evaluation_in_the_resumed_run(monkeypatch, file, dataset):
+    monkeypatch.setattr(Evaluation, "epochs", 2)
+    whole = make_proxy(dataset, DC, **WHERE, use_cache=False, course=Course(evaluate_every=2))
+    answers = iter([False, False, True])
+    course = Course(checkpoints(file, dataset), is_spent=lambda: next(answers), evaluate_every=2)
+    part = make_proxy(dataset, DC, **WHERE, use_cache=False, course=course)
+    assert [number for number, _ in part.evaluations] == [2, 3]
+    kept = checkpoints(file, dataset)
+    made = make_proxy(dataset, DC, **WHERE, use_cache=False, course=Course(kept, kept.load(), evaluate_every=2))
+    assert made.evaluations == whole.evaluations
 
 
 def test_it_is_the_test_accuracy_of_a_training_that_nobody_notices(monkeypatch, dataset):
