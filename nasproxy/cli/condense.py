@@ -213,7 +213,7 @@ def condense(
     if ipc < 1:
         raise InputError(f"--ipc must be 1 or more, got {ipc}.")
     recipe = _with_options(find_method(method).preset(preset, ipc), said)
-    file = out or Path(f"{Path(dataset).name}-{method}-ipc{ipc}.safetensors")
+    file = out or Path(f"{_last_name(dataset)}-{method}-ipc{ipc}.safetensors")
     if file.is_dir() or not file.parent.is_dir() or file.suffix == ".png":
         raise InputError(
             f"--out {file} is not a file in a folder that exists.", "Name a file, like digits.safetensors."
@@ -249,6 +249,13 @@ def condense(
         print_json(summary)
     else:
         print_words(summary, recipe)
+
+
+def _last_name(dataset: str) -> str:
+    """Of a folder's path, however it is written; a name is its own."""
+    from nasproxy.datasets.load import folder_name
+
+    return folder_name(dataset) or "dataset"  # the name of / is empty
 
 
 def _with_options(method: ProxyMethod, said: dict[str, Any]) -> ProxyMethod:

@@ -68,6 +68,11 @@ class Order:
         """The file from which ``--resume`` goes on."""
         return self.out.with_name(f"{self.out.stem}.checkpoint.safetensors")
 
+    @property
+    def picture(self) -> Path:
+        """Of the images."""
+        return self.out.with_suffix(".png")
+
 
 def carry_out(order: Order) -> dict[str, Any]:
     """Condenses, writes the proxy and its picture; returns the document that ``--json`` prints.
@@ -93,7 +98,7 @@ def _condense(order: Order) -> dict[str, Any]:
     from nasproxy.datasets.load import load_dataset
     from nasproxy.kernels.library import why_none
     from nasproxy.proxies.make import cached_proxy, make_proxy, open_checkpoints
-    from nasproxy.proxies.proxy_file import save_proxy
+    from nasproxy.proxies.proxy_file import check_replaceable, save_proxy
     from nasproxy.proxies.soft_labels import softness
     from nasproxy.search.budget import Budget
     from nasproxy.search.devices import resolve_device
@@ -101,6 +106,12 @@ def _condense(order: Order) -> dict[str, Any]:
     from nasproxy.training.process import peak_memory_bytes, prepare_process
     from nasproxy.versions import usable_cores
 
+    check_replaceable(order.out)
+    if order.picture.exists() and not order.out.exists():
+        raise InputError(
+            f"{order.picture} would be overwritten by a picture of the images, and lies beside no proxy {order.out}.",
+            "Choose another --out, or move it away.",
+        )
     device = resolve_device(order.device)
     dataset = load_dataset(
         order.dataset, data_dir=order.data_dir, image_size=order.image_size, skip_broken=order.skip_broken
@@ -154,11 +165,14 @@ def _condense(order: Order) -> dict[str, Any]:
         if doubt := order.recipe.doubt(proxy.history):
             screen.note(doubt)
     save_proxy(proxy, order.out)
+    if kept is not None and proxy.finished:
+        kept.discard()
+    from_cache = cached and not iterations and not order.evaluate_every
     condensing = proxy.seconds - (teacher.training.seconds if teacher is not None else 0.0)
     return {
         "schema": 1,
         "proxy": str(order.out),
-        "png": str(save_proxy_grid(proxy, order.out.with_suffix(".png"))),
+        "png": str(save_proxy_grid(proxy, order.picture)),
         "dataset": dataset.name,
         "images": len(proxy),
         "method": proxy.method,
@@ -167,13 +181,13 @@ def _condense(order: Order) -> dict[str, Any]:
         "iterations": len(proxy.history),
         "planned_iterations": order.recipe.steps,
         "ended_by": _end(proxy, order.recipe),
-        "resumed_from": done if iterations else 0,
+        "resumed_from": 0 if from_cache else done,
         "loss": proxy.history[-1] if proxy.history else None,
         "evaluations": [{"iteration": number, "test_accuracy": found} for number, found in proxy.evaluations],
         "seconds": proxy.seconds,
         "seconds_per_iteration": condensing / max(1, len(proxy.history)),
         "peak_memory_bytes": peak_memory_bytes(device),
-        "cached": cached and not iterations,
+        "cached": from_cache,
     }
 
 

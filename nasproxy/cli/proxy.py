@@ -41,8 +41,14 @@ def show(
     from nasproxy.proxies.proxy_file import load_proxy
     from nasproxy.proxies.soft_labels import softness
 
-    proxy = load_proxy(file)
-    drawn = save_proxy_grid(proxy, png or file.with_suffix(".png"))
+    proxy, beside = load_proxy(file), file.with_suffix(".png")
+    target = png or beside
+    if target.exists() and (target.resolve() != beside.resolve() or target.samefile(file)):
+        raise InputError(
+            f"{target} would be overwritten, and is not the picture that lies beside {file}.",
+            "Say by --png where to draw the images, or move it away.",
+        )
+    drawn = save_proxy_grid(proxy, target)
     height, width = proxy.image_size
     facts = {
         "proxy": str(file),
@@ -113,6 +119,10 @@ def convert(
         raise InputError(f"No proxy can be written as {target.suffix!r}.", nearest(target.suffix, _KINDS))
     if target.resolve() == file.resolve():
         raise InputError(f"--out {target} is the file itself.", "Name another.")
+    if target.suffix == ".safetensors":
+        from nasproxy.proxies.proxy_file import check_replaceable
+
+        check_replaceable(target)
     if legacy:
         if dataset is None:
             raise InputError(f"{file} does not say what it was condensed from.", "Name it by --dataset.")

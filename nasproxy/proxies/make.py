@@ -48,7 +48,7 @@ def make_proxy(
         on_iteration: called after each of ``method.steps`` with its number (from 1) and a loss.
         use_cache: False makes it in any case; what is made is kept either way.
         course: where to go on from, what to keep, and when to stop, for a method that is a :class:`Condenser`; others
-            take no notice. A checkpoint is removed when the proxy is finished and kept.
+            take no notice. The checkpoint is the caller's to discard, once the finished proxy is where it is to be.
         teacher: gives the images soft labels; None leaves them without.
 
     Raises:
@@ -67,7 +67,6 @@ def make_proxy(
             # A damaged cache entry is no error of the user's: it is made again.
             kept.unlink(missing_ok=True)
         else:
-            _discard(course)
             # What was measured on the way was measured without the teacher.
             return found if teacher is None else teacher.label(replace(found, evaluations=()))
     make_folder(kept.parent)  # before the work, which would be lost without it
@@ -96,7 +95,6 @@ def make_proxy(
     # What takes no steps is made again as fast as it is read.
     if method.steps and proxy.finished:
         save_proxy(proxy if teacher is None else replace(proxy, evaluations=()), kept)
-        _discard(course)
     return proxy if teacher is None else teacher.label(proxy)
 
 
@@ -135,11 +133,6 @@ def open_checkpoints(
     if teacher is not None:  # by which the images are evaluated
         facts["soft_labels"] = teacher.facts
     return Checkpoints(path, facts, iterations=method.iterations, every=every)
-
-
-def _discard(course: Course | None) -> None:
-    if course is not None and course.checkpoints is not None:
-        course.checkpoints.discard()
 
 
 def cached_proxy(

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from nasproxy.datasets.image_dataset import Normalisation
-from nasproxy.errors import ProxyError
+from nasproxy.errors import InputError, ProxyError
 from nasproxy.files import write_atomically
 from nasproxy.proxies.proxy_set import ProxySet
 
@@ -72,6 +72,23 @@ def load_proxy(path: Path | str) -> ProxySet:
         raise ProxyError(
             f"{path} is a safetensors file, but not a proxy that nasproxy {_SCHEMA}.x wrote: {_reason(error)}.",
             "Make one with nasproxy condense --out FILE.",
+        ) from error
+
+
+def check_replaceable(path: Path) -> None:
+    """Makes sure that writing a proxy to ``path`` overwrites nothing but a proxy.
+
+    Raises:
+        InputError: another file is there.
+    """
+    if not path.exists():
+        return
+    try:
+        load_proxy(path)
+    except ProxyError as error:
+        raise InputError(
+            f"{path} would be overwritten, which is no proxy file of nasproxy: {error.message}",
+            "Choose another --out, or move it away.",
         ) from error
 
 

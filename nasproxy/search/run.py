@@ -186,11 +186,12 @@ def kept_proxy(plan: Plan, progress: Progress, stopwatch: Stopwatch, budget: Bud
     Raises:
         BudgetError: ``budget`` was spent before the proxy was made.
     """
-    kept = plan.directory / "proxy.safetensors"
-    settings = plan.settings
+    kept, half_made = plan.directory / "proxy.safetensors", plan.directory / "condensing.safetensors"
+    settings, checkpoints = plan.settings, None
     if kept.exists():
         proxy = load_proxy(kept)
         proxy.check_matches(plan.dataset)
+        half_made.unlink(missing_ok=True)  # left where the run was killed as the proxy had just been written
         return proxy
     stopwatch.begin("condense")
     teacher = _teacher(plan, progress, stopwatch)
@@ -205,9 +206,7 @@ def kept_proxy(plan: Plan, progress: Progress, stopwatch: Stopwatch, budget: Bud
             stopwatch.tick()
 
         where: Any = {"seed": settings.seed, "device": plan.device, "precision": settings.precision}
-        checkpoints = open_checkpoints(
-            plan.directory / "condensing.safetensors", plan.dataset, method, **where, teacher=teacher
-        )
+        checkpoints = open_checkpoints(half_made, plan.dataset, method, **where, teacher=teacher)
         start, budget = checkpoints.load() if checkpoints else None, budget or Budget()
         if method.steps:
             progress.stage(method.verb, method.steps, done=len(start.losses) if start else 0)
@@ -222,6 +221,8 @@ def kept_proxy(plan: Plan, progress: Progress, stopwatch: Stopwatch, budget: Bud
         if doubt := method.doubt(proxy.history):
             progress.note(doubt)
     save_proxy(proxy, kept)
+    if checkpoints is not None:
+        checkpoints.discard()
     release_memory(plan.device)  # which stays with this process, and workers want
     stopwatch.begin()
     return proxy

@@ -241,6 +241,53 @@ def test_the_accuracy_on_the_way_is_said_and_kept(monkeypatch, folder):
     assert "Test accuracy of the default ConvNet" in invoke(*words, "--evaluate-every", "2").out
 
 
+def test_a_kill_before_the_proxy_is_written_costs_no_iteration(monkeypatch, folder):
+    monkeypatch.setattr(Evaluation, "epochs", 2)
+    more = ["--checkpoint-every", "1e-9", "--evaluate-every", "3"]  # passes the cache by
+    words = [*SMALL, "--iterations", "3", "--out", "a.safetensors", *more]
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nasproxy.proxies.proxy_file.save_proxy", kill)
+        assert invoke(*words).code == 130
+    assert not (folder / "a.safetensors").exists()
+    said = invoke(*words, "--resume", "--json")
+    assert said.code == 0, said.err
+    document = said.json
+    assert (document["iterations"], document["resumed_from"], document["cached"]) == (3, 3, False)
+    assert [entry["iteration"] for entry in document["evaluations"]] == [3]
+    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "a.safetensors"]
+
+
+def test_nothing_is_overwritten_but_a_proxy_and_its_picture(folder):
+    for name in ("notes.safetensors", "photo.png"):
+        (folder / name).write_text("mine")
+    for out, named in (("notes.safetensors", "notes.safetensors"), ("photo.safetensors", "photo.png")):
+        said = invoke("condense", *TINY, "--out", out, "--json")
+        assert (said.code, said.json["error"]["kind"]) == (2, "input"), said.err
+        assert said.json["error"]["message"].startswith(f"{named} would be overwritten")
+        assert "another --out" in said.json["error"]["hint"]
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {
+            "notes.safetensors": "mine",
+            "photo.png": "mine",
+        }
+    assert [invoke("condense", *TINY, "--out", "a.safetensors").code for _ in range(2)] == [0, 0]
+
+
+def test_the_proxy_of_a_folder_has_its_name_however_the_path_is_written(folder, monkeypatch):
+    classes = folder / "leaves" / "train"
+    for number, label in enumerate(("oak", "elm")):
+        (classes / label).mkdir(parents=True)
+        for at in range(10):
+            Image.new("L", (8, 8), 100 * number + at).save(classes / label / f"{at}.png")
+    monkeypatch.chdir(folder / "leaves")
+    said = invoke("condense", *TINY, "--dataset", ".", "--json")
+    assert said.code == 0, said.err
+    assert said.json["proxy"] == "leaves-dc-ipc1.safetensors"
+
+
 def test_divergence_says_how_to_use_what_is_kept(monkeypatch, folder):
     real, seen = Material.real_batch, []
 

@@ -45,6 +45,19 @@ def test_the_picture_goes_where_it_is_asked_to(proxy_file, folder):
     assert not proxy_file.with_suffix(".png").exists()
 
 
+def test_no_other_picture_and_no_proxy_is_drawn_over(proxy_file, folder):
+    (folder / "photo.png").write_text("mine")
+    odd = proxy_file.rename(folder / "odd.png")
+    whole = odd.read_bytes()
+    for words in (["--png", "photo.png"], ["--png", "odd.png"], []):
+        said = invoke("proxy", "show", "odd.png", *words, "--json")
+        assert (said.code, said.json["error"]["kind"]) == (2, "input")
+        assert "would be overwritten" in said.json["error"]["message"]
+    assert ((folder / "photo.png").read_text(), odd.read_bytes()) == ("mine", whole)
+    proxy_file = odd.rename(proxy_file)
+    assert [invoke("proxy", "show", str(proxy_file)).code for _ in range(2)] == [0, 0]
+
+
 def test_a_picture_in_a_folder_that_is_not_there_is_an_error(proxy_file):
     said = invoke("proxy", "show", str(proxy_file), "--png", "nowhere/elsewhere.png", "--json")
     assert said.code in (1, 2)
@@ -119,6 +132,14 @@ def test_a_file_of_the_authors_becomes_a_proxy_that_search_takes(legacy, folder)
     said = invoke(*words, "--proxy", "digits.safetensors", "--limit", "2", "--top-k", "1", "--json")
     assert said.code == 0, said.err
     assert said.json["evaluated"] == 2
+
+
+def test_an_import_overwrites_nothing_but_a_proxy(legacy, folder):
+    (folder / "digits.safetensors").write_text("mine")
+    said = invoke("proxy", "convert", str(legacy), *IMPORT, "--json")
+    assert said.code == 2
+    assert "digits.safetensors would be overwritten" in said.json["error"]["message"]
+    assert (folder / "digits.safetensors").read_text() == "mine"
 
 
 def test_a_proxy_becomes_parquet_and_a_picture(proxy_file, folder):
