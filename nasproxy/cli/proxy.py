@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from nasproxy.proxies.proxy_set import ProxySet
 
 _KINDS = (".safetensors", ".parquet", ".png")
-_LEGACY = (".pt", ".pth")
 
 app = typer.Typer(no_args_is_help=True, help="Proxy files.")
 
@@ -103,15 +102,17 @@ def convert(
     normalisation: Annotated[
         str | None,
         typer.Option(
-            help="What a .pt file's images are normalised by: that of the authors' mnist, fashion-mnist, svhn, cifar10"
-            " or cifar100, or own, nasproxy's of the dataset.",
+            help="What a .pt file's images are normalised by: that of the authors' mnist, fashion-mnist, svhn, cifar10,"
+            " cifar100 or tiny-imagenet, or own, nasproxy's of the dataset.",
             show_default="by the dataset's name",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Import the authors' .pt files, and export proxies to Parquet or a picture. Nothing in a file is executed."""
-    legacy = file.suffix.lower() in _LEGACY
+    from nasproxy.proxies.proxy_file import LEGACY, check_replaceable
+
+    legacy = file.suffix.lower() in LEGACY
     target = out or (file.with_suffix(".safetensors") if legacy else None)
     if target is None:
         raise InputError("Say by --out what to write.", f"Its suffix is one of {', '.join(_KINDS)}.")
@@ -120,8 +121,6 @@ def convert(
     if target.resolve() == file.resolve():
         raise InputError(f"--out {target} is the file itself.", "Name another.")
     if target.suffix == ".safetensors":
-        from nasproxy.proxies.proxy_file import check_replaceable
-
         check_replaceable(target)
     if legacy:
         if dataset is None:
@@ -142,6 +141,8 @@ def convert(
 
         proxy = load_proxy(file)
     lost = _write(proxy, target)
+    if proxy.doubt:
+        typer.echo(proxy.doubt, err=True)
     hardened = proxy.soft_labels is not None and target.suffix != ".safetensors"
     facts: dict[str, Any] = {"proxy": str(file), "out": str(target), "images": len(proxy), "dataset": proxy.dataset}
     if as_json:

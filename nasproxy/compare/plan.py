@@ -86,7 +86,7 @@ def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progre
     common = make_plan(replace(settings.search, proxy="random"), resume=resume)
     given = {name: load_matching_proxy(path, common.dataset) for name, path in named.files.items()}
     rankers = {name: given[first_of(name)] if name not in proxies else proxies[name] for name in named.members}
-    notes = list(common.dataset.notes)
+    notes = [*common.dataset.notes, *(f"{name}: {proxy.doubt}" for name, proxy in given.items() if proxy.doubt)]
     candidates = _candidates(settings, common, notes)
     common = replace(common, candidates=candidates)
     candidates, costs = measure_candidates(common, progress)

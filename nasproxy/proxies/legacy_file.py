@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nasproxy.datasets.image_dataset import ImageDataset, Normalisation
 from nasproxy.errors import InputError, ProxyError, nearest
-from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.proxies.proxy_set import FULL_SPLIT, SOURCES, ProxySet
 from nasproxy.versions import library_versions
 
 AUTHORS_NORMALISATION = {
@@ -28,6 +28,7 @@ AUTHORS_NORMALISATION = {
     "svhn": Normalisation((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
     "cifar10": Normalisation((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": Normalisation((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "tiny-imagenet": Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 """What the authors' code normalises each dataset by; nasproxy measures its own on the training part."""
 OWN = "own"
@@ -49,6 +50,9 @@ def load_legacy_proxy(
     path: Path, dataset: ImageDataset, *, experiment: int = 0, normalisation: str | None = None
 ) -> ProxySet:
     """One experiment's images as a proxy of ``dataset``, which the file does not name.
+
+    The authors condense the full training split, so the proxy's recipe says that validation images may be among its
+    sources.
 
     Args:
         path: of the ``.pt`` file.
@@ -75,7 +79,12 @@ def load_legacy_proxy(
         images=_renormalised(images, scale, dataset.normalisation) if images.shape[1] == dataset.channels else images,
         labels=labels,
         method="imported",
-        recipe={"file": path.name, "experiment": experiment, "accuracies": _accuracies(content)},
+        recipe={
+            "file": path.name,
+            "experiment": experiment,
+            "accuracies": _accuracies(content),
+            SOURCES: FULL_SPLIT,
+        },
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
         class_names=dataset.class_names,

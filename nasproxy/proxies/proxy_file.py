@@ -18,6 +18,8 @@ from nasproxy.errors import InputError, ProxyError
 from nasproxy.files import write_atomically
 from nasproxy.proxies.proxy_set import ProxySet
 
+LEGACY = (".pt", ".pth")
+"""Suffixes of the files that the authors' code writes, see :mod:`nasproxy.proxies.legacy_file`."""
 _SCHEMA = 1
 _KEY = "nasproxy"  # of the one metadata entry, a JSON document
 _ROUNDING = 1e-3  # of probabilities that add up to 1
@@ -63,9 +65,10 @@ def load_proxy(path: Path | str) -> ProxySet:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
     except (SafetensorError, OSError) as error:
-        raise ProxyError(
-            f"{path} is not a whole safetensors file: {error}.", "Make the proxy again, or copy the file again."
-        ) from error
+        hint = "Make the proxy again, or copy the file again."
+        if Path(path).suffix.lower() in LEGACY:
+            hint = f"Import a file of the authors' code by nasproxy proxy convert {path} --dataset NAME."
+        raise ProxyError(f"{path} is not a whole safetensors file: {error}.", hint) from error
     try:
         return _proxy(tensors, json.loads(metadata[_KEY]))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:

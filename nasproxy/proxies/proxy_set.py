@@ -12,6 +12,9 @@ from torch import Tensor
 from nasproxy.datasets.image_dataset import ImageDataset, Normalisation
 from nasproxy.errors import ProxyError
 
+SOURCES, FULL_SPLIT = "sources", "full training split"
+"""The entry of a recipe, and its word, that says that held-out images took part in making the set."""
+
 
 @dataclass(frozen=True)
 class ProxySet:
@@ -57,6 +60,16 @@ class ProxySet:
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return int(self.images.shape[2]), int(self.images.shape[3])
+
+    @property
+    def doubt(self) -> str | None:
+        """What a reader of scores must know of the images; None where they are of the training part alone."""
+        if self.recipe.get(SOURCES) != FULL_SPLIT:
+            return None
+        return (
+            f"This proxy of {self.dataset} was condensed from the full training split, which nasproxy's validation"
+            " images are part of: validation accuracies by it may be too high."
+        )
 
     def check_matches(self, dataset: ImageDataset) -> None:
         """Makes sure that the set was made from ``dataset``: same pixels, same split, same size.

@@ -92,6 +92,8 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     check_run(plan.directory, facts["identity"], resume=resume)
     for note in plan.dataset.notes:
         progress.note(note)
+    if plan.given_proxy is not None and plan.given_proxy.doubt:
+        progress.note(plan.given_proxy.doubt)
     if plan.device.type == "cpu" and (slower := why_none()):
         progress.note(slower)
     if plan.invalid:

@@ -126,12 +126,17 @@ def test_a_file_of_the_authors_becomes_a_proxy_that_search_takes(legacy, folder)
         "clipped": None,
         "soft_labels_left_out": False,
     }
+    assert said.err.count("full training split") == said.err.count("\n") == 1
     proxy = load_proxy(folder / "digits.safetensors")
     proxy.check_matches(load_dataset("digits", image_size=8))
-    words = search_words(write_space(folder / "space"), folder / "run", "--image-size", "8")
-    said = invoke(*words, "--proxy", "digits.safetensors", "--limit", "2", "--top-k", "1", "--json")
+    words = search_words(write_space(folder / "space"), folder / "run", "--image-size", "8", "--json")
+    said = invoke(*words, "--proxy", "digits.safetensors", "--limit", "2", "--top-k", "1")
     assert said.code == 0, said.err
     assert said.json["evaluated"] == 2
+    assert said.err.count("full training split") == 1
+    said = invoke(*words, "--out", "other", "--proxy", "digits.pt")
+    assert said.code == 2
+    assert "nasproxy proxy convert digits.pt --dataset" in said.json["error"]["hint"]
 
 
 def test_an_import_overwrites_nothing_but_a_proxy(legacy, folder):

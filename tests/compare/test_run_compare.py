@@ -16,10 +16,14 @@ import torch
 from disturbed_search import wait_until
 from tiny_search import finish, invoke, journal_lines, recorded_trainings, start, write_space
 
+from nasproxy.compare.plan import plan_comparison
 from nasproxy.compare.run import run_compare
 from nasproxy.compare.scores import ComparisonScores, load_scores
 from nasproxy.compare.settings import CompareSettings, asked_before
+from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import InputError, ProxyError, RunError
+from nasproxy.progress import Silent
+from nasproxy.proxies.make import random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.run import run_search
@@ -227,6 +231,15 @@ def test_a_file_of_other_data_is_refused_before_anything_is_made(finished: Path,
     with pytest.raises(ProxyError, match="fingerprint 0000"):
         run_compare(settings_of(space, tmp_path / "run", ("random", str(tmp_path / "strange.safetensors"))))
     assert not (tmp_path / "run").exists()
+
+
+def test_that_a_file_has_seen_validation_images_is_said(space: Path, tmp_path: Path):
+    proxy = random_proxy(load_dataset("digits"), 2, seed=0)
+    for name, sources in (("mine", {}), ("theirs", {"sources": "full training split"})):
+        save_proxy(replace(proxy, recipe={**proxy.recipe, **sources}), tmp_path / f"{name}.safetensors")
+    files = tuple(str(tmp_path / f"{name}.safetensors") for name in ("mine", "theirs"))
+    plan = plan_comparison(settings_of(space, tmp_path / "run", files), resume=False, progress=Silent())
+    assert [note.partition(":")[0] for note in plan.notes if "full training split" in note] == ["theirs"]
 
 
 FAILING = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tiny import tiny_dataset
 
 from nasproxy.errors import InputError, ProxyError
 from nasproxy.proxies.legacy_file import AUTHORS_NORMALISATION, load_legacy_proxy
+from nasproxy.proxies.make import random_proxy
 
 DATASET = tiny_dataset((5, 5, 5), channels=3)
 IPC = 2
@@ -54,9 +56,24 @@ def test_images_come_into_our_normalisation_and_keep_their_pixels(file):
         pixels = images[:, channel] * theirs.std[channel] + theirs.mean[channel]
         ours = proxy.images[:, channel] * DATASET.normalisation.std[channel] + DATASET.normalisation.mean[channel]
         torch.testing.assert_close(ours, pixels, rtol=0, atol=1e-5)
-    assert proxy.recipe == {"file": file.name, "experiment": 1, "accuracies": {"ConvNet": 0.5}}
+    assert proxy.recipe == {
+        "file": file.name,
+        "experiment": 1,
+        "accuracies": {"ConvNet": 0.5},
+        "sources": "full training split",
+    }
+    assert "full training split" in str(proxy.doubt)
+    assert random_proxy(DATASET, 1, seed=0).doubt is None
     assert (proxy.dataset, proxy.class_names) == (DATASET.name, DATASET.class_names)
     torch.testing.assert_close(load(file, normalisation="own").images, experiment(0)[0])
+
+
+def test_tiny_imagenet_is_known_by_name(file):
+    dataset = replace(DATASET, name="tiny-imagenet")
+    pixels = experiment()[0] * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    pixels += torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in vars(DATASET.normalisation).values())
+    torch.testing.assert_close(load_legacy_proxy(file, dataset).images, (pixels - mean) / std, rtol=0, atol=1e-5)
 
 
 def test_names_of_numpy_before_2_are_read_too(file, tmp_path):
