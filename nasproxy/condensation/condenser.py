@@ -72,7 +72,7 @@ class Condenser(ProxyMethod):
     pooling: str = "average"
     chunk: int = 0
     space_digest: str = field(init=False, default="")
-    """Of the text of a space's file: an edited file is another setting."""
+    """Of the text of a space's file or module: an edited one is another setting."""
 
     def __post_init__(self) -> None:
         self._check_counts("ipc", "iterations", "real_batch", "width", "depth")
@@ -171,8 +171,8 @@ class Condenser(ProxyMethod):
                     f"max_multiply_adds chooses among the networks of a space, but the network is {self.network}.",
                     "Leave it out, or give a space as network.",
                 )
-        if source is not None and source.text:
-            digest = hashlib.blake2b(source.text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+        if source is not None and (code := source.code):
+            digest = hashlib.blake2b(code.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
             object.__setattr__(self, "space_digest", digest)
 
     def _check_counts(self, *names: str) -> None:

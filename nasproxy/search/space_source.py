@@ -78,6 +78,14 @@ class SpaceSource:
         return f"{self.name}:{self.attribute}" if self.attribute else self.name
 
     @property
+    def code(self) -> str:
+        """The text of the file that defines the space, unless an installed package registers it.
+
+        It is empty as well for a module that has none, or cannot be found. Nobody's code is run.
+        """
+        return _module_text(self.name, self.folder) if self.kind == "module" else self.text
+
+    @property
     def module_name(self) -> str:
         """The module that holds the space; for a file, a name of its own derived from path and content."""
         if self.kind == "registered":
@@ -157,6 +165,24 @@ def _read_source(file: Path) -> str:
         raise SpaceError(f"{file} cannot be read: {error.strerror}.", "Give the path of a Python file.") from error
     except (SyntaxError, UnicodeDecodeError) as error:
         raise SpaceError(f"{file} is not Python source: {error}.", "Save it as UTF-8 text.") from error
+
+
+def _module_text(name: str, folder: str) -> str:
+    """Found as by an import, but without importing the packages that it lies in."""
+    spec, path, parts = None, None, name.split(".")
+    with _importing_from(folder):
+        for count in range(1, len(parts) + 1):
+            whole = ".".join(parts[:count])
+            spec = next((found for finder in sys.meta_path if (found := finder.find_spec(whole, path))), None)
+            if spec is None:
+                return ""
+            path = spec.submodule_search_locations or ()
+    if spec is None or not spec.has_location or not str(spec.origin).endswith(".py"):
+        return ""
+    try:
+        return importlib.util.decode_source(Path(str(spec.origin)).read_bytes())
+    except (OSError, SyntaxError, UnicodeDecodeError):  # said when it is loaded
+        return ""
 
 
 def _entry_point(name: str) -> EntryPoint:

@@ -212,6 +212,21 @@ def test_an_edited_file_is_another_setting(space):
     assert DC.space_digest == replace(DC, network="space:convnet720").space_digest == ""
 
 
+def test_an_edited_module_is_another_setting_and_is_not_imported_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = tmp_path / "lone_package" / "inner" / "spaces.py"
+    module.parent.mkdir(parents=True)
+    for package in (module.parent, module.parent.parent):
+        (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    digests = []
+    for text in (SPACE, SPACE, SPACE.replace("[2, 3]", "[2, 4]")):
+        module.write_text(text)
+        digests.append(replace(DC, network="space:lone_package.inner.spaces:Small").space_digest)
+    assert digests[0] == digests[1] != digests[2]
+    assert all(digests)
+    assert replace(DC, network="space:lone_package.nowhere:Small").space_digest == ""
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
