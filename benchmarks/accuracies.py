@@ -181,6 +181,8 @@ class Bench:
             proxy = make_proxy(self._dataset, made.method, **where, on_iteration=report, course=Course(kept, start))
         except DivergedError as error:
             return None, {"recipe": asdict(made.method), "seconds_making": 0.0, "failure": error.message}
+        if kept is not None:
+            kept.discard()
         facts = {
             "recipe": dict(proxy.recipe),
             "loss": proxy.history[-1] if proxy.history else None,
