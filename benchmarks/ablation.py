@@ -12,7 +12,7 @@ network's epochs between two of them, at 10 images per class; the default ConvNe
 nothing between. A cell is the mean and standard deviation of the test accuracies of all networks of all sets.
 
 Every accuracy is written as it arrives. An interrupted run goes on where it was, and so does one whose --time-budget
-was spent; a set that was half made is made anew.
+was spent; a set that was half made goes on from its checkpoint.
 """
 
 from __future__ import annotations

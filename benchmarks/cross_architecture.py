@@ -11,7 +11,7 @@ of strides; the MLP has an image learning rate of its own. VGG-11 needs 32×32 p
 paper's are MNIST's 28×28, which most of the networks pad).
 
 Every accuracy is written as it arrives. An interrupted run goes on where it was, and so does one whose --time-budget
-was spent; a set that was half made is made anew.
+was spent; a set that was half made goes on from its checkpoint.
 """
 
 from __future__ import annotations
