@@ -26,6 +26,12 @@ def library_versions() -> dict[str, str]:
     return found
 
 
+def deciding_versions() -> dict[str, str | None]:
+    """The versions that the numbers of a result depend on: by another one it is made anew."""
+    found = library_versions()
+    return {package: found.get(package) for package in ("nasproxy", "torch")}
+
+
 def version_report() -> str:
     """One line a library, nasproxy's own first: what belongs into a bug report. Neither torch nor Ray is imported."""
     found = library_versions()

@@ -23,6 +23,7 @@ from nasproxy.networks.convnet import ConvNet
 from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.recipe import TrainingRecipe, whole_batch_size
 from nasproxy.training.train import Images, train
+from nasproxy.versions import deciding_versions
 
 # The paper says no more than "models trained on the whole dataset"; its preset trains finalists for 100 epochs, too.
 EPOCHS = {"quick": 20, "paper": 100}
@@ -71,9 +72,9 @@ class WholeRecipe:
 def kept_training(
     dataset: ImageDataset, recipe: WholeRecipe, *, seed: int, device: torch.device, precision: str
 ) -> Path:
-    """Where the cache keeps this training, if it has been done."""
+    """Where the cache keeps this training, if it has been done by these versions."""
     facts = {"fingerprint": dataset.fingerprint, "seed": seed, "device": device.type, "precision": precision}
-    return cached_file("trainings", "whole", {**asdict(recipe), **facts})
+    return cached_file("trainings", "whole", {**asdict(recipe), **facts, **deciding_versions()})
 
 
 def trained_on_whole(

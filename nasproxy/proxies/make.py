@@ -20,7 +20,7 @@ from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.soft_labels import Teacher
-from nasproxy.versions import library_versions
+from nasproxy.versions import deciding_versions, library_versions
 
 
 def make_proxy(
@@ -127,9 +127,7 @@ def open_checkpoints(
         return None
     settings = _settings(method.for_dataset(dataset), seed, device, precision)
     del settings["iterations"]
-    versions = library_versions()
-    facts = {"method": method.name, "fingerprint": dataset.fingerprint, **settings}
-    facts |= {name: versions.get(name) for name in ("nasproxy", "torch")}
+    facts = {"method": method.name, "fingerprint": dataset.fingerprint, **settings, **deciding_versions()}
     if teacher is not None:  # by which the images are evaluated
         facts["soft_labels"] = teacher.facts
     return Checkpoints(path, facts, iterations=method.iterations, every=every)
@@ -170,5 +168,6 @@ def load_matching_proxy(path: Path, dataset: ImageDataset) -> ProxySet:
 
 
 def cached_path(method: str, fingerprint: str, settings: dict[str, Any]) -> Path:
-    """Where the proxy of this method, dataset and settings is kept."""
-    return cached_file("proxies", method, {"method": method, "fingerprint": fingerprint, **settings})
+    """Where the proxy of this method, dataset and settings is kept, as these versions make it."""
+    facts = {"method": method, "fingerprint": fingerprint, **settings, **deciding_versions()}
+    return cached_file("proxies", method, facts)

@@ -331,7 +331,7 @@ def test_a_checkpoint_of_something_else_says_what_differs(file, dataset, change,
 
 def test_another_version_is_named(monkeypatch, file, dataset):
     stop(file, dataset)
-    monkeypatch.setattr(make, "library_versions", lambda: {"nasproxy": "0.0.1", "torch": torch.__version__})
+    monkeypatch.setattr(make, "deciding_versions", lambda: {"nasproxy": "0.0.1", "torch": torch.__version__})
     with pytest.raises(CheckpointError, match=r"nasproxy was '.*', now '0\.0\.1'"):
         checkpoints(file, dataset).load()
 

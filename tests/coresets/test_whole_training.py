@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import tiny_dataset, with_other_held_out_images
 
+from nasproxy import versions
 from nasproxy.coresets.whole_training import WholeRecipe, expected_seconds, trained_on_whole, watched_training
 from nasproxy.errors import DivergedError, InputError, WriteError
 from nasproxy.networks.convnet import ConvNet
@@ -123,6 +124,13 @@ def test_whatever_else_is_asked_for_is_another_training(dataset, cache, other):
     second = run(**{"dataset": dataset, **other})
     assert len(kept(cache)) == 2
     assert weights(first).shape != weights(second).shape or not torch.equal(weights(first), weights(second))
+
+
+def test_another_version_trains_anew(dataset, cache, monkeypatch):
+    run(dataset)
+    monkeypatch.setattr(versions, "version", lambda _: "0.0.1")
+    run(dataset)
+    assert len(kept(cache)) == 2
 
 
 def foreign(path):

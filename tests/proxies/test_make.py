@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 import torch
 from tiny import tiny_dataset, with_other_held_out_images
 
+from nasproxy import versions
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.errors import DatasetError, InputError, WriteError
 from nasproxy.proxies.make import make_proxy, random_proxy
@@ -128,6 +130,15 @@ def test_whatever_else_is_asked_for_is_another_file(make, cache, other):
     before = make.iterations
     make(**other)
     assert make.iterations > before
+    assert len(kept(cache)) == 2
+
+
+@pytest.mark.parametrize("package", ["nasproxy", "torch"])
+def test_another_version_makes_it_anew(make, cache, monkeypatch, package):
+    make()
+    monkeypatch.setattr(versions, "version", lambda name: "0.0.1" if name == package else version(name))
+    make()
+    assert make.iterations == 4
     assert len(kept(cache)) == 2
 
 
