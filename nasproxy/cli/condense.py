@@ -134,7 +134,7 @@ def condense(
         int | None,
         typer.Option(
             help="Images whose gradients or features are computed at a time; fewer take less memory.",
-            show_default="16 of 32×32 pixels on a CPU, all on a GPU",
+            show_default="up to 32 of 32×32 pixels on a CPU, all on a GPU",
             metavar="N",
             rich_help_panel=RUN,
         ),
