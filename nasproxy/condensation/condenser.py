@@ -42,7 +42,8 @@ class Condenser(ProxyMethod):
         network: one of :data:`nasproxy.networks.names.NETWORKS`, or ``space:`` and a search space (a registered name, a
             file, a module's attribute), from which each outer iteration draws its network.
         max_multiply_adds: of an image, in the networks drawn from a space; by default two and a half times those of
-            the ConvNet of ``width`` and ``depth``, which at 128 and 3 lets in all of the paper's with up to 64 filters.
+            the ConvNet of ``width`` and ``depth``, which at 128 and 3 lets in all of the paper's with up to 64 filters;
+            images too small for the ConvNet count as the smallest that are not.
         patience: outer iterations; stop when the mean loss of the last so many is no lower than that of as many before
             them. 0 never does, and is all that networks of a space, whose losses cannot be compared, allow.
         width: filters of the ConvNet.

@@ -164,15 +164,21 @@ def fresh_networks(
         InputError: the images are too small for the network.
         SpaceError: the search space cannot be loaded.
     """
-    of_the_paper, source = PaperNetworks(dataset, recipe, generator, device), recipe.space_source()
+    source = recipe.space_source()
     if source is None:
-        return of_the_paper
-    limit = recipe.max_multiply_adds
-    if limit is None:
-        with torch.random.fork_rng(devices=[]):
-            convnet = of_the_paper.build(CONVNET)
-        limit = int(_TIMES_THE_CONVNET * count_multiply_adds(convnet, dataset.channels, dataset.image_size))
+        return PaperNetworks(dataset, recipe, generator, device)
+    limit = recipe.max_multiply_adds or int(_TIMES_THE_CONVNET * _of_the_convnet(dataset, recipe))
     return SpaceNetworks(source, dataset, limit, generator, device)
+
+
+def _of_the_convnet(dataset: ImageDataset, recipe: Condenser) -> int:
+    """Its multiply-adds of an image; where that is too small for its poolings, of the smallest that is not."""
+    least = 1 if recipe.pooling == "none" else 2**recipe.depth
+    height, width = (max(side, least) for side in dataset.image_size)
+    settings = {what: getattr(recipe, what) for what in _OF_THE_CONVNET}
+    with torch.random.fork_rng(devices=[]):
+        convnet = build_network(CONVNET, dataset.channels, dataset.num_classes, (height, width), **settings)
+    return count_multiply_adds(convnet, dataset.channels, (height, width))
 
 
 def _seed(generator: torch.Generator) -> int:

@@ -202,6 +202,16 @@ def test_images_too_small_for_the_default_convnet_are_an_error():
         DistributionRecipe(ipc=1).make(tiny_dataset(size=(4, 4)), seed=0, **WHERE)
 
 
+@pytest.mark.parametrize("size", [(4, 4), (1, 1), (4, 9)])
+@pytest.mark.parametrize("recipe", [DC, DM], ids=["dc", "dm"])
+def test_networks_of_a_space_take_images_too_small_for_the_default_convnet(space, recipe, size):
+    recipe = replace(recipe, network=space(), depth=3)
+    assert len(recipe.make(tiny_dataset((7, 5), size=size), seed=0, **WHERE).losses) == 3
+    images = [tiny_dataset((7, 5), size=at) for at in (size, tuple(max(8, side) for side in size))]
+    limits = [fresh_networks(data, recipe, torch.Generator(), WHERE["device"])._limit for data in images]
+    assert limits[0] == limits[1]
+
+
 def test_an_edited_file_is_another_setting(space):
     before = replace(DC, network=space())
     assert before == replace(DC, network=space())
