@@ -9,7 +9,7 @@ from nasproxy.errors import InputError, nearest
 AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 """Those of Zhao & Bilen (2021)."""
 AUTO, NONE, SIAMESE = "auto", "none", "siamese"
-_GLYPHS = re.compile("digit|mnist|svhn|usps")
+_GLYPHS = re.compile("(?<![a-z])(digits?|[ekq]?mnist|svhn|usps)(?![a-z])")
 
 
 def parse_strategy(text: str, dataset: str) -> tuple[str, ...]:
@@ -18,7 +18,8 @@ def parse_strategy(text: str, dataset: str) -> tuple[str, ...]:
     Args:
         text: ``color-crop-cutout-flip-scale-rotate`` or fewer of these, ``none``, or ``auto``: all, but no flip for
             a dataset of digits or letters, which mean something else in the mirror.
-        dataset: its name, in which ``auto`` looks for digits, mnist, svhn and usps (but fashion-mnist is clothing).
+        dataset: its name, in which ``auto`` looks for the words digit, digits, mnist (emnist, kmnist, qmnist), svhn and
+            usps; but fashion-mnist is clothing.
 
     Raises:
         InputError: a word is unknown.

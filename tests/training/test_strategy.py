@@ -8,12 +8,14 @@ from nasproxy.errors import InputError
 from nasproxy.training.strategy import AUGMENTATIONS, parse_strategy, siamese_kinds, training_with
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist", "svhn", "usps", "my-Digits", "data/EMNIST"])
+@pytest.mark.parametrize("name", ["digits", "mnist", "svhn", "usps", "my-Digits", "my_digit", "data/EMNIST", "mnist28"])
 def test_digits_are_not_mirrored(name):
     assert parse_strategy("auto", name) == ("color", "crop", "cutout", "scale", "rotate")
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist", "FashionMNIST", "birds"])
+@pytest.mark.parametrize(
+    "name", ["cifar10", "cifar100", "fashion-mnist", "FashionMNIST", "birds", "digital-cameras", "prestidigitation"]
+)
 def test_other_things_are(name):
     assert parse_strategy("auto", name) == AUGMENTATIONS
 
