@@ -6,12 +6,31 @@ import torch
 import torch.nn.functional as F
 
 
-def logits(weights, images):
-    """One block of the paper's default network."""
-    convolution, bias, scale, shift, linear, offset = weights
-    rows = F.conv2d(images, convolution, bias, padding=1)
-    rows = F.avg_pool2d(F.relu(F.group_norm(rows, len(bias), scale, shift)), 2)
-    return F.linear(rows.flatten(1), linear, offset)
+def logits(weights, images, statistics=None):
+    """One block of the paper's default network; with batch normalisation where there are ``statistics``."""
+    _, bias, scale, shift, linear, offset = weights
+    rows = convolved(weights, images)
+    if statistics is None:
+        rows = F.group_norm(rows, len(bias), scale, shift)
+    else:
+        mean, variance, scale, shift = (values.view(1, -1, 1, 1) for values in (*statistics, scale, shift))
+        rows = (rows - mean) / (variance + 1e-5).sqrt() * scale + shift
+    return F.linear(F.avg_pool2d(F.relu(rows), 2).flatten(1), linear, offset)
+
+
+def convolved(weights, images):
+    return F.conv2d(images, *weights[:2], padding=1)
+
+
+def statistics_of(weights, images, *, unbiased):
+    rows = convolved(weights, images).transpose(0, 1).flatten(1)
+    return rows.mean(dim=1), rows.var(dim=1, unbiased=unbiased)
+
+
+def moved(averages, weights, images):
+    """Moving averages, a tenth of the way towards the statistics of ``images``."""
+    found = statistics_of(weights, images, unbiased=True)
+    return [0.9 * old + 0.1 * new.detach() for old, new in zip(averages, found, strict=True)]
 
 
 def apart(real, synthetic):
@@ -28,6 +47,9 @@ def algorithm_1(dataset, recipe, first_images, first_weights, augment=lambda ima
 
     ``augment`` is called for every batch in turn: with the real and then the synthetic images of a class as one batch,
     and with all synthetic ones for each inner epoch.
+
+    Batch normalisation stands still in a matching step, at averages that all real images have moved: no class may have
+    more than 16.
     """
     train = dataset.train
     mean, std = (torch.tensor(v).double().view(1, -1, 1, 1) for v in vars(dataset.normalisation).values())
@@ -37,17 +59,23 @@ def algorithm_1(dataset, recipe, first_images, first_weights, augment=lambda ima
     speed = [torch.zeros_like(part) for part in images]
     losses = []
     for state in first_weights:
-        weights = [value.double() for value in state.values()]
+        averages = [value.double() for name, value in state.items() if "running" in name] or None
+        names = [name for name in state if "running" not in name and "tracked" not in name]
+        weights = [state[name].double() for name in names]
         total = 0.0
         for step in range(recipe.matching_steps):
+            if averages:
+                averages = moved(averages, weights, real)
             for c in classes:
                 weights = [w.detach().requires_grad_() for w in weights]
                 mine = images[c].detach().requires_grad_()
                 members = real[train.labels == c]
                 members, ours = augment(torch.cat([members, mine])).split([len(members), len(mine)])
                 labels = torch.full((len(members),), c)
-                on_real = torch.autograd.grad(F.cross_entropy(logits(weights, members.detach()), labels), weights)
-                loss = F.cross_entropy(logits(weights, ours), torch.full((recipe.ipc,), c))
+                on_real = torch.autograd.grad(
+                    F.cross_entropy(logits(weights, members.detach(), averages), labels), weights
+                )
+                loss = F.cross_entropy(logits(weights, ours, averages), torch.full((recipe.ipc,), c))
                 distance = apart(on_real, torch.autograd.grad(loss, weights, create_graph=True))
                 (slope,) = torch.autograd.grad(distance, mine)
                 speed[c] = recipe.image_momentum * speed[c] + slope
@@ -56,7 +84,10 @@ def algorithm_1(dataset, recipe, first_images, first_weights, augment=lambda ima
             for _ in range(recipe.inner_epochs if step + 1 < recipe.matching_steps else 0):
                 weights = [w.detach().requires_grad_() for w in weights]
                 labels = torch.arange(len(images)).repeat_interleave(recipe.ipc)
-                loss = F.cross_entropy(logits(weights, augment(torch.cat(images))), labels)
+                batch = augment(torch.cat(images))
+                own = statistics_of(weights, batch, unbiased=False) if averages else None
+                averages = moved(averages, weights, batch) if averages else None
+                loss = F.cross_entropy(logits(weights, batch, own), labels)
                 slopes = torch.autograd.grad(loss, weights)
                 weights = [w - recipe.network_learning_rate * s for w, s in zip(weights, slopes, strict=True)]
         losses.append(total / recipe.matching_steps / dataset.num_classes)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from algorithm_1 import convolved, statistics_of
 from plain_augmentation import Augmented
 from scaled_space import scaled_space
 from tiny import tiny_dataset, with_other_held_out_images
@@ -111,11 +112,6 @@ def test_the_gradient_agrees_with_finite_differences():
     assert torch.autograd.gradcheck(lambda x: distribution_loss(network, [real], [x], precision="float32"), images)
 
 
-def convolved(weights, images):
-    convolution, bias = weights[:2]
-    return F.conv2d(images, convolution, bias, padding=1)
-
-
 def embed(weights, images, statistics):
     """Of one block; batch normalisation where there are ``statistics``."""
     scale, shift = weights[2:4]
@@ -126,11 +122,6 @@ def embed(weights, images, statistics):
         mean, variance = (values.view(1, -1, 1, 1) for values in statistics)
         normal = (rows - mean) / (variance + 1e-5).sqrt() * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
     return F.avg_pool2d(F.relu(normal), 2).flatten(1)
-
-
-def statistics_of(weights, images, *, unbiased):
-    rows = convolved(weights, images).transpose(0, 1).flatten(1)
-    return rows.mean(dim=1), rows.var(dim=1, unbiased=unbiased)
 
 
 def second_implementation(dataset, recipe, first_images, first_weights, augment=lambda images: images):

@@ -63,9 +63,9 @@ def record(monkeypatch):
     return kept
 
 
-@pytest.mark.parametrize("initial", ["noise", "real"])
-def test_equals_a_second_implementation_that_updates_class_by_class(dataset, record, initial):
-    recipe = replace(RECIPE, initial=initial, matching_steps=3, network_learning_rate=0.1)
+@pytest.mark.parametrize(("initial", "norm"), [("noise", "instance"), ("real", "instance"), ("real", "batch")])
+def test_equals_a_second_implementation_that_updates_class_by_class(dataset, record, initial, norm):
+    recipe = replace(RECIPE, initial=initial, norm=norm, matching_steps=3, network_learning_rate=0.1)
     first = run(dataset, replace(recipe, image_learning_rate=STILL)).images
     record.initial.clear()
     made = run(dataset, recipe)
