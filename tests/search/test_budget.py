@@ -233,6 +233,10 @@ def test_a_budget_that_condensing_spends_is_a_failure_that_a_resume_goes_on_from
     assert said.code == 0, said.err
     assert "Condensing: 4, 1 done before" in said.err
     assert not (tmp_path / "run" / "condensing.safetensors").exists()
+    # As a kill between the writing of the proxy and the removal leaves it.
+    (tmp_path / "run" / "condensing.safetensors").touch()
+    assert invoke(*words, "--resume").code == 0
+    assert not (tmp_path / "run" / "condensing.safetensors").exists()
     ours, theirs = (load_proxy(tmp_path / name / "proxy.safetensors") for name in ("run", "whole"))
     assert torch.equal(ours.images, theirs.images)
     assert_frame_equal(read_table(tmp_path / "run"), read_table(tmp_path / "whole"))
