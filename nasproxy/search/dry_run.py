@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import torch
 from scipy.optimize import nnls
 
@@ -31,9 +30,9 @@ from nasproxy.search.costs import Costs
 from nasproxy.search.halving import PRUNERS, Rung, pruning_levels
 from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
 from nasproxy.search.pruning import Pruning
-from nasproxy.search.run_directory import check_run
+from nasproxy.search.run_directory import check_kept, check_run
 from nasproxy.search.settings import SearchSettings
-from nasproxy.search.study import Study, open_storage
+from nasproxy.search.study import Study, holds_trials, open_storage, studies_in
 from nasproxy.search.task import PROXY, WHOLE, Task
 from nasproxy.training.process import peak_memory_bytes, prepare_process
 from nasproxy.training.recorded import RECORDED
@@ -175,12 +174,17 @@ def _suffices(plan: Plan, seconds: Mapping[str, float | None]) -> bool | None:
 
 def _done(plan: Plan) -> dict[tuple[str, int], int]:
     """How many trainings the study holds, by data and epochs. A journal is read from a copy, as opening may mend it."""
-    name = study_name(plan.settings, plan.directory)
+    name, address = study_name(plan.settings, plan.directory), plan.settings.storage
+    if address is not None and name not in studies_in(address):
+        check_kept(plan.directory, study=False)
+        return {}
     with tempfile.TemporaryDirectory() as folder:
-        if plan.settings.storage is None and (plan.directory / "study.log").exists():
+        if address is None and (plan.directory / "study.log").exists():
             shutil.copy(plan.directory / "study.log", folder)
-        storage = open_storage(Path(folder), plan.settings.storage)
-        if name not in optuna.get_all_study_names(storage):
+        storage = open_storage(Path(folder), address)
+        kept = holds_trials(storage, name)
+        check_kept(plan.directory, study=kept)
+        if not kept:
             return {}
         return Counter((data, epochs) for _, data, epochs, _ in Study(storage, name, plan.space.choices).measurements)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import torch
 
 from nasproxy.analysis.event_file import check_tensorboard
@@ -29,10 +29,10 @@ from nasproxy.search.import_path import check_folder
 from nasproxy.search.known_spaces import text_digest
 from nasproxy.search.run_directory import check_run, default_directory
 from nasproxy.search.sampling import choose_candidates
-from nasproxy.search.settings import SearchSettings
+from nasproxy.search.settings import SearchSettings, without_password
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import SpaceSource
-from nasproxy.search.study import open_storage
+from nasproxy.search.study import studies_in
 from nasproxy.training.precision import resolve_precision
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.strategy import AUTO, NONE, parse_strategy, siamese_kinds, training_with
@@ -125,6 +125,7 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
     if settings.out is not None:
         # Of any identity: what takes no dataset to know is said before one is loaded.
         check_run(settings.out, {}, resume=resume)
+        _check_same_storage(settings, settings.out)
     elif resume:
         raise InputError("--resume needs the --out directory of the run to resume.", "Pass --out DIR.")
     settings = settings.resolved()
@@ -193,16 +194,47 @@ def _method(settings: SearchSettings) -> ProxyMethod | Procedure | None:
     return None
 
 
+def _check_same_storage(settings: SearchSettings, directory: Path) -> None:
+    """Makes sure that a run goes on with the study it began: another one would have none of its results.
+
+    Raises:
+        RunError: its study is in a database and none was named, or the other way round.
+    """
+    if (was := _storage_of(directory)) is None and settings.storage is None:
+        return
+    if was is not None and settings.storage is None:
+        raise RunError(
+            f"The study of the run in {directory} is in a database, {was}.",
+            "Repeat --storage, with the password if there is one.",
+        )
+    if was is None and (directory / "run.json").exists():
+        raise RunError(f"The study of the run in {directory} is its study.log.", "Leave out --storage.")
+
+
+def _storage_of(directory: Path) -> str | None:
+    """The storage that a run was begun with, without its password; None is the journal in its directory, or no run."""
+    try:
+        storage = json.loads((directory / "run.json").read_text(encoding="utf-8"))["settings"]["storage"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return without_password(storage) if isinstance(storage, str) else None
+
+
 def _check_storage(settings: SearchSettings, directory: Path) -> None:
-    """Makes sure that a storage of the user's opens, and that no other run has left a study of this name in it."""
+    """Makes sure that a storage of the user's opens, and that it holds this run's study and no other's of its name."""
     if settings.storage is None:
         return
-    name = study_name(settings, directory)
-    taken = name in optuna.get_all_study_names(open_storage(directory, settings.storage))
+    name, was = study_name(settings, directory), _storage_of(directory)
+    taken = name in studies_in(settings.storage)
     if taken and not (directory / "run.json").exists():
         raise RunError(
             f"The storage holds a study {name} already, and {directory} no run to go with it.",
             "Choose an --out of another name.",
+        )
+    if not taken and was not in (None, without_password(settings.storage)):
+        raise RunError(
+            f"The storage holds no study {name}; the run in {directory} was begun with {was}.",
+            "Repeat that --storage, or copy the study first.",
         )
 
 

@@ -45,10 +45,10 @@ from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.rebuild import rebuild
 from nasproxy.search.results import results_table, summarise
-from nasproxy.search.run_directory import check_run, check_unused, open_run, weights_file, write_json
+from nasproxy.search.run_directory import check_kept, check_run, check_unused, open_run, weights_file, write_json
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.stopwatch import Stopwatch
-from nasproxy.search.study import Study, open_storage
+from nasproxy.search.study import Study, holds_trials, open_storage
 from nasproxy.search.task import WHOLE, Outcome
 from nasproxy.training.memory import release_memory
 from nasproxy.training.process import prepare_process
@@ -108,9 +108,10 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         stopwatch = Stopwatch(directory / "seconds.json", began)
         before = (directory / "proxy.safetensors").exists() and _read_summary(directory)
         proxy = _ranked_on(plan, progress, stopwatch, budget)
-        storage = open_storage(directory, plan.settings.storage)
+        storage, name = open_storage(directory, plan.settings.storage), study_name(plan.settings, directory)
+        check_kept(directory, study=holds_trials(storage, name))
         space = plan.space
-        study = Study(storage, study_name(plan.settings, directory), space.choices, space.distributions)
+        study = Study(storage, name, space.choices, space.distributions)
         campaign = _campaign(plan, candidates, study, costs, len(proxy), progress, stopwatch, budget)
         done = campaign.finished
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -137,6 +138,36 @@ def check_run(directory: Path, identity: Mapping[str, Any], *, resume: bool) -> 
             + ".",
             "Repeat the options it was started with, or choose another --out.",
         )
+
+
+def check_kept(directory: Path, *, study: bool) -> None:
+    """Makes sure that the study of a run that has had results is there.
+
+    Args:
+        directory: of the run.
+        study: whether its study is there and holds anything.
+
+    Raises:
+        RunError: the run would begin anew, and put what it comes to in place of what is there.
+    """
+    if not study and (evidence := _had_results(directory)) is not None:
+        raise RunError(
+            f"The study of this run is missing or empty, but {evidence} shows that there were results.",
+            "Put the study back from a copy, or start again in another --out.",
+        )
+
+
+def _had_results(directory: Path) -> Path | None:
+    """What shows that a run has had results; None where nothing does."""
+    if any((directory / "finalists").glob("*.safetensors")):
+        return directory / "finalists"
+    file = directory / "results.csv"
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            scored = any(row.get("proxy_accuracy") for row in csv.DictReader(lines))
+    except (OSError, ValueError, csv.Error):
+        return None
+    return file if scored else None
 
 
 def _plain(name: str) -> str:

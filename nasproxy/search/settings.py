@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -264,8 +265,8 @@ class SearchSettings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """All settings as JSON values."""
-        values = asdict(self)
+        """All settings as JSON values, without the password of a storage."""
+        values = {**asdict(self), "storage": self.storage and without_password(self.storage)}
         return {
             name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
@@ -308,6 +309,11 @@ def check_seed(seed: int) -> None:
         raise InputError(f"--seed must be 0 or more, got {seed}.")
     if seed >= 2**63:
         raise InputError(f"--seed must be less than 2 to the power of 63, got {seed}.")
+
+
+def without_password(storage: str) -> str:
+    """An Optuna storage address without user, password and query, for all to read."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", storage).partition("?")[0]
 
 
 def _option(name: str) -> str:

@@ -18,7 +18,8 @@ from optuna.storages import BaseStorage
 from optuna.storages.journal._storage import JournalOperation
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nasproxy.errors import RunError, WriteError
 from nasproxy.search.candidate import Candidate
@@ -212,6 +213,33 @@ def open_storage(directory: Path, address: str | None) -> BaseStorage:
         return Journal(journal)
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise RunError(f"{journal} is damaged: {error}.", "Start again in another --out.") from error
+
+
+def studies_in(address: str) -> list[str]:
+    """The names of the studies in a storage; of an SQLite database that is still to be made none, and it is not made.
+
+    Raises:
+        RunError: the address cannot be opened.
+    """
+    if (file := _sqlite_file(address)) is not None and not file.exists() and os.access(file.parent, os.W_OK):
+        return []
+    return optuna.get_all_study_names(open_storage(Path(), address))
+
+
+def _sqlite_file(address: str) -> Path | None:
+    try:
+        url = make_url(address)
+    except ArgumentError:
+        return None
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def holds_trials(storage: BaseStorage, name: str) -> bool:
+    """Whether a storage holds a study of this name that is not empty."""
+    try:
+        return storage.get_n_trials(storage.get_study_id_from_name(name)) > 0
+    except KeyError:
+        return False
 
 
 def _mend(journal: Path) -> None:

@@ -36,6 +36,7 @@ from nasproxy.proxies.make import random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.search import run as module
 from nasproxy.search.candidate import Candidate
+from nasproxy.search.dry_run import dry_run
 from nasproxy.search.plan import make_plan
 from nasproxy.search.run import SearchResult, kept_proxy, run_search
 from nasproxy.search.run_directory import open_run
@@ -255,6 +256,65 @@ def test_a_run_begun_anew_in_a_shared_database_takes_nothing_from_the_one_before
     with pytest.raises(InputError, match="holds a study nasproxy-run already"):
         run_search(settings)
     assert not (tmp_path / "run").exists()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_run_in_a_database_is_not_begun_anew_without_it(tmp_path: Path):
+    storage = f"sqlite:///{tmp_path}/study.db"
+    run_search(settings_of(tmp_path, storage=storage))
+    before = contents(tmp_path)
+    for go_on in (run_search, dry_run):
+        with pytest.raises(RunError, match=r"is in a database, sqlite:///.*study\.db") as caught:
+            go_on(settings_of(tmp_path), resume=True)
+        assert "--storage" in caught.value.hint
+        with pytest.raises(RunError, match=r"holds no study nasproxy-run; the run in .* was begun with sqlite"):
+            go_on(settings_of(tmp_path, storage=f"sqlite:///{tmp_path}/other.db"), resume=True)
+    assert contents(tmp_path) == before
+
+
+def test_a_run_with_a_journal_is_not_begun_anew_in_a_database(finished: SearchResult):
+    folder = finished.directory.parent
+    before = contents(folder)
+    with pytest.raises(RunError, match=r"is its study\.log"):
+        run_search(settings_of(folder, storage=f"sqlite:///{folder}/study.db"), resume=True)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("lost", "left", "evidence"),
+    [
+        ("study.log", None, "results.csv"),
+        ("study.log", b"", "finalists"),
+        ("study.db", None, "finalists"),
+        ("study.db", b"", "results.csv"),
+    ],
+)
+def test_a_lost_study_of_a_run_that_has_had_results_is_an_error(
+    tmp_path: Path, lost: str, left: bytes | None, evidence: str
+):
+    run = tmp_path / "run"
+    study = run / "study.log" if lost == "study.log" else tmp_path / "study.db"
+    settings = settings_of(tmp_path, storage=None if lost == "study.log" else f"sqlite:///{study}", limit=4)
+    run_search(settings)
+    study.unlink()
+    if left is not None:
+        study.write_bytes(left)
+    shutil.rmtree(run / "finalists") if evidence == "results.csv" else (run / "results.csv").unlink()
+    for go_on in (dry_run, run_search):
+        with pytest.raises(RunError, match=f"missing or empty, but .*/{evidence} shows"):
+            go_on(settings, resume=True)
+
+
+def test_no_password_of_a_storage_is_kept(tmp_path: Path):
+    secret = SearchSettings(storage="postgresql+psycopg2://me:secret@host/db?password=secret")
+    assert secret.as_json()["storage"] == "postgresql+psycopg2://host/db"
+    run_search(settings_of(tmp_path, storage=f"sqlite:///{tmp_path}/study.db?timeout=7", limit=2, top_k=1))
+    text = (tmp_path / "run" / "run.json").read_text()
+    assert f"sqlite:///{tmp_path}/study.db" in text
+    assert "timeout=7" not in text
 
 
 def test_configurations_that_make_no_sense_are_left_out_and_counted(tmp_path: Path):
