@@ -16,7 +16,7 @@ from nasproxy.errors import ClusterError
 from nasproxy.networks.materialise import materialise
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.proxy_set import ProxySet
-from nasproxy.search.devices import default_workers
+from nasproxy.search.devices import breaks_device, check_usable, default_workers
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import SpaceSource, error_text, user_location
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
@@ -110,13 +110,20 @@ class Payload:
 
 
 class Bench:
-    """Performs tasks. Data move to the device when a task first needs them, and stay."""
+    """Performs tasks. Data move to the device when a task first needs them, and stay.
+
+    Raises:
+        ClusterError: this process cannot compute on the device.
+    """
 
     def __init__(self, payload: Payload) -> None:
         prepare_process(payload.threads)
         self._payload = payload
         self._space: SearchSpace = payload.space.load()
         self._device = torch.device(payload.device)
+        check_usable(self._device)
+        self.broken: str | None = None
+        """Why nothing can be trained in this process any more; None where it can."""
         self._data: dict[str, Images] = {}
         self._waiting: dict[tuple[str, str, int, int], _Course] = {}
 
@@ -124,13 +131,20 @@ class Bench:
         """Trains one candidate, one that is watched to its next score. What goes wrong is an outcome, no exception.
 
         A watched training goes on where it was if it is what is asked for next, and is forgotten otherwise.
+
+        Raises:
+            ClusterError: the candidate is not to blame, but what this process finds on its machine.
         """
         began = time.perf_counter()
         try:
             return self._train(task, began)
+        except ClusterError:
+            raise
         except Exception as error:
             reason = error_text(error, user_location(error, self._payload.space))
             short = lacks_memory(error)
+            if breaks_device(error):
+                self.broken = reason
         # Only now: the exception held on to the tensors of the training.
         if short:
             release_memory(self._device)

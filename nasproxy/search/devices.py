@@ -9,6 +9,7 @@ import torch
 from nasproxy.errors import ClusterError, InputError, nearest
 from nasproxy.search.cluster import Node
 from nasproxy.search.settings import DEVICES
+from nasproxy.training.memory import lacks_memory
 from nasproxy.versions import usable_cores
 
 
@@ -36,6 +37,29 @@ def resolve_device(name: str, nodes: Sequence[Node] | None = None) -> torch.devi
         usable = ", ".join(device for device, found in there.items() if found)
         raise InputError(f"--device {name} was asked for, but {finds}.", f"Usable there: {usable}.")
     return torch.device(name)
+
+
+def check_usable(device: torch.device) -> None:
+    """Makes sure that this process can compute on ``device``: its machine may have none, or one without a driver.
+
+    Raises:
+        ClusterError: it cannot.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except Exception as error:  # PyTorch raises AssertionError, RuntimeError and others
+        raise ClusterError(
+            f"The device {device} cannot be used here: {str(error).partition(chr(10))[0]}",
+            "Mend it or leave that machine out, and go on with --resume.",
+        ) from error
+
+
+def breaks_device(error: Exception) -> bool:
+    """Whether after ``error`` nothing works on the GPU any more until the process ends."""
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _BROKEN) and not lacks_memory(error)
+
+
+_BROKEN = ("CUDA error", "device-side assert", "illegal memory access")
 
 
 def default_workers(device: torch.device, threads: int, gpus_per_worker: float) -> int:

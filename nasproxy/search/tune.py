@@ -78,20 +78,35 @@ class _Worker(tune.Trainable):
     def step(self) -> dict[str, Any]:
         began = time.monotonic()
         outcomes: list[Outcome] = []
+        refused: tuple[str, str] | None = None  # message and hint
         if self._left:
             self._idle = 0
         else:
             self._wait()
         # Tune takes milliseconds for a result, longer than a small network trains: they go in portions.
         while self._left and len(outcomes) < _MOST and time.monotonic() - began < self._portion:
-            outcomes.append(self._bench.perform(self._left.pop(0)))
-            if outcomes[-1].unfinished:
+            try:
+                outcomes.append(self._bench.perform(self._left[0]))
+            except ClusterError as error:
+                refused = error.message, error.hint
+                break
+            self._left.pop(0)
+            if outcomes[-1].unfinished or self._bench.broken is not None:
                 break
         # Tune keeps every result; weights go through the object store and are fetched as they arrive.
         weights = [[ray.put(outcome.weights)] if outcome.weights else [] for outcome in outcomes]
         plain = [replace(outcome, weights={}) for outcome in outcomes]
         worker = ray.get_runtime_context().current_actor
-        return {"outcomes": plain, "weights": weights, "worker": worker, "left": len(self._left)}
+        # A process whose GPU is broken ends, and another one takes its place.
+        ends = {"done": True} if self._bench.broken is not None else {}
+        return {
+            "outcomes": plain,
+            "weights": weights,
+            "worker": worker,
+            "left": len(self._left),
+            "refused": refused,
+            **ends,
+        }
 
     def _wait(self) -> None:
         """Until it is time to ask for work again; the first time at once."""
@@ -173,6 +188,7 @@ class _Filing(_NotSaved, tune.Callback):
         held = self._held.setdefault(trial.trial_id, [])
         # Tune would keep all it is shown.
         outcomes, weights_of, worker = result.pop("outcomes"), result.pop("weights"), result.pop("worker")
+        refused = result.pop("refused")
         with self._kept():
             # From here on they are no matter of this trial any more, even if one is lost and goes to another.
             for outcome in outcomes:
@@ -187,6 +203,11 @@ class _Filing(_NotSaved, tune.Callback):
                     if self._campaign.record(replace(outcome, weights=fetched)):
                         held.append(outcome.task)
                         worker.give.remote([outcome.task])
+            if refused is not None:
+                message, hint = refused
+                raise ClusterError(f"A worker on the node {result['node_ip']} cannot go on: {message}", hint)
+            if result.get("done"):
+                return
             if missing:
                 self._hand_out_again(trial.trial_id, worker)
                 return

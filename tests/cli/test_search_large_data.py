@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pandas.testing import assert_frame_equal
 from PIL import Image
-from tiny_search import finish, invoke, read_table, search_words, start, write_space
+from tiny_search import SPACE, finish, invoke, read_table, recorded_trainings, search_words, start, write_space
 
 from nasproxy.datasets.load import load_dataset
 from nasproxy.datasets.pixel_memory import VARIABLE
@@ -67,3 +67,34 @@ def test_the_same_table_on_ray_whose_workers_map_the_file_themselves(photos, fol
     said = finish(start(words(photos, folder / "mapped", *more)))
     assert said.code == 0, said.err
     assert_frame_equal(read_table(folder / "held"), read_table(folder / "mapped"))
+
+
+GONE = """
+import inspect
+import pathlib
+
+
+def lose_images():
+    # Not while the driver looks at the networks: when one is to be trained.
+    if any(frame.filename.endswith("bench.py") for frame in inspect.stack()):
+        for path in pathlib.Path(CACHE).rglob("*.safetensors"):
+            path.unlink()
+
+
+class Wait("""
+
+
+@pytest.mark.parametrize("executor", ["inline", pytest.param("tune", marks=pytest.mark.slow)])
+def test_a_worker_that_finds_no_images_ends_the_search_and_blames_no_candidate(photos, folder, monkeypatch, executor):
+    cache = folder / "a cache"
+    monkeypatch.setenv(VARIABLE, SMALL)
+    monkeypatch.setenv("NASPROXY_CACHE", str(cache))
+    asked = words(photos, folder / "run", "--proxy", "early-stopping", "--executor", executor, "--json")
+    text = SPACE.replace("\nclass Wait(", GONE.replace("CACHE", repr(str(cache))))
+    write_space(folder, text.replace("        activation = {", "        lose_images()\n        activation = {"))
+    said = finish(start(asked))
+    assert said.code == 2, said.err
+    assert said.json["error"]["kind"] == "cluster"
+    assert "cannot be read here" in said.json["error"]["message"]
+    assert "NASPROXY_CACHE" in said.json["error"]["hint"]
+    assert not recorded_trainings(folder / "run")

@@ -411,6 +411,24 @@ def test_a_node_on_which_the_space_cannot_be_loaded_is_named(cluster: Cluster, t
     assert "Traceback" not in said.err + error["message"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_node_whose_gpu_cannot_be_used_is_named_and_no_candidate_blamed(tmp_path: Path):
+    told = Cluster(tmp_path / "cluster", head_cores=0, gpus=1)
+    out = tmp_path / "run"
+    try:
+        told.wait_until_up()
+        words = cluster_words(write_space(tmp_path), out, told.address, "--device", "cuda", "--precision", "float32")
+        said = finish(start(words))
+    finally:
+        told.stop()
+    assert said.code == 2, said.err
+    assert said.json["error"]["kind"] == "cluster"
+    assert "A worker on the node 127.0.0.1 cannot start" in said.json["error"]["message"]
+    assert "The device cuda cannot be used here" in said.json["error"]["message"]
+    assert not recorded_trainings(out)
+
+
 def refused(address: str, out: Path, *more: str) -> Mapping[str, str]:
     said = invoke(*cluster_words(write_space(out.parent), out, address, *more))
     assert said.code == 2, said.err

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from pandas.testing import assert_frame_equal
@@ -24,6 +25,11 @@ from tiny_search import (
     start,
     write_space,
 )
+
+from nasproxy.datasets.load import load_dataset
+from nasproxy.errors import ClusterError
+from nasproxy.search.bench import Bench, Payload
+from nasproxy.search.space_source import SpaceSource
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +163,46 @@ def test_workers_that_die_take_nobody_with_them(tmp_path: Path, die: str):
     assert {name for name, _ in shared} >= {"none2", "none4", "die4"}
     assert {key: found[key] for key in shared} == {key: expected[key] for key in shared}
     assert set(recorded_trainings(out).values()) == {1}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_cannot_be_used_is_found_as_a_worker_begins(tmp_path: Path):
+    dataset, source = load_dataset("digits"), SpaceSource.parse(str(write_space(tmp_path)))
+    with pytest.raises(ClusterError, match="The device cuda cannot be used here: "):
+        Bench(Payload.of(source, dataset, None, device="cuda", precision="float32", threads=1))
+
+
+SICK = (
+    SPACE.replace("import os\n", "import inspect\nimport os\n")
+    .replace("class Tiny(SearchSpace):\n", "class Tiny(SearchSpace):\n    broken = False\n")
+    .replace(
+        "        activation = {",
+        """        trained = any(frame.filename.endswith("bench.py") for frame in inspect.stack())  # or measured
+        if trained and (self.broken or (config["width"], config["activation"]) == (4, "tanh")):
+            # As CUDA does: from then on nothing works in this process.
+            Tiny.broken = True
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        activation = {""",
+    )
+)
+
+
+@pytest.mark.parametrize("executor", ["inline", "tune"])
+def test_what_breaks_the_gpu_of_a_process_costs_no_other_candidate(tmp_path: Path, executor: str):
+    more = ["--workers", "1"] if executor == "tune" else []
+    words = search_words(write_space(tmp_path, SICK), tmp_path / "run", "--executor", executor, "--json", *more)
+    said = finish(start(words))
+    if executor == "inline":  # Ray has another process
+        assert said.code == 2, said.err
+        assert "the GPU cannot be used by this process any more" in said.json["error"]["message"]
+        said = finish(start([*words, "--resume"]))
+    assert said.code == 1, said.err
+    assert "error" not in said.json
+    table = read_table(tmp_path / "run")
+    failed = table[table["state"] == "failed"]
+    assert list(zip(failed["params_width"], failed["params_activation"], strict=True)) == [(4, "tanh")]
+    assert "device-side assert" in failed["reason"].item()
+    assert set(recorded_trainings(tmp_path / "run").values()) == {1}
 
 
 HARD_OF_HEARING = """

@@ -37,7 +37,8 @@ class Worker:
 
     def report(self, trainer: Trainer) -> dict[str, Any]:
         outcomes = [trainer.perform(self.left.pop(0)) for _ in range(min(len(self.left), self._rng.randrange(4)))]
-        return {"outcomes": outcomes, "weights": [[] for _ in outcomes], "worker": self, "left": len(self.left)}
+        weights: list[list[Any]] = [[] for _ in outcomes]
+        return {"outcomes": outcomes, "weights": weights, "worker": self, "left": len(self.left), "refused": None}
 
 
 @settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
