@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +18,9 @@ from nasproxy.errors import WriteError
 def write_atomically(path: Path, content: bytes) -> Path:
     """Writes beside ``path``, then renames: a reader sees the old file or the whole new one; returns the path.
 
+    So does whoever comes after a power cut: the content is on the disk before it has the name, and the name is too when
+    this returns.
+
     Raises:
         WriteError: the disk is full, the folder missing or not writable.
     """
@@ -24,7 +28,7 @@ def write_atomically(path: Path, content: bytes) -> Path:
     try:
         try:
             beside.write_bytes(content)
-            beside.replace(path)
+            rename_durably(beside, path)
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
@@ -32,6 +36,32 @@ def write_atomically(path: Path, content: bytes) -> Path:
             f"{path} could not be written: {error.strerror or error}.", "Free some space, or write to another folder."
         ) from error
     return path
+
+
+def rename_durably(written: Path, path: Path) -> None:
+    """Puts a file, or a folder of files, in the place of ``path``, once all of it is on the disk.
+
+    Raises:
+        OSError: the disk is full, or broken.
+    """
+    for part in (*(written.iterdir() if written.is_dir() else ()), written):
+        flush(part)
+    written.replace(path)
+    with contextlib.suppress(OSError):  # the file is in its place, and some network disks know no more of folders
+        flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is on the disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def make_folder(path: Path) -> Path:

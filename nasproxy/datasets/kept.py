@@ -24,7 +24,7 @@ from nasproxy.datasets.image_dataset import ImageDataset, Normalisation, Split
 from nasproxy.datasets.pixel_memory import PixelFile, as_tensor, memory_budget
 from nasproxy.datasets.resizing import Size
 from nasproxy.errors import WriteError
-from nasproxy.files import cached_file, make_folder
+from nasproxy.files import cached_file, make_folder, rename_durably
 
 _VERSION = 1  # of what decoding, resizing and splitting make of the same files
 _KEY = "nasproxy"  # of the one metadata entry, a JSON document
@@ -102,7 +102,7 @@ def keep(dataset: ImageDataset, path: Path, facts: str) -> None:
                 for tensor in tensors.values():
                     for piece in tensor.split(_PIECE):
                         file.write(piece.contiguous().numpy().data)
-            beside.replace(path)
+            rename_durably(beside, path)
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:

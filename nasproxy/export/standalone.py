@@ -24,6 +24,7 @@ from nasproxy.export.description import Description
 from nasproxy.export.graph_source import NetworkSource
 from nasproxy.export.refusal import refusing
 from nasproxy.export.trace import largest_difference, single, trace
+from nasproxy.files import rename_durably
 
 
 def write_standalone(
@@ -81,7 +82,7 @@ def _replacing(directory: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
         if directory.exists():
             directory.rename(old)
-        partial.rename(directory)
+        rename_durably(partial, directory)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise WriteError(

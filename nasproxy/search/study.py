@@ -22,6 +22,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nasproxy.errors import RunError, WriteError
+from nasproxy.files import flush
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.journal import Journal
 from nasproxy.search.space import Config, Scalar
@@ -210,9 +211,12 @@ def open_storage(directory: Path, address: str | None) -> BaseStorage:
     journal.with_name("study.log.lock").unlink(missing_ok=True)
     _mend(journal)
     try:
-        return Journal(journal)
+        found = Journal(journal)
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise RunError(f"{journal} is damaged: {error}.", "Start again in another --out.") from error
+    with contextlib.suppress(OSError):  # of folders some network disks know nothing
+        flush(directory)  # for the journal's name; what is in it Optuna flushes
+    return found
 
 
 def studies_in(address: str) -> list[str]:

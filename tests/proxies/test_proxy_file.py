@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from dataclasses import asdict, fields, replace
 
@@ -140,6 +141,26 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
         signal.signal(signal.SIGXFSZ, handler)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"old"
+
+
+def test_a_power_cut_leaves_the_old_file_or_the_whole_new_one(tmp_path, monkeypatch):
+    happened = []
+    fsync, replace = os.fsync, os.replace
+
+    def flush(descriptor):
+        happened.append(("flush", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def rename(source, target):
+        happened.append(("rename", source.stat().st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", rename)
+    path = write_atomically(tmp_path / "f", b"new")
+    file, folder = path.stat().st_ino, tmp_path.stat().st_ino
+    assert happened == [("flush", file), ("rename", file), ("flush", folder)]
+    assert path.read_bytes() == b"new"
 
 
 def test_every_truncation_is_an_error(tmp_path, content):
