@@ -2,8 +2,8 @@
 
 The second node has one core, or as many as it takes to share each of the GPUs that Ray is told it has by two.
 
-Each node has a folder of its own to work in, and says which it is by the variable TINY_NODE. Says the cluster's address
-and the second node's raylet on one line, as JSON. ``ray start`` does not bind to loopback where it is given two nodes.
+Each node has a folder of its own to work in, and says which it is by the variable TINY_NODE. Says on one line, as JSON,
+the cluster's address and the raylets of both. ``ray start`` does not bind to loopback where it is given two nodes.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def add_node(cluster: Cluster, folder: Path, **more: Any) -> Any:
 def main(folder: Path, head_cores: int, gpus: int) -> None:
     cluster = Cluster()
     try:
-        add_node(cluster, folder / "1", num_cpus=head_cores)
+        head = add_node(cluster, folder / "1", num_cpus=head_cores)
         second = add_node(cluster, folder / "2", num_cpus=max(1, 2 * gpus), num_gpus=gpus)
-        (raylet,) = second.all_processes["raylet"]
-        print(json.dumps({"address": cluster.address, "raylet": raylet.process.pid}), flush=True)
+        raylets = [node.all_processes["raylet"][0].process.pid for node in (head, second)]
+        print(json.dumps({"address": cluster.address, "raylets": raylets}), flush=True)
         sys.stdin.read()
     finally:
         cluster.shutdown()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import stat
 import tempfile
 import threading
@@ -72,15 +73,44 @@ def keeping_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
-def dead_process() -> str | None:
-    """The name of the process of the local Ray that died, if one did without which it cannot go on.
+class Vitals:
+    """Whether the processes of Ray live on this machine without which a search cannot go on.
 
-    Ray itself ends the driver, without a word, some seconds after its raylet died.
+    Ray itself ends the driver, without a word, some seconds after its raylet died. A driver that has joined a cluster
+    did not start the raylet: it knocks at its socket. Of the head of a cluster it does not know.
     """
-    node = ray._private.worker._global_node
-    if node is None:
-        return None
-    return next((name for name, _ in node.dead_processes() if name in ("raylet", "gcs_server")), None)
+
+    def __init__(self) -> None:
+        self._looked = time.monotonic()
+
+    def dead_process(self) -> str | None:
+        """The name of one that died; None where none did."""
+        node = ray._private.worker._global_node
+        if node is None:
+            return None
+        if node.all_processes:
+            return next((name for name, _ in node.dead_processes() if name in ("raylet", "gcs_server")), None)
+        now = time.monotonic()
+        if now - self._looked < _LOOK:
+            return None
+        self._looked = now
+        return None if _is_listened_to(node.raylet_socket_name) else "raylet"
+
+
+_LOOK = 0.5  # seconds between two looks
+
+
+def _is_listened_to(path: str) -> bool:
+    """Whether a process listens at a socket; one that is too busy to let us in does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
+        knocking.settimeout(1.0)
+        try:
+            knocking.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+    return True
 
 
 @contextlib.contextmanager

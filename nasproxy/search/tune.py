@@ -45,7 +45,7 @@ from nasproxy.search.bench import Bench, Payload  # noqa: E402
 from nasproxy.search.campaign import Campaign  # noqa: E402
 from nasproxy.search.cluster import Node  # noqa: E402
 from nasproxy.search.devices import capacity  # noqa: E402
-from nasproxy.search.local_ray import dead_process, keeping_signals, loopback_only, ray_folder  # noqa: E402
+from nasproxy.search.local_ray import Vitals, keeping_signals, loopback_only, ray_folder  # noqa: E402
 from nasproxy.search.task import Outcome, Task  # noqa: E402
 
 _PORTION = 1.0  # seconds of work between two reports,
@@ -181,6 +181,7 @@ class _Filing(_NotSaved, tune.Callback):
         self._unheard: Counter[str] = Counter()
         self._stillborn = 0
         self._dead_before = _dead_nodes()
+        self._vitals = Vitals()
         self._last_room = self._last_look = time.monotonic()
         self.error: NasproxyError | None = None
 
@@ -269,7 +270,7 @@ class _Filing(_NotSaved, tune.Callback):
             raise
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        if (name := dead_process()) is not None:
+        if (name := self._vitals.dead_process()) is not None:
             with self._kept():
                 pass  # A signal that went to Ray's processes too, and was swallowed here: an interruption it is.
             with self._kept():

@@ -127,7 +127,7 @@ class Cluster:
         line = self._keeper.stdout.readline()
         assert line, self._log.read_text()
         said = json.loads(line)
-        self.address, self.raylet = said["address"], said["raylet"]
+        self.address, self.head_raylet, self.raylet = said["address"], *said["raylets"]
 
     def lose_second_node(self) -> None:
         """As when the machine is lost: Ray's workers end as their raylet does, without a word to anybody."""
@@ -288,6 +288,21 @@ def test_without_a_node_that_holds_a_worker_the_search_ends_and_can_go_on(mortal
     assert said.code == 2, said.err
     assert said.json["error"]["kind"] == "cluster"
     assert "No node of the cluster is left" in said.json["error"]["message"]
+    assert invoke(*search_words(space, out, "--resume")).code == 0
+    assert set(recorded_trainings(out).values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_search_whose_raylet_dies_says_so_and_can_go_on(mortal: Cluster, tmp_path: Path):
+    waiting = 'if "TINY_NODE" in os.environ:\n            time.sleep(0.5)\n        if self.training:'
+    space, out = write_space(tmp_path, SPACE.replace("if self.training:", waiting)), tmp_path / "run"
+    process = start(cluster_words(space, out, mortal.address))
+    wait_until(lambda: recorded_trainings(out).total() >= 3 or process.poll() is not None)
+    os.kill(mortal.head_raylet, signal.SIGKILL)
+    said = finish(process)
+    assert said.code == 1, said.err
+    assert "its process raylet died" in said.json["error"]["message"]
+    assert "--resume" in said.json["error"]["hint"]
     assert invoke(*search_words(space, out, "--resume")).code == 0
     assert set(recorded_trainings(out).values()) == {1}
 
