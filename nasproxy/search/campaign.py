@@ -332,11 +332,15 @@ class Campaign:
         return found is not None and (task.data == PROXY or found.failure is not None or self._has_weights(task))
 
     def _learn(self, task: Task) -> None:
-        """Takes in how long a training took; one that failed, was stopped or left the finite numbers ended early."""
+        """Takes in how long a training took, but of one that failed or left the finite numbers, which ended early."""
         found = self._study.measurements[task.key]
-        if found.failure is None and found.scores[-1].epoch == task.epochs and not found.scores[-1].diverged:
-            self._model.learn(task, found.seconds)
-            self._whole_model.learn(task, found.seconds)
+        if found.failure is not None or found.scores[-1].diverged:
+            return
+        if (epochs := found.scores[-1].epoch) < task.epochs:
+            # One that was stopped has taken as long as a shorter one.
+            task = replace(task, epochs=epochs, evaluate_at=tuple(e for e in task.evaluate_at if e <= epochs))
+        self._model.learn(task, found.seconds)
+        self._whole_model.learn(task, found.seconds)
 
     def _run(self, proposals: Proposals | None, finalists: Sequence[Candidate] | None, rank: bool) -> Iterator[Stage]:
         if rank:

@@ -38,6 +38,7 @@ from nasproxy.proxies.proxy_file import load_proxy
 from nasproxy.search.budget import Budget
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.training.train import Score
 
 
 @dataclass
@@ -307,3 +308,22 @@ def test_asynchronous_halving_is_cut_too_and_goes_on(scheduler: str):
     run_shuffled(resumed, trainer, random.Random(0), 2)
     assert len(resumed.ranking) == 39
     assert set(trainer.trained.values()) == {1}
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband"])
+def test_asynchronous_halving_keeps_back_the_finalists_time_too_where_hardly_any_training_is_in_full(scheduler: str):
+    budget, full = Seconds(10_000.0), 0
+    campaign, _ = campaign_of(
+        InMemoryStorage(), made(16), settings=replace(SETTINGS, scheduler=scheduler), progress=Listener(), budget=budget
+    )
+    while not campaign.rungs or not campaign.ranking:
+        for task in campaign.next_bundle(workers=1):
+            scores: list[Score] = []
+            for epoch in (*task.evaluate_at, task.epochs):
+                scores.append(Score(epoch, 1 / (1 + task.candidate.config["n"]), 0.0))
+                unfinished = epoch < task.epochs
+                if not campaign.record(Outcome(task, tuple(scores), float(epoch), unfinished=unfinished)):
+                    full += not unfinished
+                    break
+    assert full < 8  # as many as predictions in seconds take
+    assert budget.reserved > 0
