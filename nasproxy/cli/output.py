@@ -21,12 +21,15 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 
 def say_how_to_go_on(out: Path) -> None:
-    """Prints the command that goes on with what was interrupted: this one, with ``--resume``."""
+    """Prints the command that goes on with what was interrupted."""
+    typer.echo(f"What is finished is kept. Go on with:\n  {command_to_go_on(out)}", err=True)
+
+
+def command_to_go_on(out: Path) -> str:
+    """This command, with ``--resume`` and the directory of the run."""
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--json")]
     given = [] if any(word == "--out" or word.startswith("--out=") for word in words) else ["--out", str(out)]
-    typer.echo(
-        f"What is finished is kept. Go on with:\n  {shlex.join(['nasproxy', *words, *given, '--resume'])}", err=True
-    )
+    return shlex.join(["nasproxy", *words, *given, "--resume"])
 
 
 def say_how_to_see_curves(run: Path) -> None:

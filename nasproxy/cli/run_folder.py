@@ -6,20 +6,27 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from nasproxy.cli.output import say_how_to_go_on
+from nasproxy.cli.output import command_to_go_on, say_how_to_go_on
+from nasproxy.errors import NasproxyError
 
 
 @contextlib.contextmanager
 def run_folder(out: Path | None, space: str, ranked_by: str, *, resume: bool) -> Iterator[Path | None]:
     """The run directory: ``out``, or a new one; interrupted, the command that goes on with the run is printed.
 
+    An error after which ``--resume`` goes on says so of a directory that the user has not named by the whole command.
     None where ``--resume`` has no ``--out``: there is nothing to go on with, and the search says so.
     """
     from nasproxy.search.run_directory import new_directory
 
     found = contextlib.nullcontext(out) if out is not None or resume else new_directory(space, ranked_by)
     with found as directory, saying_how_to_resume(directory):
-        yield directory
+        try:
+            yield directory
+        except NasproxyError as error:
+            if out is None and directory is not None and "--resume" in error.hint and (directory / "run.json").exists():
+                error.hint += f" The run is in {directory}: {command_to_go_on(directory)}"
+            raise
 
 
 @contextlib.contextmanager

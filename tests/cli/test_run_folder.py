@@ -11,6 +11,7 @@ from disturbed_search import lines_of, wait_until
 from tiny_search import finish, invoke, search_words, start, write_space
 
 from nasproxy.cli.run_folder import run_folder, saying_how_to_resume
+from nasproxy.errors import WriteError
 from nasproxy.search.run_directory import write_json
 
 COMMANDS = (["search"], ["search", "--dry-run"], ["compare"])
@@ -96,6 +97,35 @@ def test_a_new_folder_is_kept_and_told_only_if_the_run_has_begun(folder: Path, c
             raise KeyboardInterrupt
         assert directory.exists() == begun
         assert (f"--out {directory} --resume" in capsys.readouterr().err) == begun
+
+
+def run_out_of_space(out: Path | None, hint: str) -> None:
+    with run_folder(out, "tiny", "random", resume=False) as directory:
+        assert directory is not None
+        write_json(directory / "run.json", {})
+        raise WriteError("The disk is full.", hint)
+
+
+@pytest.mark.parametrize("hint", ["Go on with --resume.", "Use fewer --workers."])
+def test_an_error_names_a_new_folder_where_resuming_goes_on(folder: Path, hint: str):
+    with pytest.raises(WriteError) as caught:
+        run_out_of_space(None, hint)
+    (run,) = (folder / "runs").iterdir()
+    assert caught.value.hint.startswith(hint)
+    assert caught.value.hint.endswith(f"--out runs/{run.name} --resume") == ("--resume" in hint)
+    (folder / "named").mkdir()
+    with pytest.raises(WriteError) as caught:
+        run_out_of_space(folder / "named", hint)
+    assert caught.value.hint == hint
+
+
+def test_a_search_whose_budget_condensing_spends_names_its_new_folder(folder: Path):
+    words = search_words(write_space(folder), folder / "run", "--time-budget", "0.0001", "--json")
+    out = words.index("--out")
+    said = invoke(*words[:out], *words[out + 2 :], "--proxy", "condensed")
+    (run,) = (folder / "runs").iterdir()
+    assert said.json["error"]["kind"] == "budget"
+    assert f"--out runs/{run.name} --resume" in said.json["error"]["hint"]
 
 
 def test_a_folder_that_is_named_is_left_for_the_run_to_make(folder: Path):
