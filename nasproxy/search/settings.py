@@ -254,9 +254,9 @@ class SearchSettings:
 
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share with the run it resumes: all that scores depend on, as JSON values."""
-        apart = {"time_budget", "out", "workers", "executor", "address", "data_dir", "storage"}
+        apart = {"time_budget", "out", "workers", "gpus_per_worker", "executor", "address", "data_dir"}
         # No score depends on these, and a finished run may be calibrated.
-        apart |= {"calibrate", "min_correlation", "tensorboard"}
+        apart |= {"storage", "calibrate", "min_correlation", "tensorboard"}
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
         # As runs have it of before there was a choice.
         kept["soft_labels"] = self.soft_labels or None

@@ -78,7 +78,7 @@ NEEDS = {"trials": {"sampler": "random"}}
 TOGETHER = CHANGED | {"executor": "tune"}
 """As many of them as go together: a cluster is not for the inline executor."""
 
-APART = {"time_budget", "out", "workers", "executor", "address", "data_dir", "storage"}
+APART = {"time_budget", "out", "workers", "gpus_per_worker", "executor", "address", "data_dir", "storage"}
 APART |= {"calibrate", "min_correlation", "tensorboard"}
 """Scores do not depend on these."""
 
