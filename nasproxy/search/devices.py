@@ -69,12 +69,17 @@ def default_workers(device: torch.device, threads: int, gpus_per_worker: float) 
     return max(1, usable_cores() // threads) if device.type == "cpu" else 1
 
 
-def check_workers(workers: int, device: torch.device, threads: int) -> None:
-    """Makes sure that the workers' threads fit the cores of this machine.
+def check_workers(workers: int, device: torch.device, threads: int, gpus_per_worker: float) -> None:
+    """Makes sure that the workers' threads fit the cores of this machine, or the workers its GPUs.
 
     Raises:
-        InputError: they do not: each would run slower than one alone.
+        InputError: they do not: each would run slower than one alone, or some would wait for a GPU for ever.
     """
+    if device.type == "cuda" and workers > (most := _held(gpus := torch.cuda.device_count(), gpus_per_worker)):
+        raise InputError(
+            f"{workers} workers of {gpus_per_worker:g} GPUs each do not fit on the {gpus} of this machine.",
+            f"Use {f'--workers {most} or fewer, or ' if most else ''}a smaller --gpus-per-worker.",
+        )
     cores = usable_cores()
     if device.type == "cpu" and workers * threads > cores:
         raise InputError(

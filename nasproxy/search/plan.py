@@ -161,7 +161,10 @@ def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, int]
     threads, share = settings.threads_per_worker, settings.gpus_per_worker
     if address is None or nodes is None:
         workers = settings.workers or default_workers(device, threads, share)
-        check_workers(workers if settings.executor == "tune" else 1, device, threads)
+        if settings.executor == "tune":
+            check_workers(workers, device, threads, share)
+        else:
+            check_workers(1, device, threads, min(1.0, share))
     else:
         workers = cluster_workers(settings.workers, nodes, device, threads, share)
         # The machine that a cluster's search is started on need not have what its nodes have.

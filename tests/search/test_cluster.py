@@ -568,6 +568,24 @@ def test_the_precision_is_the_cluster_s(monkeypatch: pytest.MonkeyPatch, found: 
     assert asked == ["head:6379"]
 
 
+@pytest.mark.parametrize(
+    ("workers", "share", "fits"), [(1, 1.0, True), (2, 1.0, False), (4, 0.25, True), (5, 0.25, False), (1, 2.0, False)]
+)
+def test_more_workers_than_the_gpus_of_this_machine_hold_are_refused(
+    monkeypatch: pytest.MonkeyPatch, workers: int, share: float, fits: bool
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    asked = SearchSettings(proxy="random", device="cuda", precision="float32", workers=workers, gpus_per_worker=share)
+    if fits:
+        assert make_plan(asked, resume=False).workers == workers
+        return
+    with pytest.raises(InputError, match=f"{workers} workers of {share:g} GPUs each do not fit on the 1 of") as caught:
+        make_plan(asked, resume=False)
+    assert "--gpus-per-worker" in caught.value.hint
+    assert make_plan(replace(asked, executor="inline"), resume=False).device.type == "cuda"
+
+
 def test_the_device_is_the_clusters():
     assert resolve_device("auto", MIXED).type == "cuda"
     assert resolve_device("auto", [Node(8.0, 0.0)]).type == "cpu"
