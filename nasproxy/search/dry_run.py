@@ -92,16 +92,16 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
     condense_seconds = _condense_seconds(plan, progress)  # on all cores, before the worker's threads are set
     timed = _measure(plan, buildable, costs, progress)
     mean = float(np.mean([costs[candidate.id].multiply_adds for candidate in buildable]))
-    calibrated, finalists = _left_on_whole(plan, done)
+    calibrated, finalists = _left_on_whole(plan, done, ranked)
+    workers = _parallel(plan)
     each = None if timed.speed is None else _whole_seconds(plan, timed.speed, mean)
     ranking = None if timed.speed is None else _search_seconds(plan, rungs, done, timed.speed, mean, buildable)
     seconds: dict[str, float | None] = {
         "condense": condense_seconds,
         "search": ranking,
-        **({"calibration": None if each is None else calibrated * each} if plan.settings.calibrate else {}),
-        "finalists": None if each is None else finalists * each,
+        **({"calibration": each and _spread(calibrated, each, workers)} if plan.settings.calibrate else {}),
+        "finalists": each and _spread(finalists, each, workers),
     }
-    workers = _parallel(plan)
     return {
         "schema": 1,
         "dry_run": True,
@@ -118,7 +118,7 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
             }
             for rung in rungs
         ],
-        **({"calibration": {"candidates": plan.settings.calibrate}} if plan.settings.calibrate else {}),
+        **({"calibration": {"candidates": min(plan.settings.calibrate, ranked)}} if plan.settings.calibrate else {}),
         "finalists": {"candidates": plan.settings.top_k, "done": _finalists_done(plan, done)},
         "workers": workers,
         "time_budget": plan.settings.time_budget,
@@ -299,12 +299,18 @@ def _search_seconds(
     candidates: Sequence[Candidate],
 ) -> float:
     """Of the trainings that are left, spread over the workers. Who survives a rung is taken to be of average size."""
-    repeats = plan.settings.repeats or 1
+    repeats, workers = plan.settings.repeats or 1, _parallel(plan)
     total = 0.0
     for rung in rungs:
         left = max(0, rung.candidates * repeats - done.get((PROXY, rung.epochs), 0))
-        total += left * speed.seconds(mean, _epochs_played(plan.settings, candidates) or rung.epochs)
-    return total / _parallel(plan)
+        each = speed.seconds(mean, _epochs_played(plan.settings, candidates) or rung.epochs)
+        total += _spread(left, each, workers)
+    return total
+
+
+def _spread(trainings: int, each: float, workers: int) -> float:
+    """Seconds of so many trainings of ``each`` seconds, of which no more than there are run at once."""
+    return trainings * each / min(workers, max(1, trainings))
 
 
 def _epochs_played(settings: SearchSettings, candidates: Sequence[Candidate]) -> float | None:
@@ -323,10 +329,10 @@ def _epochs_played(settings: SearchSettings, candidates: Sequence[Candidate]) ->
     return total / len(played)
 
 
-def _left_on_whole(plan: Plan, done: dict[tuple[str, int], int]) -> tuple[int, int]:
+def _left_on_whole(plan: Plan, done: dict[tuple[str, int], int], ranked: int) -> tuple[int, int]:
     """Trainings on the whole data of the calibration, which comes first, and of the finalists."""
     repeats, trained = plan.settings.repeats or 1, sum(n for (data, _), n in done.items() if data == WHOLE)
-    calibrated = (plan.settings.calibrate or 0) * repeats
+    calibrated = min(plan.settings.calibrate or 0, ranked) * repeats
     return max(0, calibrated - trained), max(0, plan.settings.top_k * repeats - max(0, trained - calibrated))
 
 
@@ -337,7 +343,7 @@ def _finalists_done(plan: Plan, done: dict[tuple[str, int], int]) -> int:
 
 
 def _whole_seconds(plan: Plan, speed: Speed, mean: float) -> float:
-    """Of one of them, spread over the workers."""
+    """Of one of them."""
     images = len(plan.dataset.train)
     recipe = plan.settings.finalist_recipe(images)
     # An epoch's constant part is its steps'; its other part grows with the images.
@@ -345,7 +351,7 @@ def _whole_seconds(plan: Plan, speed: Speed, mean: float) -> float:
     shown = proxy.images or len(_stand_in(plan).labels)
     steps, share = -(-images // recipe.batch_size) / _batches(plan), images / shown
     epoch = speed.epoch[0] * steps + speed.epoch[1] * mean * share
-    return (recipe.epochs * epoch + speed.seconds(mean, 0)) / _parallel(plan)
+    return recipe.epochs * epoch + speed.seconds(mean, 0)
 
 
 def _parallel(plan: Plan) -> int:

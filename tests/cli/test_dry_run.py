@@ -9,7 +9,7 @@ from tiny_search import CANDIDATES, FINALISTS, RUNGS, Said, invoke, search_words
 from nasproxy.analysis.text import counted
 from nasproxy.search import dry_run as module
 from nasproxy.search.bench import Bench
-from nasproxy.search.dry_run import timed_epochs
+from nasproxy.search.dry_run import _spread, timed_epochs
 from nasproxy.search.halving import PRUNERS, pruning_levels
 from nasproxy.search.task import Outcome, Task
 from nasproxy.training.recorded import RECORDED
@@ -176,3 +176,22 @@ def test_of_a_sampler_it_builds_a_sample(tmp_path: Path):
     ).json
     assert found["candidates"] == found["rungs"][0]["candidates"] == 5
     assert len((tmp_path / "built").read_text().splitlines()) < 100  # of 300
+
+
+def test_no_database_is_made(tmp_path: Path):
+    storage = ("--storage", f"sqlite:///{tmp_path}/study.db")
+    assert dry(tmp_path, *storage).code == 0
+    assert not (tmp_path / "study.db").exists()
+    assert dry(tmp_path, "--storage", f"sqlite:///{tmp_path}/nowhere/study.db").code == 2
+
+
+def test_no_more_trainings_run_at_once_than_there_are():
+    assert [_spread(count, 3.0, 4) for count in (0, 1, 2, 4, 8)] == [0.0, 3.0, 3.0, 3.0, 6.0]
+
+
+def test_a_calibration_is_of_no_more_candidates_than_are_within_the_limits(tmp_path: Path):
+    limits = ("--max-parameters", "1000", "--calibrate", "9")
+    assert dry(tmp_path, *limits, "--json").json["calibration"] == {"candidates": 3}
+    said = dry(tmp_path, *limits)
+    assert "3 random candidates on the whole data" in said.out
+    assert "--calibrate 9 takes all 3 candidates that are within --max-parameters 1000." in " ".join(said.err.split())
