@@ -47,6 +47,9 @@ def measure_candidates(plan: Plan, progress: Progress) -> tuple[list[Candidate],
         )
     if left_out := len(costs) - len(small):
         progress.note(f"{left_out} candidates are larger than {_asked(settings)} and are left out.")
+        if (settings.calibrate or 0) > len(small):
+            few = f"all {len(small)} candidates that are within {_asked(settings)}"
+            progress.note(f"--calibrate {settings.calibrate} takes {few}.")
     return small, costs
 
 

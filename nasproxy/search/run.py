@@ -133,6 +133,8 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
             if not done:
                 stopwatch.keep()
         summary = _summary(plan, campaign, table, study)
+        if plan.settings.calibrate is None:
+            _keep_calibration(summary, before or {})
         if summary["calibration"] and (warned := warning(summary["calibration"])):
             progress.note(warned)
         if done and before and _holds(directory, before, summary):
@@ -330,10 +332,21 @@ def _summary(plan: Plan, campaign: Campaign, table: pd.DataFrame, study: Study) 
     }
     if settings.calibrate is not None:
         found = calibration(campaign.calibration, table, study.measurements, settings)
-        finalists = {candidate.id for candidate in campaign.finalists}
-        summary["failed"] += sum(e["reason"] is not None and e["id"] not in finalists for e in found["sample"])
-        summary["calibration"] = found
+        _take_calibration(summary, found)
     return summary
+
+
+def _take_calibration(summary: dict[str, Any], found: Mapping[str, Any]) -> None:
+    finalists = {entry["id"] for entry in summary["top"]}
+    summary["failed"] += sum(e["reason"] is not None and e["id"] not in finalists for e in found["sample"])
+    summary["calibration"] = found
+
+
+def _keep_calibration(summary: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """What an earlier invocation has estimated holds on, unless more are ranked by now."""
+    found = before.get("calibration")
+    if found and found["ranked"] == summary["evaluated"]:
+        _take_calibration(summary, found)
 
 
 def _hand_over(plan: Plan, summary: Mapping[str, Any], progress: Progress) -> str | None:

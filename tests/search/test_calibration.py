@@ -109,6 +109,15 @@ def test_a_finished_run_is_calibrated_and_keeps_its_ranking(plain: Said, calibra
     assert set(recorded_trainings(home / "run").values()) == {1}
 
 
+def test_a_calibrated_run_that_is_gone_on_with_keeps_its_estimate(calibrated: Said, home: Path):
+    words = search_words(home / "my_space.py", home / "run", "--json", "--resume")
+    for lost in (None, "report.html"):
+        if lost is not None:
+            (home / "run" / lost).unlink()
+        assert invoke(*words).json["calibration"] == calibrated.json["calibration"]
+        assert load_run(home / "run").summary["calibration"] == calibrated.json["calibration"]
+
+
 def test_the_estimate_is_spearmans_rho_of_the_order_and_the_accuracies(calibrated: Said):
     found = calibrated.json["calibration"]
     assert (found["n"], len(found["sample"]), found["ranked"], found["failed"]) == (9, 9, 12, 0)
