@@ -88,7 +88,8 @@ class Study:
         self.states: dict[str, TrialState] = {}
         self._id = self._open(name)
         try:
-            self._read()
+            with _reading():
+                self._read()
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise RunError(
                 f"The study {name} holds what no search of nasproxy wrote: {type(error).__name__} {error}.",
@@ -168,7 +169,8 @@ class Study:
 
     def _open(self, name: str) -> int:
         try:
-            return self._storage.get_study_id_from_name(name)
+            with _reading():
+                return self._storage.get_study_id_from_name(name)
         except KeyError:
             with _writing():
                 return self._storage.create_new_study([StudyDirection.MAXIMIZE], name)
@@ -227,7 +229,9 @@ def studies_in(address: str) -> list[str]:
     """
     if (file := _sqlite_file(address)) is not None and not file.exists() and os.access(file.parent, os.W_OK):
         return []
-    return optuna.get_all_study_names(open_storage(Path(), address))
+    storage = open_storage(Path(), address)
+    with _reading():
+        return optuna.get_all_study_names(storage)
 
 
 def _sqlite_file(address: str) -> Path | None:
@@ -241,7 +245,8 @@ def _sqlite_file(address: str) -> Path | None:
 def holds_trials(storage: BaseStorage, name: str) -> bool:
     """Whether a storage holds a study of this name that is not empty."""
     try:
-        return storage.get_n_trials(storage.get_study_id_from_name(name)) > 0
+        with _reading():
+            return storage.get_n_trials(storage.get_study_id_from_name(name)) > 0
     except KeyError:
         return False
 
@@ -271,11 +276,34 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except (OSError, SQLAlchemyError, StorageInternalError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(getattr(error, "orig", None) or error)
-        raise WriteError(
-            f"The study could not be written: {reason}.",
-            "Free some space and go on with --resume; nothing that was measured before is lost.",
-        ) from error
+        reason = _reason(error)
+        raise WriteError(f"The study could not be written: {reason}.", _hint(error, reason)) from error
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        reason = _reason(error)
+        raise RunError(f"The study could not be read: {reason}.", _hint(error, reason)) from error
+
+
+def _reason(error: Exception) -> str:
+    """What the system or the database says, without Optuna's and SQLAlchemy's words around it."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    said = (getattr(one, "orig", None) for one in (error, error.__cause__))
+    return str(next((one for one in said if one is not None), error))
+
+
+def _hint(error: Exception, reason: str) -> str:
+    if isinstance(error, OSError) or "disk" in reason:
+        return "Free some space and go on with --resume; nothing that was measured before is lost."
+    return (
+        "See that the database can be reached and that no other process locks it, and go on with --resume; nothing that"
+        " was measured before is lost."
+    )
 
 
 def _to_json(found: Measurement) -> dict[str, Any]:

@@ -55,7 +55,7 @@ _PAUSE = 0.2  # seconds after which a worker that has nothing to do asks again
 _STARTS = 5  # workers in a row that die before they ask for anything
 _HANDINGS = 3  # of a bundle that does not arrive
 _PATIENCE = 60.0  # seconds without a node that could hold a worker
-_DIED = "The worker process died, probably for lack of memory."
+_DIED = "The worker process died: for lack of memory, or it crashed in native code; Ray does not tell which."
 
 
 class _Worker(tune.Trainable):

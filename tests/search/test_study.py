@@ -2,6 +2,7 @@ import json
 import math
 import resource
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,7 +18,7 @@ from optuna.trial import TrialState
 
 from nasproxy.errors import RunError, WriteError
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.study import Measurement, Study, mean_score, open_storage
+from nasproxy.search.study import Measurement, Study, holds_trials, mean_score, open_storage
 from nasproxy.search.task import Outcome, Task
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Score
@@ -274,6 +275,26 @@ def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path, address, room):
     assert before.items() <= resumed.measurements.items()
     resumed.record(outcome(CANDIDATES[2]))
     assert open_study(tmp_path, address).measurements == resumed.measurements
+
+
+def test_a_locked_database_is_said_to_be_locked(tmp_path):
+    address = f"sqlite:///{tmp_path}/study.db?timeout=0.1"
+    storage = open_storage(tmp_path, address)
+    study = Study(storage, "nasproxy", CHOICES)
+    holder = sqlite3.connect(tmp_path / "study.db")
+    holder.execute("BEGIN EXCLUSIVE")
+    cases = (
+        (WriteError, lambda: study.record(outcome(CANDIDATES[0]))),
+        (RunError, lambda: Study(storage, "nasproxy", CHOICES)),
+        (RunError, lambda: holds_trials(storage, "nasproxy")),
+    )
+    for kind, do in cases:
+        with pytest.raises(kind, match="database is locked") as caught:
+            do()
+        assert "Free some space" not in caught.value.hint
+        assert "no other process locks it, and go on with --resume" in caught.value.hint
+    holder.close()
+    study.record(outcome(CANDIDATES[0]))
 
 
 def test_a_folder_in_the_journals_place_is_an_error(tmp_path):
