@@ -96,6 +96,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         progress.note(plan.given_proxy.doubt)
     if plan.device.type == "cpu" and (slower := why_none()):
         progress.note(slower)
+    _say_what_inline_ignores(settings, progress)
     if plan.invalid:
         progress.note(f"{plan.invalid} configurations make no sense at this image size and are left out.")
     prepare_process(usable_cores())
@@ -145,6 +146,13 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         write_json(directory / "summary.json", summary)
         write_report(directory)
     return SearchResult(summary, table, directory)
+
+
+def _say_what_inline_ignores(settings: SearchSettings, progress: Progress) -> None:
+    asked = {"--workers": settings.workers or 1, "--gpus-per-worker": settings.gpus_per_worker}
+    ignored = [f"{option} {number:g}" for option, number in asked.items() if number > 1]
+    if settings.executor == "inline" and ignored:
+        progress.note(f"--executor inline trains in this process alone; {' and '.join(ignored)} make no difference.")
 
 
 def _write_curves(plan: Plan, campaign: Campaign, study: Study, progress: Progress) -> None:

@@ -336,6 +336,14 @@ def test_configurations_that_make_no_sense_are_left_out_and_counted(tmp_path: Pa
     assert any(note.startswith("3 configurations make no sense") for note in notes)
 
 
+def test_what_one_process_cannot_heed_is_said(tmp_path: Path):
+    words = search_words(write_space(tmp_path), tmp_path / "run", "--limit", "2", "--top-k", "1")
+    said = invoke(*words, "--workers", "4", "--gpus-per-worker", "2")
+    assert said.code == 0
+    assert "trains in this process alone; --workers 4 and --gpus-per-worker 2 make no difference." in said.err
+    assert "in this process alone" not in invoke(*words, "--resume", "--workers", "1").err
+
+
 HAZARDS = """
 import torch
 from torch import nn
