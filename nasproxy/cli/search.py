@@ -217,7 +217,7 @@ def search(
     if as_json:
         print_json(result.summary)
     else:
-        _print(result)
+        _print(result, several=len(objectives) > 1)
     nothing = result.summary["budget_spent"] and not result.summary["evaluated"]
     too_low = _too_low(result.summary["calibration"])
     return 1 if result.summary["failed"] or nothing or too_low else 0
@@ -227,10 +227,13 @@ def _too_low(calibration: dict[str, Any] | None) -> bool:
     return bool(calibration and calibration["min_correlation"] is not None and calibration["below"])
 
 
-def _print(result: SearchResult) -> None:
+def _print(result: SearchResult, *, several: bool) -> None:
     summary, console = result.summary, stdout()
+    front = {*result.table.loc[result.table["pareto"], "id"]} if several else None
     winner, agreement = summary["winner"], summary["agreement"]
-    console.print(_finalists(summary) if summary["top"] else "No candidate came so far that it could be a finalist.")
+    console.print(
+        _finalists(summary, front) if summary["top"] else "No candidate came so far that it could be a finalist."
+    )
     if winner is not None:
         console.print(f"\n[bold]Winner[/] {winner['id']}  {escape(_describe(winner['config']))}")
         console.print(f"  test accuracy {percent(winner['test_accuracy'])}, {count(winner['parameters'])} parameters")
@@ -250,10 +253,12 @@ def _print(result: SearchResult) -> None:
     say_how_to_see_curves(result.directory)
 
 
-def _finalists(summary: dict[str, Any]) -> Any:
+def _finalists(summary: dict[str, Any], front: set[str] | None) -> Any:
+    """The table of finalists; who is in ``front``, the Pareto front of several objectives, has a star."""
     timed = any("latency_ms" in entry for entry in summary["top"])
     figures = ("Rank", "Proxy", "Whole", "Test", "Parameters", "Multiply-adds", *(["Latency"] if timed else []))
-    table = plain_table(*figures, "Id", "Configuration", right=figures)
+    marked = [] if front is None else ["Pareto"]
+    table = plain_table(*figures, *marked, "Id", "Configuration", right=figures)
     for entry in summary["top"]:
         best = summary["winner"] is not None and entry["id"] == summary["winner"]["id"]
         accuracies = [percent(entry[name]) for name in ("proxy_accuracy", "whole_accuracy", "test_accuracy")]
@@ -263,6 +268,7 @@ def _finalists(summary: dict[str, Any]) -> Any:
             str(entry["rank"]),
             *accuracies,
             *sizes,
+            *("*" if entry["id"] in (front or ()) else "" for _ in marked),
             entry["id"],
             escape(_describe(entry["config"])),
             style="bold green" if best else None,

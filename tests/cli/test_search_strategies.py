@@ -76,6 +76,20 @@ def test_limits_that_leave_too_few_are_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_the_table_marks_the_front_of_several_objectives(tmp_path: Path):
+    words = search_words(write_space(tmp_path), tmp_path / "run", "--scheduler", "none", "--top-k", "9")
+    said = invoke(*words, "--objective", "accuracy", "--objective", "parameters")
+    rows = {line.split()[0]: line for line in said.out.splitlines() if " width=" in line and line.split()[0].isdigit()}
+    table = table_of(tmp_path / "run").head(9)
+    assert {name for name, line in rows.items() if " * " in line} == {
+        *table.loc[table["pareto"], "rank"].astype(int).astype(str)
+    }
+    assert 1 <= sum(" * " in line for line in rows.values()) < 9
+    assert "Pareto" in said.out
+    alone = search_words(tmp_path / "my_space.py", tmp_path / "alone", "--limit", "2", "--top-k", "1")
+    assert "Pareto" not in invoke(*alone).out
+
+
 def test_several_objectives_rank_the_front_first(tmp_path: Path):
     said = search(tmp_path, "--objective", "accuracy", "--objective", "parameters", "--scheduler", "none")
     table = table_of(tmp_path / "run")
