@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 from plain_condensation import outer_iteration, plain_convnet
+from result_file import RESULTS, commit
 
 from nasproxy.cli.output import plain_table, stdout
 from nasproxy.condensation.recipe import MatchingRecipe
@@ -45,7 +46,6 @@ from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Images, train
 from nasproxy.versions import library_versions, machine_facts, usable_cores
 
-RESULTS = Path(__file__).parent / "results" / "condensation_speed.json"
 PLAIN = "plain"
 ENGINES = (PLAIN, "float32", "bfloat16")
 CPU = torch.device("cpu")
@@ -343,6 +343,7 @@ def _conditions(arguments: argparse.Namespace, load: list[float]) -> dict[str, A
         "threads": arguments.threads,
         "usable_cores": usable_cores(),
         "load_average": load,
+        "commit": commit(),
         "versions": library_versions(),
         "machine": machine_facts("cpu"),
     }
