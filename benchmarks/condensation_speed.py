@@ -361,7 +361,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--growth", action="store_true", help="measure how seconds grow instead")
     parser.add_argument("--accuracy", type=int, default=0, metavar="N", help="compare N sets' accuracy instead")
     parser.add_argument("--networks", type=int, default=3, help="on each set of --accuracy (default: 3)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the JSON file")
+    parser.add_argument("--out", type=Path, default=RESULTS / "condensation_speed.json", help="the JSON file")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser
 
