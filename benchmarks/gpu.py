@@ -352,6 +352,7 @@ class Script:
         proxy = make_proxy(self._dataset, recipe, **where, course=course)
         if proxy.finished:
             save_proxy(proxy, kept)
+            checkpoints.discard()
         done = len(proxy.history)
         found["seconds"] = round(proxy.seconds, 1)
         found["teraflop_per_second"] = round(operations * done / proxy.seconds / 1e12, 3)
