@@ -17,12 +17,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor, channels_last
 
-from nasproxy.kernels.library import Kernels, Tail, kernels, team
+from nasproxy.kernels.library import Kernels, Tail, can_run, kernels, shares
 
 ACTIVATIONS = ("sigmoid", "relu", "leaky_relu")
 """In the order of ``maps.c``, as are the poolings; the slope of leaky_relu is 0.01."""
 POOLINGS = ("none", "max", "average")
-_LEAST = 2**16  # numbers of a part: with fewer, to share them takes longer than it saves
 
 _FUSED = ContextVar("_FUSED", default=False)
 
@@ -41,8 +40,7 @@ def is_wanted() -> bool:
     """Whether this is within :func:`fused_maps`, and the kernels are there and can use as many threads as torch."""
     return (
         _FUSED.get()
-        and kernels() is not None
-        and (torch.get_num_threads() == 1 or team() is not None)
+        and can_run()
         and not torch.compiler.is_compiling()
         # Who keeps what is saved in another way, as checkpoints do, may compute it again where this is not wanted.
         and torch._C._autograd._top_saved_tensors_default_hooks(False) is None
@@ -58,6 +56,7 @@ def can_fuse(maps: Tensor) -> bool:
         and maps.dtype in (torch.float32, torch.bfloat16)
         and maps.dim() == 4
         and maps.numel() > 0
+        and not maps.is_neg()
         and not torch._C._are_functorch_transforms_active()  # what torch.autograd.Function itself asks
     )
 
@@ -286,7 +285,6 @@ def _tail(
             f" and {tuple(shift.shape)}."
         )
     return Tail(
-        team=team(),
         images=images,
         height=height,
         width=width,
@@ -296,8 +294,7 @@ def _tail(
         pooling=POOLINGS.index(pooling),
         narrow=maps.dtype == torch.bfloat16,
         per_pixel=per_pixel,
-        threads=torch.get_num_threads(),
-        parts=max(1, min(torch.get_num_threads(), maps.numel() // _LEAST)),
+        **shares(maps.numel()),
         eps=eps,
     )
 

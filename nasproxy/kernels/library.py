@@ -8,7 +8,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-VERSION = 243727129
+VERSION = 136148739
 """A checksum of the sources. A library of others is not called: what was compiled may be older than they are."""
 
 
@@ -18,7 +18,7 @@ class Tail(ctypes.Structure):
     ``groups`` of channels are normalised together in each image, 0 where statistics are given. ``activation`` and
     ``pooling`` are positions in :data:`nasproxy.kernels.fused.ACTIVATIONS` and ``POOLINGS``. ``narrow`` maps are of
     bfloat16. ``per_pixel`` says that scale and shift are of each pixel and channel. ``team`` is :func:`team`,
-    of ``threads`` threads, which do the images in as many ``parts``.
+    of ``threads`` threads, which do the work in as many ``parts``.
     """
 
     _fields_ = (
@@ -60,19 +60,13 @@ class Tiled(ctypes.Structure):
     )
 
 
-_FUNCTIONS = {
-    **dict.fromkeys(("moments", "forward", "sums", "backward"), Tail),
-    **dict.fromkeys(("see", "results", "slopes", "back"), Tiled),
-}
-
-
 class Kernels:
     """The functions of ``maps.c`` and ``winograd.c``, whose comments say what they take and give."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
+        # Without argtypes: with some of the arguments named, ctypes would pass the rest as a variadic function's, which
+        # Apple's processors find elsewhere.
         self._library = library
-        for name, shape in _FUNCTIONS.items():
-            getattr(library, f"nasproxy_{name}").argtypes = [ctypes.POINTER(shape)]  # and places in memory
 
     def __call__(self, name: str, shape: Tail | Tiled, *buffers: Any) -> None:
         """Calls a function with the places of tensors in memory, None where it needs none.
@@ -94,13 +88,32 @@ def _place(buffer: Any, shape: Tail | Tiled) -> int:
     narrow = shape.narrow and buffer.dim() >= (4 if tail else 3)
     dtype = torch.bfloat16 if narrow else torch.float32
     layout = torch.channels_last if tail and buffer.dim() == 4 else torch.contiguous_format
-    if buffer.device.type != "cpu" or buffer.dtype != dtype or not buffer.is_contiguous(memory_format=layout):
+    fits = buffer.dtype == dtype and buffer.is_contiguous(memory_format=layout) and not buffer.is_neg()
+    if buffer.device.type != "cpu" or not fits:
         raise ValueError(
             f"The kernels take {dtype} on a CPU, {layout}; got {buffer.dtype} on {buffer.device}, {tuple(buffer.shape)}"
             f" with strides {buffer.stride()}."
         )
     place: int = buffer.data_ptr()
     return place
+
+
+def can_run() -> bool:
+    """Whether the kernels are there, and can use as many threads as torch."""
+    import torch
+
+    return kernels() is not None and (torch.get_num_threads() == 1 or team() is not None)
+
+
+def shares(numbers: int) -> dict[str, Any]:
+    """By whom so many numbers are worked on: the team, threads and parts of :class:`Tail` and :class:`Tiled`."""
+    import torch
+
+    threads = torch.get_num_threads()
+    return {"team": team(), "threads": threads, "parts": max(1, min(threads, numbers // _LEAST))}
+
+
+_LEAST = 2**16  # numbers of a part: with fewer, to share them takes longer than it saves
 
 
 @cache

@@ -23,5 +23,5 @@ class Rooms:
         """A tensor to write to; what was there under this name is lost."""
         room = self._rooms.get(name)
         if room is None or room.numel() < math.prod(shape):
-            room = self._rooms[name] = torch.empty(math.prod(shape), dtype=self.dtype)
+            room = self._rooms[name] = torch.empty(math.prod(shape), dtype=self.dtype, device="cpu")
         return room[: math.prod(shape)].view(shape)

@@ -10,19 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nasproxy.kernels.library import Tiled, kernels, team
+from nasproxy.kernels.library import Tiled, can_run, kernels, shares
 from nasproxy.kernels.rooms import Rooms
-
-_LEAST = 2**16  # numbers of a part: with fewer, to share them takes longer than it saves
 
 
 def can_transform(dtype: torch.dtype) -> bool:
     """Whether the kernels are there, can use as many threads as torch, and take numbers of this format."""
-    return (
-        dtype in (torch.float32, torch.bfloat16)
-        and kernels() is not None
-        and (torch.get_num_threads() == 1 or team() is not None)
-    )
+    return dtype in (torch.float32, torch.bfloat16) and can_run()
 
 
 class CompiledTransforms:
@@ -39,7 +33,7 @@ class CompiledTransforms:
 
     def see(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "36 t i"]:
         """Overlapping tiles of 6×6 pixels, transformed."""
-        images = images.to(self._rooms.dtype).contiguous()
+        images = images.to(self._rooms.dtype).resolve_neg().contiguous()
         tiled = _tiled(images)
         seen = self._rooms.take("seen", *_points(tiled))
         self._kernels("see", tiled, images, seen)
@@ -59,7 +53,7 @@ class CompiledTransforms:
 
     def slopes(self, on_results: Float[Tensor, "n h w o"]) -> Float[Tensor, "36 t o"]:
         """The gradient on products from that on results."""
-        on_results = on_results.to(self._rooms.dtype).contiguous()
+        on_results = on_results.to(self._rooms.dtype).resolve_neg().contiguous()
         tiled = _tiled(on_results)
         on_products = self._rooms.take("products", *_points(tiled))
         self._kernels("slopes", tiled, on_results, on_products)
@@ -78,7 +72,6 @@ def _tiled(maps: Float[Tensor, "n h w c"], points: Tensor | None = None) -> Tile
     images, height, width, channels = maps.shape
     down, across = -(-height // 4), -(-width // 4)
     tiled = Tiled(
-        team=team(),
         images=images,
         height=height,
         width=width,
@@ -87,8 +80,7 @@ def _tiled(maps: Float[Tensor, "n h w c"], points: Tensor | None = None) -> Tile
         across=across,
         apart=images * down * across * channels,
         narrow=maps.dtype == torch.bfloat16,
-        threads=torch.get_num_threads(),
-        parts=max(1, min(torch.get_num_threads(), maps.numel() // _LEAST)),
+        **shares(maps.numel()),
     )
     if points is not None and points.shape != _points(tiled):
         raise ValueError(f"Maps of {tuple(maps.shape)} have points {_points(tiled)}, got {tuple(points.shape)}.")

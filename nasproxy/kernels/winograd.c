@@ -4,8 +4,8 @@
    convolution's own products.
 
    Maps are (images, height, width, channels) in memory, numbers of float32 or of bfloat16, and 4x4 pixels make a tile.
-   A tile's numbers in the transformed domain lie `apart` from one another: (36, tiles, channels). Threads share the
-   images. A function returns 0, or -1 if memory was not to be had. */
+   A tile's numbers in the transformed domain lie `apart` from one another: (36, tiles, channels). Threads share
+   rows of tiles. A function returns 0, or -1 if memory was not to be had. */
 
 #include "kernels.h"
 
@@ -53,7 +53,7 @@ static int64_t strip_row(const struct tiled *tiled) { return (OUT * tiled->acros
 
 enum { SEE, RESULTS, SLOPES, BACK };
 
-/* What a function is given, and which images of it a thread takes. */
+/* What a function is given, and which rows of tiles of it a thread takes, all images' one after another. */
 struct work {
     const struct tiled *tiled;
     int direction;
@@ -64,7 +64,7 @@ struct work {
     int failed;
 };
 
-static void do_images(void *part)
+static void do_rows(void *part)
 {
     struct work *work = part;
     const struct tiled *tiled = work->tiled;
@@ -76,15 +76,18 @@ static void do_images(void *part)
     if ((work->failed = !room)) return;
     memset(room, 0, (size_t)numbers * sizeof *room);
     const float *bias = work->bias ? work->bias : room;
-    for (int64_t n = work->first; n < work->last; n++) {
-        int from_maps = work->direction == SEE || work->direction == SLOPES;
+    int from_maps = work->direction == SEE || work->direction == SLOPES;
+    for (int64_t row = work->first; row < work->last;) {
+        int64_t n = row / tiled->down, begin = row % tiled->down, end = begin + work->last - row;
+        if (end > tiled->down) end = tiled->down;
+        row += end - begin;
         const void *from = number_at(tiled, work->from, n * (from_maps ? pixels : tiles));
         void *to = number_at(tiled, work->to, n * (from_maps ? tiles : pixels));
         switch (work->direction) {
-        case SEE: PICK(see_image)(tiled, from, to, room); break;
-        case RESULTS: PICK(result_image)(tiled, from, bias, to, room + tiled->channels); break;
-        case SLOPES: PICK(slope_image)(tiled, from, to, room); break;
-        case BACK: PICK(back_image)(tiled, from, to, room); break;
+        case SEE: PICK(see_rows)(tiled, begin, end, from, to, room); break;
+        case RESULTS: PICK(result_rows)(tiled, begin, end, from, bias, to, room + tiled->channels); break;
+        case SLOPES: PICK(slope_rows)(tiled, begin, end, from, to, room); break;
+        case BACK: PICK(back_rows)(tiled, begin, end, from, to, room); break;
         }
     }
     free(room);
@@ -93,17 +96,17 @@ static void do_images(void *part)
 static int share(struct work whole)
 {
     const struct tiled *tiled = whole.tiled;
-    int64_t count = tiled->parts < tiled->images ? tiled->parts : tiled->images, failed = 0;
+    int64_t rows = tiled->images * tiled->down, count = tiled->parts < rows ? tiled->parts : rows, failed = 0;
     if (count < 1 || !tiled->team) count = 1;
     struct work *works = malloc((size_t)count * sizeof *works);
     if (!works) return -1;
     for (int64_t part = 0; part < count; part++) {
         works[part] = whole;
-        works[part].first = tiled->images * part / count;
-        works[part].last = tiled->images * (part + 1) / count;
+        works[part].first = rows * part / count;
+        works[part].last = rows * (part + 1) / count;
     }
     share_parts(tiled->team, tiled->threads,
-        (struct parts){.function = do_images, .works = (char *)works, .bytes = sizeof *works, .count = count});
+        (struct parts){.function = do_rows, .works = (char *)works, .bytes = sizeof *works, .count = count});
     for (int64_t part = 0; part < count; part++) failed |= works[part].failed;
     free(works);
     return failed ? -1 : 0;

@@ -132,12 +132,13 @@ INLINE void NAME(back_tile)(const void *points, int64_t apart, float *strip, int
             call(left, narrow);                                                                               \
     }
 
-static void NAME(see_image)(const struct tiled *tiled, const void *image, void *seen, const float *zeros)
+static void NAME(see_rows)(const struct tiled *tiled, int64_t begin, int64_t end, const void *image, void *seen,
+    const float *zeros)
 {
     int64_t channels = tiled->channels, apart = tiled->apart;
     int narrow = tiled->narrow;
     const void *pixels[IN * IN];
-    for (int64_t tile = 0; tile < tiled->down * tiled->across; tile++) {
+    for (int64_t tile = begin * tiled->across; tile < end * tiled->across; tile++) {
         int64_t top = tile / tiled->across * OUT - 1, left = tile % tiled->across * OUT - 1;
         for (int64_t k = 0; k < IN * IN; k++)
             pixels[k] = pixel_at(tiled, image, top + k / IN, left + k % IN, zeros);
@@ -148,13 +149,13 @@ static void NAME(see_image)(const struct tiled *tiled, const void *image, void *
     }
 }
 
-static void NAME(result_image)(const struct tiled *tiled, const void *products, const float *bias, void *image,
-    float *nowhere)
+static void NAME(result_rows)(const struct tiled *tiled, int64_t begin, int64_t end, const void *products,
+    const float *bias, void *image, float *nowhere)
 {
     int64_t channels = tiled->channels, apart = tiled->apart;
     int narrow = tiled->narrow;
     void *pixels[OUT * OUT];
-    for (int64_t tile = 0; tile < tiled->down * tiled->across; tile++) {
+    for (int64_t tile = begin * tiled->across; tile < end * tiled->across; tile++) {
         int64_t top = tile / tiled->across * OUT, left = tile % tiled->across * OUT;
         for (int64_t k = 0; k < OUT * OUT; k++)
             pixels[k] = (void *)pixel_at(tiled, image, top + k / OUT, left + k % OUT, nowhere);
@@ -165,12 +166,13 @@ static void NAME(result_image)(const struct tiled *tiled, const void *products, 
     }
 }
 
-static void NAME(slope_image)(const struct tiled *tiled, const void *slopes, void *products, const float *zeros)
+static void NAME(slope_rows)(const struct tiled *tiled, int64_t begin, int64_t end, const void *slopes, void *products,
+    const float *zeros)
 {
     int64_t channels = tiled->channels, apart = tiled->apart;
     int narrow = tiled->narrow;
     const void *pixels[OUT * OUT];
-    for (int64_t tile = 0; tile < tiled->down * tiled->across; tile++) {
+    for (int64_t tile = begin * tiled->across; tile < end * tiled->across; tile++) {
         int64_t top = tile / tiled->across * OUT, left = tile % tiled->across * OUT;
         for (int64_t k = 0; k < OUT * OUT; k++)
             pixels[k] = pixel_at(tiled, slopes, top + k / OUT, left + k % OUT, zeros);
@@ -181,13 +183,16 @@ static void NAME(slope_image)(const struct tiled *tiled, const void *slopes, voi
     }
 }
 
-/* A row of tiles at a time goes to a strip six pixels high, whose last two rows the next one overlaps. */
-static void NAME(back_image)(const struct tiled *tiled, const void *on_seen, void *image, float *strip)
+/* A row of tiles at a time goes to a strip six pixels high, whose last two rows the next one overlaps: that before the
+   first is done again. */
+static void NAME(back_rows)(const struct tiled *tiled, int64_t begin, int64_t end, const void *on_seen, void *image,
+    float *strip)
 {
     int64_t channels = tiled->channels, apart = tiled->apart, row = strip_row(tiled);
     int narrow = tiled->narrow;
     memset(strip, 0, (size_t)(IN * row) * sizeof *strip);
-    for (int64_t down = 0; down <= tiled->down; down++) {
+    int64_t last = end == tiled->down ? end : end - 1;
+    for (int64_t down = begin ? begin - 1 : 0; down <= last; down++) {
         for (int64_t across = 0; down < tiled->down && across < tiled->across; across++) {
             int64_t tile = down * tiled->across + across;
 #define CALL(block, narrow)                                                                                        \
@@ -198,7 +203,7 @@ static void NAME(back_image)(const struct tiled *tiled, const void *on_seen, voi
         }
         for (int64_t i = 0; i < OUT; i++) { /* the first row and column are padding */
             int64_t y = down * OUT + i - 1;
-            if (y < 0 || y >= tiled->height) continue;
+            if (down < begin || y < 0 || y >= tiled->height) continue;
             void *to = number_at(tiled, image, y * tiled->width * channels);
             const float *from = strip + i * row + channels;
             EACH(c, tiled->width * channels) NAME(store)(to, c, from[c], narrow);

@@ -69,7 +69,7 @@ class WinogradConvolution:
         """
         outputs = self._weight.shape[2]
         if into is None:
-            into = images.new_empty(*images.shape[:3], outputs)
+            into = self._weight.new_empty(*images.shape[:3], outputs)
         self.see(images)
         products = self._rooms.take("products", POINTS, self._seen.shape[1], outputs)
         self._transforms.results(torch.bmm(self._seen, self._weight, out=products), self._bias, into)
@@ -88,7 +88,7 @@ class WinogradConvolution:
             The images' gradient.
         """
         if into is None:
-            into = slope.new_empty(*slope.shape[:3], self._weight.shape[1])
+            into = self._weight.new_empty(*slope.shape[:3], self._weight.shape[1])
         self._bias_slope += slope.sum((0, 1, 2), dtype=self._bias_slope.dtype)
         products = self._transforms.slopes(slope)
         self._add_slope(products)

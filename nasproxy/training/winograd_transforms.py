@@ -53,7 +53,7 @@ class TorchTransforms:
             torch.kron(matrix, matrix).to(rooms.dtype) if self._at_once else matrix.to(rooms.dtype)
             for matrix in (_INPUT, _RESULT)
         )
-        self._padded = torch.empty(0)
+        self._padded = torch.empty(0, device="cpu")
 
     def see(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "36 t i"]:
         """Overlapping tiles of 6×6 pixels, transformed."""
@@ -61,7 +61,7 @@ class TorchTransforms:
         down, across = tiles_of(height), tiles_of(width)
         size = (number, OUT * down + 2, OUT * across + 2, channels)
         if self._padded.shape != size:
-            self._padded = torch.zeros(size, dtype=self._rooms.dtype)
+            self._padded = torch.zeros(size, dtype=self._rooms.dtype, device="cpu")
         self._padded[:, 1 : height + 1, 1 : width + 1] = images
         image, row, pixel, one = self._padded.stride()
         tiles = self._rooms.take("tiles", IN, IN, number, down, across, channels)

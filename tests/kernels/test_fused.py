@@ -288,6 +288,13 @@ def test_large_maps_are_shared_among_threads(threads, numbers, parts, monkeypatc
     assert (tail.threads, tail.parts) == (threads, parts)
 
 
+def test_a_view_of_other_signs_is_left_to_the_layers():
+    maps = torch.randn(1, 2, 4, 4)
+    with fused.fused_maps():
+        assert fused.can_fuse(maps)
+        assert not fused.can_fuse(torch._neg_view(maps))
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_processors_without_avx512_compute_the_same(norm):
     found = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -63,13 +66,40 @@ def test_maps_of_any_shape_are_taken(number, height, width, channels, seed):
 
 
 @pytest.mark.parametrize("dtype", OFF, ids=str)
-def test_another_thread_changes_nothing(dtype, monkeypatch):
+@pytest.mark.parametrize("images", [1, 7])
+def test_another_thread_changes_nothing(dtype, images, monkeypatch):
     found = []
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         torch.manual_seed(0)
-        found.append([mine for mine, _ in compared(7, 24, 24, 64, dtype)])
+        found.append([mine for mine, _ in compared(images, 168 // images, 24, 64, dtype)])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_threads_that_began_earlier_flush_denormal_numbers_as_the_caller_does():
+    script = """
+import torch
+from nasproxy.kernels.rooms import Rooms
+from nasproxy.kernels.tiles import CompiledTransforms
+torch.set_num_threads(4)
+images = torch.full((8, 64, 64, 32), 1e-40)
+assert (images * 1.0).count_nonzero() == images.numel()
+torch.set_flush_denormal(True)
+transforms = CompiledTransforms(Rooms(torch.float32))
+assert all((transforms.see(images).abs().double() > 0).sum() == 0 for _ in range(20))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_view_of_other_signs_is_read_with_them():
+    images = torch.randn(1, 4, 4, 2)
+    turned = torch._neg_view(images)
+    transforms = CompiledTransforms(Rooms(torch.float32))
+    for name in ("see", "slopes"):
+        expected = -getattr(transforms, name)(images).clone()
+        torch.testing.assert_close(getattr(transforms, name)(turned), expected)
+    with pytest.raises(ValueError, match="The kernels take"):
+        transforms.results(torch._neg_view(torch.randn(36, 1, 2)), None, images)
 
 
 @pytest.mark.parametrize("dtype", OFF, ids=str)
@@ -99,6 +129,12 @@ def test_maps_of_another_layout_are_read_and_written_where_they_lie():
         getattr(transforms, name)(points, *more, part)
         assert not part.is_contiguous()
         assert torch.equal(whole, part)
+
+
+def test_results_have_the_format_of_the_convolution():
+    convolution = WinogradConvolution(torch.randn(3, 2, 3, 3), None, torch.bfloat16)
+    assert convolution.forward(torch.randn(1, 4, 4, 2)).dtype == torch.bfloat16
+    assert convolution.backward(torch.randn(1, 4, 4, 3)).dtype == torch.bfloat16
 
 
 def test_sizes_that_do_not_belong_together_are_refused():
