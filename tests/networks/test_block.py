@@ -162,7 +162,7 @@ def test_a_checkpointed_network_is_computed_anew():
 
 
 def test_without_a_team_of_threads_torch_computes(monkeypatch, calls):
-    monkeypatch.setattr("nasproxy.kernels.fused.team", lambda: None)
+    monkeypatch.setattr("nasproxy.kernels.library.team", lambda: None)
     for threads, taken in ((2, 0), (1, 2)):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         with fused_maps():
