@@ -50,14 +50,40 @@ static void do_parts(void *given)
     SET_MODES(own);
 }
 
-/* Does them in all of torch's threads, as OpenMP would end those that a smaller team leaves out; one part in this one. */
-INLINE void share_parts(team team, int32_t threads, struct parts parts)
+/* What each part's work begins with: which images, or rows, it takes, and whether memory was not to be had. */
+struct part {
+    int64_t first, last;
+    int failed;
+};
+
+/* As many works like `whole` as `parts` wants, but no more than there are `units` to share, or one without a team. */
+INLINE struct parts split(void (*function)(void *), const void *whole, int64_t bytes, team team, int64_t parts,
+    int64_t units)
 {
+    int64_t count = parts < units ? parts : units;
+    if (count < 1 || !team) count = 1;
+    char *works = malloc((size_t)(count * bytes));
+    for (int64_t i = 0; works && i < count; i++) {
+        memcpy(works + i * bytes, whole, (size_t)bytes);
+        struct part *part = (struct part *)(works + i * bytes);
+        part->first = units * i / count;
+        part->last = units * (i + 1) / count;
+    }
+    return (struct parts){.function = function, .works = works, .bytes = bytes, .count = count};
+}
+
+/* Does them in all of torch's threads, as OpenMP would end those that a smaller team leaves out; one part in this one.
+   Returns whether any failed. */
+INLINE int share_parts(team team, int32_t threads, struct parts parts)
+{
+    int failed = 0;
     parts.modes = GET_MODES();
-    if (team && parts.count > 1)
+    if (parts.count > 1)
         team(do_parts, &parts, (unsigned)threads, 0);
     else
         do_parts(&parts);
+    for (int64_t i = 0; i < parts.count; i++) failed |= ((struct part *)(parts.works + i * parts.bytes))->failed;
+    return failed;
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)

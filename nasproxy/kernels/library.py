@@ -8,7 +8,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-VERSION = 136148739
+VERSION = 116817813
 """A checksum of the sources. A library of others is not called: what was compiled may be older than they are."""
 
 

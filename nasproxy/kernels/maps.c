@@ -67,13 +67,12 @@ static struct tile next_tile(const struct tail *tail, struct tile tile)
 
 /* What a function is given, and which images of it a thread takes. */
 struct work {
+    struct part part;
     const struct tail *tail;
     const void *maps, *results, *on_results;
     const float *scale, *shift;
     float *mean, *rate, *sum, *along, *on_scale, *on_shift;
     void *to;
-    int64_t first, last;
-    int failed;
 };
 
 static int64_t map_bytes(const struct tail *tail)
@@ -91,7 +90,7 @@ static void moments_work(void *part)
 {
     struct work *work = part;
     int64_t channels = work->tail->channels;
-    for (int64_t n = work->first; n < work->last; n++)
+    for (int64_t n = work->part.first; n < work->part.last; n++)
         PICK(moments)((const char *)work->maps + n * map_bytes(work->tail), work->tail, work->mean + n * channels,
             work->rate + n * channels);
 }
@@ -102,8 +101,8 @@ static void forward_work(void *part)
     const struct tail *tail = work->tail;
     int64_t step = tail->groups ? tail->channels : 0;
     float *room = room_for(2 * tile_numbers(tail));
-    if ((work->failed = !room)) return;
-    for (int64_t n = work->first; n < work->last; n++)
+    if ((work->part.failed = !room)) return;
+    for (int64_t n = work->part.first; n < work->part.last; n++)
         PICK(forward_image)(tail, (const char *)work->maps + n * map_bytes(tail), work->mean + n * step,
             work->rate + n * step, work->scale, work->shift, (char *)work->to + n * result_bytes(tail), room);
     free(room);
@@ -114,8 +113,8 @@ static void sums_work(void *part)
     struct work *work = part;
     const struct tail *tail = work->tail;
     float *room = room_for(3 * tile_numbers(tail));
-    if ((work->failed = !room)) return;
-    for (int64_t n = work->first; n < work->last; n++)
+    if ((work->part.failed = !room)) return;
+    for (int64_t n = work->part.first; n < work->part.last; n++)
         PICK(sum_image)(tail, (const char *)work->on_results + n * result_bytes(tail),
             (const char *)work->maps + n * map_bytes(tail), (const char *)work->results + n * result_bytes(tail),
             work->mean, work->rate, work->scale, work->shift, work->sum + n * tail->channels,
@@ -130,8 +129,8 @@ static void backward_work(void *part)
     int64_t channels = tail->channels, pixels = tail->height * tail->width;
     int64_t numbers = (tail->groups ? pixels + 2 : 0) * channels + 3 * tile_numbers(tail);
     float *room = room_for(numbers);
-    if ((work->failed = !room)) return;
-    for (int64_t n = work->first; n < work->last; n++) {
+    if ((work->part.failed = !room)) return;
+    for (int64_t n = work->part.first; n < work->part.last; n++) {
         const char *on_results = (const char *)work->on_results + n * result_bytes(tail);
         const char *maps = (const char *)work->maps + n * map_bytes(tail);
         const char *results = (const char *)work->results + n * result_bytes(tail);
@@ -151,33 +150,24 @@ static void backward_work(void *part)
 static int share(void (*function)(void *), struct work whole)
 {
     const struct tail *tail = whole.tail;
-    int64_t count = tail->parts < tail->images ? tail->parts : tail->images, failed = 0;
+    struct parts parts = split(function, &whole, sizeof whole, tail->team, tail->parts, tail->images);
+    struct work *works = (struct work *)parts.works;
     int64_t numbers = whole.on_scale ? tail->height * tail->width * tail->channels : 0;
-    if (count < 1 || !tail->team) count = 1;
-    struct work *works = malloc((size_t)count * sizeof *works);
-    float *own = numbers ? calloc((size_t)(2 * numbers * count), sizeof *own) : NULL;
+    float *own = numbers ? calloc((size_t)(2 * numbers * parts.count), sizeof *own) : NULL;
     if (!works || (numbers && !own)) {
         free(works), free(own);
         return -1;
     }
-    for (int64_t part = 0; part < count; part++) {
-        works[part] = whole;
-        works[part].first = tail->images * part / count;
-        works[part].last = tail->images * (part + 1) / count;
-        if (numbers) {
-            works[part].on_scale = own + 2 * numbers * part;
-            works[part].on_shift = own + 2 * numbers * part + numbers;
-        }
+    for (int64_t part = 0; numbers && part < parts.count; part++) {
+        works[part].on_scale = own + 2 * numbers * part;
+        works[part].on_shift = own + 2 * numbers * part + numbers;
     }
-    share_parts(tail->team, tail->threads,
-        (struct parts){.function = function, .works = (char *)works, .bytes = sizeof *works, .count = count});
-    for (int64_t part = 0; part < count; part++) {
-        failed |= works[part].failed;
+    int failed = share_parts(tail->team, tail->threads, parts);
+    for (int64_t part = 0; part < parts.count; part++)
         for (int64_t i = 0; i < numbers; i++) {
             whole.on_scale[i] += works[part].on_scale[i];
             whole.on_shift[i] += works[part].on_shift[i];
         }
-    }
     free(works), free(own);
     return failed ? -1 : 0;
 }

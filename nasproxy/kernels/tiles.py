@@ -33,38 +33,36 @@ class CompiledTransforms:
 
     def see(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "36 t i"]:
         """Overlapping tiles of 6×6 pixels, transformed."""
-        images = images.to(self._rooms.dtype).resolve_neg().contiguous()
-        tiled = _tiled(images)
-        seen = self._rooms.take("seen", *_points(tiled))
-        self._kernels("see", tiled, images, seen)
-        return seen
+        return self._to_points("see", images, room="seen")
 
     def results(
         self, products: Float[Tensor, "36 t o"], bias: Float[Tensor, " o"] | None, into: Float[Tensor, "n h w o"]
     ) -> None:
         """The pixels of products, and a bias added."""
-        maps = into if into.is_contiguous() else torch.empty_like(into, memory_format=torch.contiguous_format)
-        tiled = _tiled(maps, products)
-        if bias is not None and bias.shape != maps.shape[3:]:
-            raise ValueError(f"Maps of {tuple(maps.shape)} take a bias of each channel, got {tuple(bias.shape)}.")
-        self._kernels("results", tiled, products, None if bias is None else bias.float().contiguous(), maps)
-        if maps is not into:
-            into.copy_(maps)
+        if bias is not None and bias.shape != into.shape[3:]:
+            raise ValueError(f"Maps of {tuple(into.shape)} take a bias of each channel, got {tuple(bias.shape)}.")
+        self._to_maps("results", products, None if bias is None else bias.float().contiguous(), into=into)
 
     def slopes(self, on_results: Float[Tensor, "n h w o"]) -> Float[Tensor, "36 t o"]:
         """The gradient on products from that on results."""
-        on_results = on_results.to(self._rooms.dtype).resolve_neg().contiguous()
-        tiled = _tiled(on_results)
-        on_products = self._rooms.take("products", *_points(tiled))
-        self._kernels("slopes", tiled, on_results, on_products)
-        return on_products
+        return self._to_points("slopes", on_results, room="products")
 
     def back(self, on_seen: Float[Tensor, "36 t i"], into: Float[Tensor, "n h w i"]) -> None:
         """The gradient on images from that on tiles seen, which overlap."""
-        images = into if into.is_contiguous() else torch.empty_like(into, memory_format=torch.contiguous_format)
-        self._kernels("back", _tiled(images, on_seen), on_seen, images)
-        if images is not into:
-            into.copy_(images)
+        self._to_maps("back", on_seen, into=into)
+
+    def _to_points(self, name: str, maps: Float[Tensor, "n h w c"], *, room: str) -> Float[Tensor, "36 t c"]:
+        maps = maps.to(self._rooms.dtype).resolve_neg().contiguous()
+        tiled = _tiled(maps)
+        points = self._rooms.take(room, *_points(tiled))
+        self._kernels(name, tiled, maps, points)
+        return points
+
+    def _to_maps(self, name: str, points: Tensor, *more: Tensor | None, into: Float[Tensor, "n h w c"]) -> None:
+        maps = into if into.is_contiguous() else torch.empty_like(into, memory_format=torch.contiguous_format)
+        self._kernels(name, _tiled(maps, points), points, *more, maps)
+        if maps is not into:
+            into.copy_(maps)
 
 
 def _tiled(maps: Float[Tensor, "n h w c"], points: Tensor | None = None) -> Tiled:

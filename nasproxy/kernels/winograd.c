@@ -55,13 +55,12 @@ enum { SEE, RESULTS, SLOPES, BACK };
 
 /* What a function is given, and which rows of tiles of it a thread takes, all images' one after another. */
 struct work {
+    struct part part;
     const struct tiled *tiled;
     int direction;
     const void *from;
     const float *bias;
     void *to;
-    int64_t first, last;
-    int failed;
 };
 
 static void do_rows(void *part)
@@ -73,12 +72,12 @@ static void do_rows(void *part)
     /* A strip; or zeros, for what lies outside and for no bias, and room for what is written to nowhere. */
     int64_t numbers = work->direction == BACK ? IN * strip_row(tiled) : 2 * tiled->channels;
     float *room = room_for(numbers);
-    if ((work->failed = !room)) return;
+    if ((work->part.failed = !room)) return;
     memset(room, 0, (size_t)numbers * sizeof *room);
     const float *bias = work->bias ? work->bias : room;
     int from_maps = work->direction == SEE || work->direction == SLOPES;
-    for (int64_t row = work->first; row < work->last;) {
-        int64_t n = row / tiled->down, begin = row % tiled->down, end = begin + work->last - row;
+    for (int64_t row = work->part.first; row < work->part.last;) {
+        int64_t n = row / tiled->down, begin = row % tiled->down, end = begin + work->part.last - row;
         if (end > tiled->down) end = tiled->down;
         row += end - begin;
         const void *from = number_at(tiled, work->from, n * (from_maps ? pixels : tiles));
@@ -96,19 +95,11 @@ static void do_rows(void *part)
 static int share(struct work whole)
 {
     const struct tiled *tiled = whole.tiled;
-    int64_t rows = tiled->images * tiled->down, count = tiled->parts < rows ? tiled->parts : rows, failed = 0;
-    if (count < 1 || !tiled->team) count = 1;
-    struct work *works = malloc((size_t)count * sizeof *works);
-    if (!works) return -1;
-    for (int64_t part = 0; part < count; part++) {
-        works[part] = whole;
-        works[part].first = rows * part / count;
-        works[part].last = rows * (part + 1) / count;
-    }
-    share_parts(tiled->team, tiled->threads,
-        (struct parts){.function = do_rows, .works = (char *)works, .bytes = sizeof *works, .count = count});
-    for (int64_t part = 0; part < count; part++) failed |= works[part].failed;
-    free(works);
+    struct parts parts
+        = split(do_rows, &whole, sizeof whole, tiled->team, tiled->parts, tiled->images * tiled->down);
+    if (!parts.works) return -1;
+    int failed = share_parts(tiled->team, tiled->threads, parts);
+    free(parts.works);
     return failed ? -1 : 0;
 }
 

@@ -37,7 +37,13 @@ INLINE struct six NAME(inputs_back)(float a, float b, float c, float d, float e,
 #define TURNED(i, j) BETWEEN(j, i)
 #define POINT(i, j) NAME(loaded)(points, ((i) * IN + (j)) * apart + c, narrow)
 #define TURNED_POINT(i, j) POINT(j, i)
+#define ROW(i, six)                                                               \
+    BETWEEN(i, 0) = six.a, BETWEEN(i, 1) = six.b, BETWEEN(i, 2) = six.c,          \
+    BETWEEN(i, 3) = six.d, BETWEEN(i, 4) = six.e, BETWEEN(i, 5) = six.f
 #define TO_POINT(i, j, value) NAME(store)(points, ((i) * IN + (j)) * apart + c, value, narrow)
+#define TO_POINTS(j, six)                                                         \
+    TO_POINT(0, j, six.a), TO_POINT(1, j, six.b), TO_POINT(2, j, six.c),          \
+    TO_POINT(3, j, six.d), TO_POINT(4, j, six.e), TO_POINT(5, j, six.f)
 
 INLINE void NAME(see_tile)(const void *const *pixels, int64_t first, int64_t block, void *points, int64_t apart,
     int narrow)
@@ -47,15 +53,13 @@ INLINE void NAME(see_tile)(const void *const *pixels, int64_t first, int64_t blo
     for (int64_t i = 0; i < IN; i++)
         EACH(c, block) {
             struct six row = NAME(inputs)(SIX(PIXEL, i));
-            BETWEEN(i, 0) = row.a, BETWEEN(i, 1) = row.b, BETWEEN(i, 2) = row.c;
-            BETWEEN(i, 3) = row.d, BETWEEN(i, 4) = row.e, BETWEEN(i, 5) = row.f;
+            ROW(i, row);
         }
 #undef PIXEL
     for (int64_t j = 0; j < IN; j++)
         EACH(c, block) {
             struct six column = NAME(inputs)(SIX(TURNED, j));
-            TO_POINT(0, j, column.a), TO_POINT(1, j, column.b), TO_POINT(2, j, column.c);
-            TO_POINT(3, j, column.d), TO_POINT(4, j, column.e), TO_POINT(5, j, column.f);
+            TO_POINTS(j, column);
         }
 }
 
@@ -87,15 +91,13 @@ INLINE void NAME(slope_tile)(const void *const *pixels, int64_t first, int64_t b
     for (int64_t i = 0; i < OUT; i++)
         EACH(c, block) {
             struct six row = NAME(results_back)(PIXEL(i, 0), PIXEL(i, 1), PIXEL(i, 2), PIXEL(i, 3));
-            BETWEEN(i, 0) = row.a, BETWEEN(i, 1) = row.b, BETWEEN(i, 2) = row.c;
-            BETWEEN(i, 3) = row.d, BETWEEN(i, 4) = row.e, BETWEEN(i, 5) = row.f;
+            ROW(i, row);
         }
 #undef PIXEL
     for (int64_t j = 0; j < IN; j++)
         EACH(c, block) {
             struct six column = NAME(results_back)(BETWEEN(0, j), BETWEEN(1, j), BETWEEN(2, j), BETWEEN(3, j));
-            TO_POINT(0, j, column.a), TO_POINT(1, j, column.b), TO_POINT(2, j, column.c);
-            TO_POINT(3, j, column.d), TO_POINT(4, j, column.e), TO_POINT(5, j, column.f);
+            TO_POINTS(j, column);
         }
 }
 
@@ -218,5 +220,7 @@ static void NAME(back_rows)(const struct tiled *tiled, int64_t begin, int64_t en
 #undef TURNED
 #undef POINT
 #undef TURNED_POINT
+#undef ROW
 #undef TO_POINT
+#undef TO_POINTS
 #undef EACH_BLOCK

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from nasproxy.kernels.tiles import can_transform
+from nasproxy.kernels.library import can_run
 from nasproxy.training import lowered_convolution, winograd_convolution
 
 _Convolve = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -88,12 +88,7 @@ class FastConvolutions(TorchFunctionMode):
         if (
             not tiles
             and not (self._exact and narrow)
-            and winograd_convolution.pays(
-                input.shape[1],
-                len(weight),
-                *input.shape[2:],
-                compiled=can_transform(torch.bfloat16 if narrow else torch.float32),
-            )
+            and winograd_convolution.pays(input.shape[1], len(weight), *input.shape[2:], compiled=can_run())
         ):
             return winograd_convolution.convolve
         few = lowered_convolution.is_few_pixels(input, weight, tiles=tiles)
