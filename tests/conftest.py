@@ -1,14 +1,18 @@
 """Shape annotations are checked at run time while the tests run."""
 
+import os
 import signal
 from collections.abc import Iterator
+
+# Threads that wait for each other make small tests slow on a busy machine; those of the commands that are tested with
+# several had better sleep meanwhile. OpenMP asks once, as torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import hypothesis
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
-# Threads that wait for each other make small tests slow on a busy machine.
 torch.set_num_threads(1)
 
 # No test depends on how fast the machine is.

@@ -182,8 +182,8 @@ def test_failures_are_grouped_by_reason(tmp_path):
     assert f"{rows[12]['id']} (a {rows[12]['params_a']}, b {rows[12]['params_b']})" in text
 
 
-def test_a_thousand_different_reasons_make_a_page_of_a_hundred(tmp_path):
-    directory = make_run(tmp_path / "run", choices={"a": list(range(500)), "b": [1, 2]})
+def test_of_three_hundred_different_reasons_the_page_has_a_hundred(tmp_path):
+    directory = make_run(tmp_path / "run", choices={"a": list(range(150)), "b": [1, 2]})
     path = directory / "results.csv"
     rows = list(csv.DictReader(path.read_text().splitlines(keepends=True)))
     for number, row in enumerate(rows):
@@ -194,7 +194,7 @@ def test_a_thousand_different_reasons_make_a_page_of_a_hundred(tmp_path):
         writer.writerows(rows)
     text = report(directory).text
     assert text.count("tried to allocate") == 100
-    assert "899 candidates for 899 more reasons" in text
+    assert "199 candidates for 199 more reasons" in text
 
 
 def test_hostile_names_and_values_stay_text(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from tiny_search import invoke, read_table, search_words, write_space
 
+from nasproxy.condensation.evaluation import Evaluation
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 
 DC = [
@@ -149,7 +150,8 @@ def test_a_comparison_says_which_sets_have_them(photos, folder):
     assert "none of early-stopping, parameters makes any" in nobody.json["error"]["message"]
 
 
-def test_condense_writes_them_and_show_tells_of_them(photos, folder):
+def test_condense_writes_them_and_show_tells_of_them(photos, folder, monkeypatch):
+    monkeypatch.setattr(Evaluation, "epochs", 2)
     words = [*DC, "--dataset", photos, "--soft-labels", "--evaluate-every", "1"]
     said = invoke(*words, "--out", "soft.safetensors", "--json")
     assert said.code == 0, said.err

@@ -32,7 +32,7 @@ def accuracy(digits, images, labels, seed):
 
 def test_one_condensed_image_a_digit_beats_one_random_image(digits):
     recipe = MatchingRecipe(
-        ipc=1, iterations=60, matching_steps=1, image_learning_rate=0.2, real_batch=32, initial="real", **SHAPE
+        ipc=1, iterations=30, matching_steps=1, image_learning_rate=0.2, real_batch=32, initial="real", **SHAPE
     )
     random, condensed = [], []
     for seed in range(2):

@@ -189,13 +189,14 @@ SICK = (
 
 @pytest.mark.parametrize("executor", ["inline", "tune"])
 def test_what_breaks_the_gpu_of_a_process_costs_no_other_candidate(tmp_path: Path, executor: str):
-    more = ["--workers", "1"] if executor == "tune" else []
-    words = search_words(write_space(tmp_path, SICK), tmp_path / "run", "--executor", executor, "--json", *more)
-    said = finish(start(words))
-    if executor == "inline":  # Ray has another process
+    words = search_words(write_space(tmp_path, SICK), tmp_path / "run", "--executor", executor, "--json")
+    if executor == "inline":
+        said = invoke(*words)
         assert said.code == 2, said.err
         assert "the GPU cannot be used by this process any more" in said.json["error"]["message"]
         said = finish(start([*words, "--resume"]))
+    else:  # Ray has another process
+        said = finish(start([*words, "--workers", "1"]))
     assert said.code == 1, said.err
     assert "error" not in said.json
     table = read_table(tmp_path / "run")
