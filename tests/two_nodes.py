@@ -3,7 +3,8 @@
 The second node has one core, or as many as it takes to share each of the GPUs that Ray is told it has by two.
 
 Each node has a folder of its own to work in, and says which it is by the variable TINY_NODE. Says on one line, as JSON,
-the cluster's address and the raylets of both. ``ray start`` does not bind to loopback where it is given two nodes.
+the cluster's address, the raylets of both and the head's server. ``ray start`` does not bind to loopback where it is
+given two nodes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def main(folder: Path, head_cores: int, gpus: int) -> None:
         head = add_node(cluster, folder / "1", num_cpus=head_cores)
         second = add_node(cluster, folder / "2", num_cpus=max(1, 2 * gpus), num_gpus=gpus)
         raylets = [node.all_processes["raylet"][0].process.pid for node in (head, second)]
-        print(json.dumps({"address": cluster.address, "raylets": raylets}), flush=True)
+        (gcs,) = head.all_processes["gcs_server"]
+        print(json.dumps({"address": cluster.address, "raylets": raylets, "gcs": gcs.process.pid}), flush=True)
         sys.stdin.read()
     finally:
         cluster.shutdown()

@@ -127,7 +127,7 @@ class Cluster:
         line = self._keeper.stdout.readline()
         assert line, self._log.read_text()
         said = json.loads(line)
-        self.address, self.head_raylet, self.raylet = said["address"], *said["raylets"]
+        self.address, self.gcs, self.head_raylet, self.raylet = said["address"], said["gcs"], *said["raylets"]
 
     def lose_second_node(self) -> None:
         """As when the machine is lost: Ray's workers end as their raylet does, without a word to anybody."""
@@ -293,16 +293,20 @@ def test_without_a_node_that_holds_a_worker_the_search_ends_and_can_go_on(mortal
 
 
 @pytest.mark.slow
-def test_a_search_whose_raylet_dies_says_so_and_can_go_on(mortal: Cluster, tmp_path: Path):
+@pytest.mark.parametrize("process", ["head_raylet", "gcs"])
+def test_a_search_whose_ray_dies_ends_and_can_go_on(mortal: Cluster, tmp_path: Path, process: str):
     waiting = 'if "TINY_NODE" in os.environ:\n            time.sleep(0.5)\n        if self.training:'
     space, out = write_space(tmp_path, SPACE.replace("if self.training:", waiting)), tmp_path / "run"
-    process = start(cluster_words(space, out, mortal.address))
-    wait_until(lambda: recorded_trainings(out).total() >= 3 or process.poll() is not None)
-    os.kill(mortal.head_raylet, signal.SIGKILL)
-    said = finish(process)
+    search = start(cluster_words(space, out, mortal.address))
+    wait_until(lambda: recorded_trainings(out).total() >= 3 or search.poll() is not None)
+    os.kill(getattr(mortal, process), signal.SIGKILL)
+    said = finish(search)
     assert said.code == 1, said.err
-    assert "its process raylet died" in said.json["error"]["message"]
-    assert "--resume" in said.json["error"]["hint"]
+    if process == "gcs":  # of the head: Ray itself ends the search, after a minute
+        assert "GCS" in said.err
+    else:
+        assert "its process raylet died" in said.json["error"]["message"]
+        assert "--resume" in said.json["error"]["hint"]
     assert invoke(*search_words(space, out, "--resume")).code == 0
     assert set(recorded_trainings(out).values()) == {1}
 
