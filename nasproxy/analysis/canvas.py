@@ -16,6 +16,7 @@ from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+from PIL import Image
 
 from nasproxy.errors import InputError, nearest
 from nasproxy.files import write_atomically
@@ -24,6 +25,7 @@ BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", VERMILLION, "#222222", "#F0E442")
 FAINT = "#BBBBBB"
 FORMATS = ("png", "svg", "pdf")
+_SOFTWARE = "nasproxy"  # says a picture of ours who made it
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -87,13 +89,22 @@ def render(figure: Figure, suffix: str) -> bytes:
     """
     if suffix not in FORMATS:
         raise InputError(f"A figure cannot be written as {suffix!r}.", nearest(suffix, FORMATS))
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": _SOFTWARE}}[suffix]
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # A name in a script that no installed font covers shows as boxes, which is no reason to stop.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format=suffix, dpi="figure", metadata=metadata)
     return buffer.getvalue()
+
+
+def is_figure(path: Path) -> bool:
+    """Whether ``path`` is a PNG that this module wrote."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Software") == _SOFTWARE
+    except OSError:
+        return False
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

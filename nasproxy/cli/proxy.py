@@ -110,7 +110,7 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Import the authors' .pt files, and export proxies to Parquet or a picture. Nothing in a file is executed."""
-    from nasproxy.proxies.proxy_file import LEGACY, check_replaceable
+    from nasproxy.proxies.proxy_file import LEGACY
 
     legacy = file.suffix.lower() in LEGACY
     target = out or (file.with_suffix(".safetensors") if legacy else None)
@@ -120,8 +120,7 @@ def convert(
         raise InputError(f"No proxy can be written as {target.suffix!r}.", nearest(target.suffix, _KINDS))
     if target.resolve() == file.resolve():
         raise InputError(f"--out {target} is the file itself.", "Name another.")
-    if target.suffix == ".safetensors":
-        check_replaceable(target)
+    _check_replaceable(target)
     if legacy:
         if dataset is None:
             raise InputError(f"{file} does not say what it was condensed from.", "Name it by --dataset.")
@@ -173,6 +172,23 @@ def _imported(
 
     loaded = load_dataset(dataset, data_dir=data_dir, image_size=image_size)
     return load_legacy_proxy(file, loaded, experiment=experiment, normalisation=normalisation)
+
+
+def _check_replaceable(target: Path) -> None:
+    """Makes sure that nothing is overwritten but a file of the same kind that nasproxy wrote."""
+    if target.suffix == ".safetensors":
+        from nasproxy.proxies.proxy_file import check_replaceable
+
+        check_replaceable(target)
+        return
+    if target.suffix == ".png":
+        from nasproxy.analysis.canvas import is_figure as is_ours
+    else:
+        from nasproxy.proxies.image_parquet import is_image_parquet as is_ours
+    if target.exists() and not is_ours(target):
+        raise InputError(
+            f"{target} would be overwritten, which nasproxy did not write.", "Choose another --out, or move it away."
+        )
 
 
 def _write(proxy: ProxySet, target: Path) -> float | None:

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -145,6 +146,23 @@ def test_an_import_overwrites_nothing_but_a_proxy(legacy, folder):
     assert said.code == 2
     assert "digits.safetensors would be overwritten" in said.json["error"]["message"]
     assert (folder / "digits.safetensors").read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".png"])
+def test_an_export_overwrites_nothing_but_an_export(proxy_file, folder, suffix):
+    target = folder / f"train{suffix}"
+    words = ["proxy", "convert", str(proxy_file), "--out", target.name, "--json"]
+    assert [invoke(*words).code for _ in range(2)] == [0, 0]
+    if suffix == ".png":
+        Image.new("L", (8, 8)).save(target)
+    else:
+        pq.write_table(pq.read_table(target).replace_schema_metadata(), target)
+    for content in (target.read_bytes(), b"mine"):
+        target.write_bytes(content)
+        said = invoke(*words)
+        assert (said.code, said.json["error"]["kind"]) == (2, "input")
+        assert f"{target.name} would be overwritten" in said.json["error"]["message"]
+        assert target.read_bytes() == content
 
 
 def test_a_proxy_becomes_parquet_and_a_picture(proxy_file, folder):
