@@ -134,18 +134,26 @@ def partial_iteration(ipc: int) -> tuple[MatchingRecipe, float]:
 
 
 def growth(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Processor seconds of one matching step in float32, the least of a few, as one size after another is doubled."""
-    settings = {"matching_steps": 1, "real_batch": 64}
-    base = {"ipc": 1, "classes": 2, "size": 32}
+    """Processor seconds in float32, the least of a few, as one size after another is doubled.
+
+    They are of one matching step; and, once more for images per class, of two with training between them.
+    """
+    step, trained = {"matching_steps": 1, "inner_epochs": 0}, {"matching_steps": 2, "inner_epochs": 5}
+    base = {"ipc": 1, "classes": 2, "size": 32, "real_batch": 64}
     rows = []
-    for name, values in {"ipc": (1, 2, 4, 8), "classes": (2, 4, 8), "size": (16, 32, 64)}.items():
+    for name, values, part in (
+        ("ipc", (1, 2, 4, 8), step),
+        ("classes", (2, 4, 8), step),
+        ("size", (16, 32, 64), step),
+        ("ipc", (1, 2, 4, 8), trained),
+    ):
         for value in values:
-            case = {**base, name: value}
-            rival = Rival({**case, **settings, "engine": "float32", "threads": arguments.threads})
+            case = {**base, **part, name: value}
+            rival = Rival({**case, "engine": "float32", "threads": arguments.threads})
             seconds = [rival.iterate()["processor"] for _ in range(arguments.rounds)]
             peak = rival.end()["peak"]
             rows.append({"varied": name, **case, "processor_seconds": min(seconds), "peak_memory_bytes": peak})
-    return {**settings, "rows": rows, **_conditions(arguments, [os.getloadavg()[0]])}
+    return {"rows": rows, **_conditions(arguments, [os.getloadavg()[0]])}
 
 
 class Rival:
@@ -187,7 +195,7 @@ def work(task: dict[str, Any]) -> None:
     """The other end of :class:`Rival`: an iteration for each line that comes, its seconds as a line of JSON."""
     dataset = _dataset(task)
     recipe, _ = partial_iteration(task["ipc"])
-    changes = {name: task[name] for name in ("real_batch", "matching_steps") if name in task}
+    changes = {name: task[name] for name in ("real_batch", "matching_steps", "inner_epochs") if name in task}
     recipe = replace(recipe, **changes, iterations=10**6)
     torch.set_num_threads(task["threads"])
     if task["engine"] != PLAIN:
@@ -312,7 +320,8 @@ def show(found: dict[str, Any]) -> None:
         print(f"\n{row['ipc']} images a class, {row['part_of_an_iteration']:.0%} of an outer iteration")
         stdout().print(table)
     for row in found.get("growth", {}).get("rows", []):
-        print(f"{row['varied']} {row[row['varied']]}: {row['processor_seconds']:.3f} s")
+        of = f"{row['matching_steps']} matching steps, {row['inner_epochs']} epochs between"
+        print(f"{row['varied']} {row[row['varied']]}, {of}: {row['processor_seconds']:.3f} s")
     for row in found.get("accuracy", []):
         print(f"\n{row['ipc']} images a class, {row['iterations']} iterations: test accuracy")
         for engine, of in row["test_accuracy"].items():
