@@ -11,9 +11,9 @@ epochs, in bfloat16, with the seeds that nasproxy search would give them, so tha
 
 Condensing takes about as many processor seconds for all that condense (--condense-minutes), but for dc-real-long, which
 has three times as many iterations: K is fixed beforehand, by speeds measured on one core of an AMD EPYC with
-AVX512-bf16, and is never a cut by the clock. Random sets, the rival, cost nothing to make. Soft labels are of the
+AVX512-bf16 before there were kernels, and is never a cut by the clock. Random sets, the rival, cost nothing to make. Soft labels are of the
 network that coresets are chosen by, which is trained once on the whole training part and kept in the cache (20 epochs,
-about 20 minutes of one core). Real statistics are batch-norm means and variances of 1,000 training images, estimated
+about 4 minutes of one core). Real statistics are batch-norm means and variances of 1,000 training images, estimated
 anew for scoring, as --norm-statistics real does; the training is that of the contender without them, scored twice.
 Siamese is the augmentation of dsa and dm where candidates are trained, as --augmentation siamese does; without it, sets
 of dsa and dm are trained on as all others.
@@ -22,8 +22,9 @@ Spearman's rho is that of single sets, averaged over sets; its interval holds th
 candidates, the same for all contenders, and of each contender's sets. Of "averaged sets" it is that of each candidate's
 mean score over the sets, which costs as many trainings.
 
-The 48 trainings on a set take about five processor minutes, condensing one about two (dc-real-long: six). All
-contenders take about 1.6 processor hours for each of --sets, the teacher apart: half of that on two idle cores.
+On an Intel Xeon with AMX the 48 trainings on a set take two processor minutes, condensing one one or two
+(dc-real-long: three). All contenders take 52 processor minutes for each of --sets, the teacher apart: half of that on
+two idle cores.
 
 All results are written as trainings on a set are done, those of the first sets first; the same command goes on, and
 more --sets or other --contenders may be asked of it. What is in the file has a table by --from.
