@@ -11,12 +11,12 @@ epochs, in bfloat16, with the seeds that nasproxy search would give them, so tha
 
 Condensing takes about as many processor seconds for all that condense (--condense-minutes), but for dc-real-long, which
 has three times as many iterations: K is fixed beforehand, by speeds measured on one core of an AMD EPYC with
-AVX512-bf16 before there were kernels, and is never a cut by the clock. Random sets, the rival, cost nothing to make. Soft labels are of the
-network that coresets are chosen by, which is trained once on the whole training part and kept in the cache (20 epochs,
-about 4 minutes of one core). Real statistics are batch-norm means and variances of 1,000 training images, estimated
-anew for scoring, as --norm-statistics real does; the training is that of the contender without them, scored twice.
-Siamese is the augmentation of dsa and dm where candidates are trained, as --augmentation siamese does; without it, sets
-of dsa and dm are trained on as all others.
+AVX512-bf16 before there were kernels, and is never a cut by the clock. Random sets, the rival, cost nothing to make.
+Soft labels are of the network that coresets are chosen by, which is trained once on the whole training part and kept in
+the cache (20 epochs, about 4 minutes of one core). Real statistics are batch-norm means and variances of 1,000 training
+images, estimated anew for scoring, as --norm-statistics real does; the training is that of the contender without them,
+scored twice. Siamese is the augmentation of dsa and dm where candidates are trained, as --augmentation siamese does;
+without it, sets of dsa and dm are trained on as all others.
 
 Spearman's rho is that of single sets, averaged over sets; its interval holds the middle 95 % of bootstrap draws of
 candidates, the same for all contenders, and of each contender's sets. Of "averaged sets" it is that of each candidate's
