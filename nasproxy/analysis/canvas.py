@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
+from nasproxy.datasets.decoding import strict_pillow
 from nasproxy.errors import InputError, nearest
 from nasproxy.files import write_atomically
 
@@ -101,10 +102,10 @@ def render(figure: Figure, suffix: str) -> bytes:
 def is_figure(path: Path) -> bool:
     """Whether ``path`` is a PNG that this module wrote."""
     try:
-        with Image.open(path) as image:
+        with strict_pillow(), Image.open(path) as image:
             return image.info.get("Software") == _SOFTWARE
-    except OSError:
-        return False
+    except Exception:
+        return False  # whatever Pillow meets in another's file
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

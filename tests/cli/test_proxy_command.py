@@ -1,4 +1,6 @@
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -148,6 +150,15 @@ def test_an_import_overwrites_nothing_but_a_proxy(legacy, folder):
     assert (folder / "digits.safetensors").read_text() == "mine"
 
 
+def huge_picture() -> bytes:
+    """The beginning of a PNG of more pixels than Pillow opens."""
+    parts = {b"IHDR": struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0), b"IDAT": zlib.compress(b""), b"IEND": b""}
+    chunks = [
+        struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in parts.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".png"])
 def test_an_export_overwrites_nothing_but_an_export(proxy_file, folder, suffix):
     target = folder / f"train{suffix}"
@@ -157,7 +168,7 @@ def test_an_export_overwrites_nothing_but_an_export(proxy_file, folder, suffix):
         Image.new("L", (8, 8)).save(target)
     else:
         pq.write_table(pq.read_table(target).replace_schema_metadata(), target)
-    for content in (target.read_bytes(), b"mine"):
+    for content in (target.read_bytes(), b"mine", huge_picture()):
         target.write_bytes(content)
         said = invoke(*words)
         assert (said.code, said.json["error"]["kind"]) == (2, "input")
