@@ -11,9 +11,10 @@ import typer
 from rich.console import Console
 
 from nasproxy.cli import compare, condense, datasets, export, predict, proxy, report, search, spaces, train
-from nasproxy.cli.output import print_json
+from nasproxy.cli.output import json_line
 from nasproxy.errors import NasproxyError
 from nasproxy.interruption import end_if_signalled, heeding_signals, received
+from nasproxy.search.last_words import Wording, worded
 from nasproxy.versions import version_report
 
 # Typer shows its own copy of click's exceptions only through this one.
@@ -83,8 +84,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     as_json = "--json" in words
+    wording: Wording = lambda error: _worded(error.kind, error.message, error.hint, as_json=as_json)  # noqa: E731
     try:
-        code = app(args=words, prog_name="nasproxy", standalone_mode=False)
+        with worded(lambda _: wording):
+            code = app(args=words, prog_name="nasproxy", standalone_mode=False)
         if code == _INTERRUPTED:
             code = _report_interruption(as_json=as_json)
     except NasproxyError as error:
@@ -121,11 +124,19 @@ def _usage_hint(error: Any) -> str:
 
 
 def _report(kind: str, message: str, hint: str, code: int, *, as_json: bool) -> int:
-    if as_json:
-        print_json({"schema": 1, "error": {"kind": kind, "message": message, "hint": hint}})
-    console = Console(stderr=True, soft_wrap=True)
-    console.print("[bold red]Error:[/] ", end="")
-    console.print(message, markup=False, highlight=False)
-    if hint:
-        console.print(f"  {hint}", markup=False, highlight=False, style="dim")
+    out, err = _worded(kind, message, hint, as_json=as_json)
+    print(out, end="")  # noqa: T201, what stdout is for
+    print(err, end="", file=sys.stderr)  # noqa: T201
     return code
+
+
+def _worded(kind: str, message: str, hint: str, *, as_json: bool) -> tuple[str, str]:
+    """What an error puts on stdout, and what on stderr."""
+    document = {"schema": 1, "error": {"kind": kind, "message": message, "hint": hint}}
+    console = Console(stderr=True, soft_wrap=True)
+    with console.capture() as captured:
+        console.print("[bold red]Error:[/] ", end="")
+        console.print(message, markup=False, highlight=False)
+        if hint:
+            console.print(f"  {hint}", markup=False, highlight=False, style="dim")
+    return f"{json_line(document)}\n" if as_json else "", captured.get()

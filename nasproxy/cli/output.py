@@ -17,7 +17,12 @@ from rich.table import Table
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Prints exactly one JSON document."""
-    print(json.dumps(document, ensure_ascii=False, allow_nan=False))  # noqa: T201, what stdout is for
+    print(json_line(document))  # noqa: T201, what stdout is for
+
+
+def json_line(document: Mapping[str, Any]) -> str:
+    """A JSON document as it is printed, without the line's end."""
+    return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
 
 def say_how_to_go_on(out: Path) -> None:

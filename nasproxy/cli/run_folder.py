@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nasproxy.cli.output import command_to_go_on, say_how_to_go_on
 from nasproxy.errors import NasproxyError
+from nasproxy.search.last_words import worded
 
 
 @contextlib.contextmanager
@@ -21,12 +22,20 @@ def run_folder(out: Path | None, space: str, ranked_by: str, *, resume: bool) ->
 
     found = contextlib.nullcontext(out) if out is not None or resume else new_directory(space, ranked_by)
     with found as directory, saying_how_to_resume(directory):
+        unnamed = directory if out is None else None
         try:
-            yield directory
+            with worded(lambda tell: lambda error: tell(_naming(unnamed, error))):
+                yield directory
         except NasproxyError as error:
-            if out is None and directory is not None and "--resume" in error.hint and (directory / "run.json").exists():
-                error.hint += f" The run is in {directory}: {command_to_go_on(directory)}"
+            _naming(unnamed, error)
             raise
+
+
+def _naming(directory: Path | None, error: NasproxyError) -> NasproxyError:
+    """The error, with the command that goes on with the run in ``directory`` if it speaks of one."""
+    if directory is not None and "--resume" in error.hint and (directory / "run.json").exists():
+        error.hint += f" The run is in {directory}: {command_to_go_on(directory)}"
+    return error
 
 
 @contextlib.contextmanager

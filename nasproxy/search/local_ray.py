@@ -76,8 +76,8 @@ def keeping_signals() -> Iterator[None]:
 class Vitals:
     """Whether the processes of Ray live on this machine without which a search cannot go on.
 
-    Ray itself ends the driver, without a word, some seconds after its raylet died. A driver that has joined a cluster
-    did not start the raylet: it knocks at its socket. Of the head of a cluster it does not know.
+    Ray itself ends the driver when that next calls a raylet that died: who looks before can still end in good order. A
+    driver that has joined a cluster did not start the raylet: it knocks at its socket. Of the head it does not know.
     """
 
     def __init__(self) -> None:

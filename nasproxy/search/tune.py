@@ -45,6 +45,7 @@ from nasproxy.search.bench import Bench, Payload  # noqa: E402
 from nasproxy.search.campaign import Campaign  # noqa: E402
 from nasproxy.search.cluster import Node  # noqa: E402
 from nasproxy.search.devices import capacity  # noqa: E402
+from nasproxy.search.last_words import last_words  # noqa: E402
 from nasproxy.search.local_ray import Vitals, keeping_signals, loopback_only, ray_folder  # noqa: E402
 from nasproxy.search.task import Outcome, Task  # noqa: E402
 
@@ -274,9 +275,13 @@ class _Filing(_NotSaved, tune.Callback):
             with self._kept():
                 pass  # A signal that went to Ray's processes too, and was swallowed here: an interruption it is.
             with self._kept():
-                raise NasproxyError(
-                    f"Ray stopped: its process {name} died.", "Go on with --resume; nothing that was finished is lost."
-                )
+                raise _death_of(name)
+
+
+def _death_of(process: str) -> NasproxyError:
+    return NasproxyError(
+        f"Ray stopped: its process {process} died.", "Go on with --resume; nothing that was finished is lost."
+    )
 
 
 def _dead_nodes() -> int:
@@ -348,7 +353,8 @@ def _connected(address: str | None, cores: int, folder: Path) -> Iterator[None]:
         )
     for name in ("ray", "ray.tune", "ray.air", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with warnings.catch_warnings():
+    # Until Ray is shut down, which a dead one may not survive either.
+    with contextlib.ExitStack() as explained, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         silent: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.CRITICAL}
         try:
@@ -365,12 +371,26 @@ def _connected(address: str | None, cores: int, folder: Path) -> Iterator[None]:
                         )
                 else:
                     _join(address, silent)
+            explained.enter_context(_explained(address))
             yield
         finally:
             # Of a cluster, this takes leave only. A Ray of our own dies with the process; to shut it down where the
             # signal went to it too takes seconds, in which it may end the process with a code of its own.
             if address is not None or not is_ending():
                 ray.shutdown()
+
+
+def _explained(address: str | None) -> contextlib.AbstractContextManager[None]:
+    """Has an end that Ray makes to this process told as an error that it raises."""
+    node: Any = ray._private.worker._global_node
+    raylet = node.raylet_socket_name, _death_of("raylet")
+    if address is None:
+        return last_words(*raylet)
+    lost = NasproxyError(
+        f"Ray ended the search: the head of the cluster, {node.gcs_address}, does not answer any more.",
+        "Go on with --resume when it is back; nothing that was finished is lost.",
+    )
+    return last_words(*raylet, node.gcs_address, lost)
 
 
 def _join(address: str, silent: dict[str, Any]) -> None:

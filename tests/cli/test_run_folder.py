@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,6 +129,37 @@ def test_a_search_whose_budget_condensing_spends_names_its_new_folder(folder: Pa
     (run,) = (folder / "runs").iterdir()
     assert said.json["error"]["kind"] == "budget"
     assert f"--out runs/{run.name} --resume" in said.json["error"]["hint"]
+
+
+DYING = """
+import os, sys
+from nasproxy.cli.main import run
+from nasproxy.errors import NasproxyError
+from nasproxy.search import run as searching
+from nasproxy.search.last_words import last_words
+from nasproxy.search.run_directory import write_json
+
+def die(settings, **_):
+    write_json(settings.out / "run.json", {})
+    with last_words("nowhere", NasproxyError("Ray stopped.", "Go on with --resume.")):
+        os._exit(1)
+
+searching.run_search = die
+run(sys.argv[1:])
+"""
+
+
+def test_a_search_that_ray_ends_says_so_as_of_any_error(folder: Path):
+    words = [sys.executable, "-c", DYING, "search", "--top-k", "2"]
+    plain = subprocess.run(words, capture_output=True, text=True, check=False)
+    (run,) = (folder / "runs").iterdir()
+    command = f"The run is in runs/{run.name}: nasproxy search --top-k 2 --out runs/{run.name} --resume"
+    said = f"Error: Ray stopped.\n  Go on with --resume. {command}\n"
+    assert (plain.returncode, plain.stdout, plain.stderr) == (1, "", said)
+    named = subprocess.run([*words, "--out", run, "--json"], capture_output=True, text=True, check=False)
+    error = {"kind": "error", "message": "Ray stopped.", "hint": "Go on with --resume."}
+    assert json.loads(named.stdout) == {"schema": 1, "error": error}
+    assert named.stderr == "Error: Ray stopped.\n  Go on with --resume.\n"
 
 
 def test_a_folder_that_is_named_is_left_for_the_run_to_make(folder: Path):
