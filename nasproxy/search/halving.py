@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 # What a few minutes on two cores allow; benchmarks/halving.py says what it keeps of the full ranking, and what longer
 # rungs would.
-CUTS = ((0.04, 1 / 4), (0.25, 1 / 12))
+CUTS = ((0.04, 1 / 4), (0.25, 1 / 6))
 """The cuts of the quick preset: after which share of all epochs, and the share of the candidates that goes on."""
 
 
@@ -37,7 +37,7 @@ def halving_rungs(
     """The rounds of a search in which most candidates are cut early.
 
     A survivor's longer training starts anew: a round costs four or more times what the one before gave it, so that
-    repeating those epochs is an eighth of the quick preset's, and no weights need be kept, moved, or survive a crash.
+    repeating those epochs is a seventh of the quick preset's, and no weights need be kept, moved, or survive a crash.
 
     Args:
         candidates: that take part in the first round.
