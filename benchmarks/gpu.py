@@ -31,6 +31,8 @@ import itertools
 import json
 import logging
 import multiprocessing
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -67,7 +69,7 @@ from nasproxy.search.sampling import choose_candidates, stratified
 from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.task import PROXY, Task
 from nasproxy.training import train as training_module
-from nasproxy.training.precision import resolve_precision
+from nasproxy.training.precision import in_bfloat16, resolve_precision
 from nasproxy.training.process import prepare_process
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Images, evaluate, train, training
@@ -78,6 +80,7 @@ SPACE = HERE.parent / "search_spaces" / "convnet720.py"
 FIGURE_5 = "condensed,random,herding,early-stopping"
 TRIED = 2  # outer iterations of condensation that are timed, after one that is not
 GRACE = 60.0  # seconds after the budget in which a step must have ended
+TO_KEEP = 20.0  # seconds that one which has not may take to keep what it has
 SMALLEST = 1e-6  # losses below are taken for this one: nothing is a multiple of 0
 STEPS = ("correctness", "ranking-1", "whole", "condensation", "ranking-2", "ranking-4", "table")
 UNCOUNTED = ("out", "budget_minutes", "steps", "data_dir", "in_process")  # options that make no other result
@@ -143,13 +146,27 @@ def _do_apart(asked: argparse.Namespace, name: str) -> int:
     command = [sys.executable, __file__, *words[:last], *mine, *words[last:]]
     began, most = time.time(), 60 * asked.budget_minutes + GRACE
     try:
-        code = subprocess.run(command, check=False, timeout=most).returncode  # noqa: S603
+        code = _run_whole(command, most)
         reason = f"the step's process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
     except subprocess.TimeoutExpired:
         code, reason = 1, f"the step did not end within {most:.0f} s"
     if code and code not in (2, 130) and _read(asked.out).get(name, {}).get("ended", 0.0) < began:
         _keep(asked, name, {"complete": False, "error": reason})
     return code
+
+
+def _run_whole(command: Sequence[str], seconds: float) -> int:
+    """A command's exit code; when it ends, or is ended, all that it has started ends too, and leaves the card."""
+    with subprocess.Popen(command, start_new_session=True) as process:  # noqa: S603
+        try:
+            return process.wait(seconds)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                # As by Ctrl-C, on which each process keeps what it has; who does not heed it is killed.
+                os.killpg(process.pid, signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(TO_KEEP)
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -217,9 +234,9 @@ class Script:
     def _left(self) -> float:
         return self._deadline - time.monotonic()
 
-    def _payload(self, device: torch.device, precision: str) -> Payload:
+    def _payload(self, device: torch.device, precision: str, processes: int = 1) -> Payload:
         proxy = random_proxy(self._dataset, self._asked.ipc, seed=0)
-        threads = torch.get_num_threads()
+        threads = max(1, torch.get_num_threads() // processes)
         return Payload.of(self._space, self._dataset, proxy, device=device.type, precision=precision, threads=threads)
 
     def _tasks(self, candidates: Sequence[Candidate], epochs: int) -> list[Task]:
@@ -237,9 +254,10 @@ class Script:
             ("recorded float32 again", self._device, "float32", True),
             ("recorded bfloat16", self._device, "bfloat16", True),
         ):
-            # Of float32 all 24 bits: by default convolutions on a GPU have TensorFloat-32's 11.
-            with _without_tf32(), contextlib.nullcontext() if recorded else _plain_steps():
-                ranked = rank(self._payload(device, precision), tasks, float("inf"))
+            with contextlib.nullcontext() if recorded else _plain_steps():
+                ranked = rank(self._payload(device, precision), tasks, time.time() + self._left)
+            if len(ranked.rows) < len(tasks):
+                return {"complete": False, "came_to": name}
             found[name] = [row[2:] for row in ranked.rows]
             losses[name] = [float("inf") if row[3] is None else row[3] for row in ranked.rows]
             plain += ranked.plain
@@ -250,7 +268,6 @@ class Script:
             "cpu_from_plain": apart(losses["cpu float32"]),
             "bfloat16_from_float32": apart(losses["recorded bfloat16"]),
             "repeats_exactly": losses["recorded float32"] == losses["recorded float32 again"],
-            "tf32_in_float32": False,
         }
         agrees = compared["recorded_from_plain"] < 1e-3 and compared["cpu_from_plain"] < 0.02 and not failures
         more = {"trained_without_recording": plain, "failures": failures, "scores": found}
@@ -267,7 +284,8 @@ class Script:
         images = self._asked.ipc * self._dataset.num_classes
         predicted = CostModel(self._costs, proxy_images=images, train_images=len(self._dataset.train)).predict()
         ordered = list(longest_first(tasks, predicted))
-        payload, deadline = self._payload(self._device, self._precision), time.time() + self._left
+        payload = self._payload(self._device, self._precision, processes)
+        deadline = time.time() + self._left
         shares = [ordered[number::processes] for number in range(processes)]
         if processes == 1:
             parts = [rank(payload, ordered, deadline)]
@@ -375,6 +393,8 @@ class Script:
 
     def _table(self) -> dict[str, Any]:
         asked = self._asked
+        if self._left <= 0:  # loading the data has taken it
+            return {"complete": False}
         self._recall_proxy(MatchingRecipe.paper(asked.ipc))
         words = ["--dataset", asked.dataset, "--space", str(SPACE), "--proxies", FIGURE_5, "--ipc", str(asked.ipc)]
         words += ["--epochs", str(asked.epochs), "--finalist-epochs", str(asked.whole_epochs), "--repeats", "1"]
@@ -447,16 +467,6 @@ def rank(payload: Payload, tasks: Sequence[Task], deadline: float) -> Ranked:
     return Ranked(began, time.time(), rows, plain, failures)
 
 
-@contextlib.contextmanager
-def _without_tf32() -> Iterator[None]:
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
 def _plain_steps() -> contextlib.AbstractContextManager[object]:
     return patch.object(training_module, "RECORDED", float("inf"))
 
@@ -489,7 +499,8 @@ def _apart(reference: Sequence[float], losses: Sequence[float]) -> float:
 def _ceiling(device: torch.device, precision: str, size: int = 8192) -> float:
     """10¹² operations a second of a large matrix product: what there is to reach."""
     size = size if device.type == "cuda" else 256
-    a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, precision)) for _ in range(2))
+    dtype = torch.bfloat16 if in_bfloat16(precision) else torch.float32
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     times = []
     for _ in range(10):
         _wait_for(device)

@@ -21,7 +21,6 @@ class ForgettingEvents:
 
     def see(self, positions: Int64[Tensor, " batch"], right: Bool[Tensor, " batch"]) -> None:
         """One presentation of the images at ``positions``, each of them there once."""
-        positions = positions.to(right.device)
         self._events[positions] += (self._right[positions] & ~right).long()
         self._learnt[positions] |= right
         self._right[positions] = right

@@ -138,7 +138,7 @@ def watched_training(
         positions: Int64[Tensor, " batch"], logits: Float[Tensor, "batch classes"], loss: Float[Tensor, ""]
     ) -> None:
         nonlocal seen, total
-        events.see(positions, logits.argmax(1) == images.labels[positions.to(device)])
+        events.see(positions, logits.argmax(1) == images.labels[positions])
         seen, total = seen + len(positions), total + loss * len(positions)
         if seen == len(images):
             losses.append(_finite(float(total) / seen, len(losses) + 1))

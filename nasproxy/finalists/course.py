@@ -72,7 +72,7 @@ def _train_epoch(
     model.train()
     total, right = torch.zeros((), device=device), torch.zeros((), device=device)
     for picked in _batches(len(data), recipe.batch_size, generator):
-        positions = picked.to(device)
+        positions = picked.to(device, non_blocking=device.type == "cuda")
         images, labels = augment(data.images[positions], recipe.augmentation, generator), data.labels[positions]
         optimizer.zero_grad(set_to_none=True)
         with autocast(precision, device):

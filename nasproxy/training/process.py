@@ -20,7 +20,8 @@ def prepare_process(threads: int) -> None:
     Activations of a small network are a few MiB each: above glibc's default threshold, so that every step would return
     them to the system and fault every page in again. Denormals slow sigmoid networks that stop learning. Both are set
     in every process that trains, so that the same seed gives the same score in each; on a GPU, cuDNN is told to use no
-    kernel whose sums come in another order each time.
+    kernel whose sums come in another order each time, and to compute float32 in all its 24 bits instead of the 11 of
+    TensorFloat-32.
 
     Args:
         threads: intra-operation threads of PyTorch.
@@ -28,6 +29,7 @@ def prepare_process(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in musl
         if mallopt is not None:

@@ -2,7 +2,7 @@
 
 Why, by arithmetic (H100, H200; not measured): a step of a small ConvNet is 60 to 120 kernels of a few microseconds.
 Python and autograd take about 10 µs to launch one, a graph 1 to 2 µs: 720 candidates × 100 epochs are 72,000 steps,
-40 to 90 s of launches as against 10 to 20. Recording costs five steps and some milliseconds: it pays after a few
+40 to 90 s of launches as against 10 to 20. Recording costs three steps and some milliseconds: it pays after a few
 dozen steps.
 
 What else could be done, and is not: *many candidates as one batched network* (vmap, grouped convolutions) replaces
@@ -32,7 +32,7 @@ from nasproxy.training.step import PlainStep, Stepped, Targets
 
 RECORDED = 32
 """Calls from which recording them pays."""
-_WARM_UP = 3  # steps before recording: libraries set themselves up, and memory is reserved
+_WARM_UP = 1  # steps before recording, besides one that may not wait: libraries set themselves up, momentum begins
 _PLAIN = (bool, int, float, str, type(None))
 
 _STREAMS: dict[int, torch.cuda.Stream] = {}  # of each device the one that is recorded on: cuBLAS keeps memory for each
@@ -244,10 +244,12 @@ def _momenta(step: PlainStep) -> list[Tensor]:
 
 def _host_state(model: nn.Module) -> dict[str, Any]:
     """What a replay does not repeat: random numbers of the host, and numbers that modules keep in Python."""
+    # Six times for each network that is recorded: text or lists of these thousands of numbers would take milliseconds.
+    kind, numbers, *rest = np.random.get_state()  # noqa: NPY002
     return {
         "random numbers of Python": random.getstate(),
-        "random numbers of NumPy": str(np.random.get_state()),  # noqa: NPY002
-        "random numbers of PyTorch on the CPU": torch.get_rng_state().tolist(),
+        "random numbers of NumPy": (kind, np.asarray(numbers).tobytes(), *rest),
+        "random numbers of PyTorch on the CPU": torch.get_rng_state().numpy().tobytes(),
         "attributes of its modules": _attributes(model),
     }
 

@@ -24,7 +24,7 @@ class Tally:
         self, positions: Int64[Tensor, " batch"], logits: Float[Tensor, "batch classes"], loss: Float[Tensor, ""]
     ) -> None:
         """Adds a step."""
-        labels = self._labels[positions.to(self._labels.device)]
+        labels = self._labels[positions]
         self._loss += loss.detach() * len(labels)
         self._right += (logits.detach().argmax(1) == labels).sum()
         self._seen += len(labels)

@@ -130,8 +130,8 @@ def training(
         evaluate_at: epochs, counted from 1, after which to score; the last one always is.
         statistics: images, in any order that mixes the classes, of which batch-norm statistics are estimated anew for
             every score, see ``settled_statistics``; no labels are looked at. None leaves the training's own.
-        on_batch: called after each step with the batch's positions in ``data``, its logits and its mean loss, both of
-            before the step; the next step may overwrite them.
+        on_batch: called after each step with the batch's positions in ``data``, on its device, its logits and its mean
+            loss, both of before the step; the next step may overwrite them.
 
     Yields:
         The scores in the order of epochs. A training that diverges ends at the score that shows it. Without
@@ -219,14 +219,14 @@ def _train_epoch(
     device = data.images.device
     for picked in _batches(turns, recipe.images or len(data), recipe.batch_size):
         if picked is None:
-            images, targets = data.images[:], data.targets
+            positions, images, targets = torch.arange(len(data), device=device), data.images[:], data.targets
         else:
             # A GPU's host would wait here for all that it has asked for.
-            on_device = picked.to(device, non_blocking=device.type == "cuda")
-            images, targets = data.images[on_device], data.targets[on_device]
+            positions = picked.to(device, non_blocking=device.type == "cuda")
+            images, targets = data.images[positions], data.targets[positions]
         logits, loss = step(augment(images, recipe.augmentation, turns.generator), targets)
         if on_batch is not None:
-            on_batch(torch.arange(len(data)) if picked is None else picked, logits, loss)
+            on_batch(positions, logits, loss)
 
 
 def _spread(data: Images, count: int | None) -> Images:

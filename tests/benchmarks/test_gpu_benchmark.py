@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,36 @@ def test_what_a_steps_process_dies_of_is_its_result(monkeypatch, tmp_path, dying
     assert gpu.main() == code
     found = json.loads(out.read_text()) if out.exists() else {}
     assert found.get("whole", {}).get("error") == error
+
+
+@pytest.mark.parametrize("step", ["time.sleep(60)", "pass"], ids=["cut off", "ended"])
+def test_no_process_of_a_step_outlives_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str):
+    script, left = tmp_path / "leaving.py", tmp_path / "pid"
+    begun = f"child = subprocess.Popen(['sleep', '300']); open({str(left)!r}, 'w').write(str(child.pid))"
+    script.write_text(f"import subprocess, time\n{begun}\n{step}\n")
+    monkeypatch.setattr(gpu, "__file__", str(script))
+    monkeypatch.setattr(gpu, "GRACE", 1.0)
+    words = ["--out", str(tmp_path / "gpu.json"), "--steps", "whole", "--budget-minutes", "0.02"]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
+    gpu.main()
+    end = time.monotonic() + 60
+    while is_alive(int(left.read_text())):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_alive(process: int) -> bool:
+    """A process that nobody has asked what it ended with is not."""
+    with contextlib.suppress(FileNotFoundError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_the_first_step_too_ends_with_the_budget(run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gpu.Script, "_left", -1.0)
+    code, found = run("--steps", "correctness")
+    assert code == 0
+    assert (found["correctness"]["complete"], found["correctness"]["came_to"]) == (False, "cpu float32")
 
 
 def test_a_candidate_that_fails_is_a_row(run, monkeypatch):

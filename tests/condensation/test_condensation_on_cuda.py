@@ -40,6 +40,7 @@ RECIPES = {
 def _float32(monkeypatch):
     """Not the 10 bits that convolutions have on a GPU by default."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 
 
 def run(recipe, device):

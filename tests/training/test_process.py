@@ -17,6 +17,7 @@ def _restored():
     yield
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = False, True
 
 
 @pytest.mark.usefixtures("_restored")
@@ -29,6 +30,13 @@ def test_threads_and_denormals_are_set_as_often_as_asked():
         prepare_process(threads)
         assert torch.get_num_threads() == threads
     assert bool((denormal * 1.5).item() == 0) == possible
+
+
+@pytest.mark.usefixtures("_restored")
+def test_a_gpu_is_told_to_repeat_itself_and_to_compute_float32_as_such():
+    prepare_process(1)
+    assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_the_peak_of_memory_is_in_bytes_and_never_falls():

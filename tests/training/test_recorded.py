@@ -208,7 +208,7 @@ def card(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("failing", [1, 4], ids=["warming up", "not allowed to wait"])
+@pytest.mark.parametrize("failing", [1, 2], ids=["warming up", "not allowed to wait"])
 def test_what_follows_a_step_that_fails_waits_for_what_it_has_asked_of_the_card(card, failing):
     calls = []
 
@@ -221,7 +221,7 @@ def test_what_follows_a_step_that_fails_waits_for_what_it_has_asked_of_the_card(
     with pytest.raises(RuntimeError, match="synchronizing"):
         record_on_cuda(step)
     assert card.asked == ["stream 1 waits for current", "current waits for stream 1"]
-    assert calls == [0, 0, 0, 2][:failing]
+    assert calls == [0, 2][:failing]
     assert torch.cuda.get_sync_debug_mode() == 0
 
 
@@ -255,8 +255,10 @@ def test_recordings_share_a_stream_until_one_fails_of_which_nothing_is_left(card
 
 @pytest.fixture
 def recorded_steps(monkeypatch):
-    """All steps that trainings on CUDA record, by graphs."""
+    """All steps that trainings on CUDA record, by graphs, computed as in a process that nasproxy has prepared."""
     made = []
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr(module, "RecordedStep", lambda step: made.append(RecordedStep(step)) or made[-1])
     return made
 
@@ -299,7 +301,10 @@ def test_a_network_without_a_graph_is_trained_and_the_next_one_has_its_graph(mon
     assert not fit(model, recipe, device="cuda")[-1].diverged
     assert recorded_steps[0].reason is not None
     assert torch.cuda.get_sync_debug_mode() == 0
-    torch.cuda.empty_cache()  # which torch refuses while it takes a recording to be under way
+    torch.empty(2**28, dtype=torch.uint8, device="cuda")
+    before = torch.cuda.memory_reserved()
+    torch.cuda.empty_cache()  # which torch leaves undone while it takes a recording to be under way
+    assert torch.cuda.memory_reserved() <= before - 2**28
     assert not fit(network(nn.Dropout(0.5), device="cuda"), recipe, device="cuda")[-1].diverged
     assert recorded_steps[1].reason is None
     monkeypatch.setattr(module, "RECORDED", 10**9)
