@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -14,7 +15,7 @@ from nasproxy.cli import compare, condense, datasets, export, predict, proxy, re
 from nasproxy.cli.output import json_line
 from nasproxy.errors import NasproxyError
 from nasproxy.interruption import end_if_signalled, heeding_signals, received
-from nasproxy.search.last_words import Wording, worded
+from nasproxy.search.last_words import worded
 from nasproxy.versions import version_report
 
 # Typer shows its own copy of click's exceptions only through this one.
@@ -84,9 +85,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     as_json = "--json" in words
-    wording: Wording = lambda error: _worded(error.kind, error.message, error.hint, as_json=as_json)  # noqa: E731
     try:
-        with worded(lambda _: wording):
+        with worded(lambda _: partial(_tell, as_json=as_json)):
             code = app(args=words, prog_name="nasproxy", standalone_mode=False)
         if code == _INTERRUPTED:
             code = _report_interruption(as_json=as_json)
@@ -128,6 +128,10 @@ def _report(kind: str, message: str, hint: str, code: int, *, as_json: bool) -> 
     print(out, end="")  # noqa: T201, what stdout is for
     print(err, end="", file=sys.stderr)  # noqa: T201
     return code
+
+
+def _tell(error: NasproxyError, *, as_json: bool) -> tuple[str, str]:
+    return _worded(error.kind, error.message, error.hint, as_json=as_json)
 
 
 def _worded(kind: str, message: str, hint: str, *, as_json: bool) -> tuple[str, str]:

@@ -23,7 +23,13 @@ Wording = Callable[["NasproxyError"], tuple[str, str]]
 """How an error is told: what goes to stdout, and what to stderr."""
 
 _PATIENCE = 5.0  # seconds in which the head of a cluster answers
-_wording: Wording = lambda error: ("", f"{error}\n")  # noqa: E731, a value that is replaced
+
+
+def _plainly(error: NasproxyError) -> tuple[str, str]:
+    return "", f"{error}\n"
+
+
+_wording: Wording = _plainly
 
 
 @contextlib.contextmanager
