@@ -164,9 +164,11 @@ def _run_whole(command: Sequence[str], seconds: float) -> int:
             with contextlib.suppress(ProcessLookupError):
                 # As by Ctrl-C, on which each process keeps what it has; who does not heed it is killed.
                 os.killpg(process.pid, signal.SIGINT)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(TO_KEEP)
-                os.killpg(process.pid, signal.SIGKILL)
+                try:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(TO_KEEP)
+                finally:
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ class Script:
             with contextlib.nullcontext() if recorded else _plain_steps():
                 ranked = rank(self._payload(device, precision), tasks, time.time() + self._left)
             if len(ranked.rows) < len(tasks):
-                return {"complete": False, "came_to": name}
+                return {"complete": False, "came_to": name, "failures": failures}
             found[name] = [row[2:] for row in ranked.rows]
             losses[name] = [float("inf") if row[3] is None else row[3] for row in ranked.rows]
             plain += ranked.plain
@@ -546,4 +548,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):  # or the step's processes would live on
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())

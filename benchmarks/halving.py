@@ -80,7 +80,7 @@ def two_cuts(table: pd.DataFrame) -> pd.DataFrame:
     per_epoch = table["seconds"] / epochs[-1]
     rows = []
     for (first, second), (share, left) in itertools.product(
-        itertools.product((2, 4, 6, 10), (20, 25, 40)), ((5, 15), (4, 15), (4, 24), (3, 24), (3, 40))
+        itertools.product((2, 4, 6, 10), (20, 25, 40)), ((5, 15), (4, 15), (4, 24), (4, 30), (3, 24), (3, 40))
     ):
         keep = len(table) // share
         survivors = order(table, first)[:keep]

@@ -22,7 +22,7 @@ class InnerTraining:
     """``inner_epochs`` epochs of plain SGD on the synthetic set, as often as they are asked for.
 
     A GPU replays a recorded step (:mod:`nasproxy.training.recorded`), where that pays and ``chunk`` is 0. It is
-    recorded once for all trainings of a network. By arithmetic, not measured: five steps beside the 450 of an outer
+    recorded once for all trainings of a network. By arithmetic, not measured: three steps beside the 450 of an outer
     iteration at 10 images a class and the paper's values, and some milliseconds in which torch gives its spare memory
     back to the card. One recording for all networks would save these, and keep its memory from the matching steps.
 

@@ -42,7 +42,7 @@ def halving_rungs(
     Args:
         candidates: that take part in the first round.
         epochs: of the last round, a training in full.
-        finalists: one and a half times as many take part in the last round, where there are.
+        finalists: at least one and a half times as many take part in the last round, where there are.
         cuts: share of all epochs and share of the candidates that goes on, first cut first; one that would keep all,
             or come no later than the one before, is left out.
     """

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def last_words(
     """
     show_cursor = "\x1b[?25h\n" if sys.stderr.isatty() else ""
     told = [[out, show_cursor + err] for out, err in map(_wording, (if_raylet, if_head or if_raylet))]
-    words = [sys.executable, "-I", "-S", __file__, json.dumps({"raylet": raylet, "head": head, "told": told})]
+    facts = {"driver": os.getpid(), "raylet": raylet, "head": head, "told": told}
+    words = [sys.executable, "-I", "-S", __file__, json.dumps(facts)]
     with subprocess.Popen(words, stdin=subprocess.PIPE) as speaker:  # noqa: S603, this very file
         try:
             yield
@@ -68,20 +70,26 @@ def last_words(
             speaker.communicate(b"farewell")
 
 
-def _speak(raylet: str, head: str | None, told: list[list[str]]) -> None:
+def _speak(driver: int, raylet: str, head: str | None, told: list[list[str]]) -> None:
     """Waits for the end of the process at the other end of stdin, and tells what Ray did to it."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if (dead := _dead_first(raylet, outlives=head is not None)) is None:
+    if (dead := _dead_first(driver, raylet, outlives=head is not None)) is None:
         return
-    if not dead and (head is None or _answers(head)):
+    # A raylet ends by itself some time after its head.
+    headless = head is not None and not _answers(head)
+    if not dead and not headless:
         return
-    for stream, text in enumerate(told[0 if dead else 1], start=1):
-        with contextlib.suppress(OSError), os.fdopen(stream, "w", encoding="utf-8") as file:
+    for stream, text in enumerate(told[1 if headless else 0], start=1):
+        # A folder's name need not be text.
+        with (
+            contextlib.suppress(OSError),
+            os.fdopen(stream, "w", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             file.write(text)
 
 
-def _dead_first(raylet: str, *, outlives: bool) -> bool | None:
+def _dead_first(driver: int, raylet: str, *, outlives: bool) -> bool | None:
     """Whether the raylet was dead when the process ended; None where that took its leave."""
     with contextlib.suppress(OSError), _connected(raylet) as connection:
         while True:
@@ -90,15 +98,28 @@ def _dead_first(raylet: str, *, outlives: bool) -> bool | None:
                 # A Ray that dies with the process may be dead by now because of that.
                 return None if os.read(0, 1) else outlives and len(ready) == 2
             if not connection.recv(4096):
+                if not outlives and _is_ending(driver):
+                    return None
                 break
     return None if os.read(0, 1) else True
+
+
+def _is_ending(driver: int) -> bool:
+    """Whether the parent process has begun to end: what dies with its first thread does so before its pipes close."""
+    if os.getppid() != driver:
+        return True
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{driver}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    return False
 
 
 def _connected(address: str) -> socket.socket:
     if address.startswith("tcp://"):
         return socket.create_connection(_host_and_port(address.removeprefix("tcp://")))
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(_PATIENCE)
     connection.connect(address)
+    connection.settimeout(None)
     return connection
 
 

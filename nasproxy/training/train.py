@@ -219,14 +219,14 @@ def _train_epoch(
     device = data.images.device
     for picked in _batches(turns, recipe.images or len(data), recipe.batch_size):
         if picked is None:
-            positions, images, targets = torch.arange(len(data), device=device), data.images[:], data.targets
+            positions, images, targets = None, data.images[:], data.targets
         else:
             # A GPU's host would wait here for all that it has asked for.
             positions = picked.to(device, non_blocking=device.type == "cuda")
             images, targets = data.images[positions], data.targets[positions]
         logits, loss = step(augment(images, recipe.augmentation, turns.generator), targets)
         if on_batch is not None:
-            on_batch(positions, logits, loss)
+            on_batch(torch.arange(len(data), device=device) if positions is None else positions, logits, loss)
 
 
 def _spread(data: Images, count: int | None) -> Images:

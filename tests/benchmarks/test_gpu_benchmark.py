@@ -105,7 +105,7 @@ def test_no_process_of_a_step_outlives_it(monkeypatch: pytest.MonkeyPatch, tmp_p
     begun = f"child = subprocess.Popen(['sleep', '300']); open({str(left)!r}, 'w').write(str(child.pid))"
     script.write_text(f"import subprocess, time\n{begun}\n{step}\n")
     monkeypatch.setattr(gpu, "__file__", str(script))
-    monkeypatch.setattr(gpu, "GRACE", 1.0)
+    monkeypatch.setattr(gpu, "GRACE", 5.0)
     words = ["--out", str(tmp_path / "gpu.json"), "--steps", "whole", "--budget-minutes", "0.02"]
     monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
     gpu.main()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 SEARCH = """
-import os, subprocess, sys
+import ctypes, os, subprocess, sys, threading, time
 from nasproxy.errors import NasproxyError
 from nasproxy.search import last_words
 
@@ -30,8 +30,12 @@ to_json = lambda tell: lambda error: (f"{{{error.message}}}\\n", tell(error)[1])
 with last_words.worded(to_json):
     words = NasproxyError("The raylet died.", "Go on."), *head, *[NasproxyError("The head is gone.") for _ in head]
     with last_words.last_words(raylet, *words):
-        if sys.stdin.read(1) == "x":
+        how = sys.stdin.read(1)
+        if how == "x":
             os._exit(3)
+        if how == "t":  # the first thread ends alone
+            threading.Thread(target=time.sleep, args=(300,)).start()
+            ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
 print("in good order")
 """
 
@@ -149,6 +153,28 @@ def test_a_ray_of_its_own_dies_with_a_killed_process_and_a_cluster_does_not(ray:
     ray.raylet_dies()
     os.kill(search.speaker, signal.SIGCONT)
     assert search.leaves("")[1:] == (("{The raylet died.}\n", "The raylet died. Go on.\n") if joined else ("", ""))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a raylet looks for its parent")
+def test_a_ray_of_its_own_that_dies_with_the_first_thread_is_no_reason(ray: Ray):
+    search = Search(ray.raylet)
+    ray.let_in()
+    search.process.stdin.write("t")
+    search.process.stdin.flush()
+    state = Path(f"/proc/{search.process.pid}/stat")
+    while state.read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    ray.raylet_dies_and_is_seen_to()
+    search.process.kill()
+    assert search.leaves("")[1:] == ("", "")
+
+
+def test_a_head_that_is_gone_explains_a_dead_raylet(ray: Ray):
+    search = Search(ray.raylet, ray.head)
+    ray.let_in()
+    ray.head_dies()
+    ray.raylet_dies_and_is_seen_to()
+    assert search.leaves("x") == (3, "{The head is gone.}\n", "The head is gone.\n")
 
 
 def test_a_signal_to_all_processes_is_no_matter_of_ray(ray: Ray):
