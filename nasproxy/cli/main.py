@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -86,7 +85,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     words = [word for word in words if word != "--debug"]
     as_json = "--json" in words
     try:
-        with worded(lambda _: partial(_tell, as_json=as_json)):
+        with worded(lambda _: lambda error: _worded(error.kind, error.message, error.hint, as_json=as_json)):
             code = app(args=words, prog_name="nasproxy", standalone_mode=False)
         if code == _INTERRUPTED:
             code = _report_interruption(as_json=as_json)
@@ -128,10 +127,6 @@ def _report(kind: str, message: str, hint: str, code: int, *, as_json: bool) -> 
     print(out, end="")  # noqa: T201, what stdout is for
     print(err, end="", file=sys.stderr)  # noqa: T201
     return code
-
-
-def _tell(error: NasproxyError, *, as_json: bool) -> tuple[str, str]:
-    return _worded(error.kind, error.message, error.hint, as_json=as_json)
 
 
 def _worded(kind: str, message: str, hint: str, *, as_json: bool) -> tuple[str, str]:

@@ -99,16 +99,24 @@ def test_what_a_steps_process_dies_of_is_its_result(monkeypatch, tmp_path, dying
     assert found.get("whole", {}).get("error") == error
 
 
-@pytest.mark.parametrize("step", ["time.sleep(60)", "pass"], ids=["cut off", "ended"])
-def test_no_process_of_a_step_outlives_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str):
-    script, left = tmp_path / "leaving.py", tmp_path / "pid"
-    begun = f"child = subprocess.Popen(['sleep', '300']); open({str(left)!r}, 'w').write(str(child.pid))"
-    script.write_text(f"import subprocess, time\n{begun}\n{step}\n")
+@pytest.mark.parametrize("seconds", [60, 0], ids=["cut off", "ended"])
+def test_no_process_of_a_step_outlives_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seconds: int):
+    script, left, kept = tmp_path / "leaving.py", tmp_path / "pid", tmp_path / "kept"
+    script.write_text(f"""
+import pathlib, subprocess, time
+heedless = subprocess.Popen(["sh", "-c", "trap '' INT; exec sleep 300"])
+pathlib.Path({str(left)!r}).write_text(str(heedless.pid))
+try:
+    time.sleep({seconds})
+except KeyboardInterrupt:
+    pathlib.Path({str(kept)!r}).touch()
+""")
     monkeypatch.setattr(gpu, "__file__", str(script))
     monkeypatch.setattr(gpu, "GRACE", 5.0)
     words = ["--out", str(tmp_path / "gpu.json"), "--steps", "whole", "--budget-minutes", "0.02"]
     monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
     gpu.main()
+    assert kept.exists() == bool(seconds)
     end = time.monotonic() + 60
     while is_alive(int(left.read_text())):
         assert time.monotonic() < end

@@ -45,6 +45,10 @@ def test_each_cut_stands_where_the_schedule_says():
     assert halving_rungs(720, 100, 10, ()) == [Rung(100, 720)]
 
 
+def test_the_quick_preset_trains_all_shortly_and_a_few_in_full():
+    assert halving_rungs(720, 100, 10) == [Rung(4, 720), Rung(25, 180), Rung(100, 30)]
+
+
 def test_half_as_many_again_as_the_finalists_train_in_full():
     assert halving_rungs(720, 100, 50, CUTS)[-1] == Rung(100, 75)
     assert halving_rungs(60, 100, 50, CUTS) == [Rung(100, 60)]

@@ -28,7 +28,7 @@ last_words.subprocess.Popen = Watched
 raylet, *head = sys.argv[1:]
 to_json = lambda tell: lambda error: (f"{{{error.message}}}\\n", tell(error)[1])
 with last_words.worded(to_json):
-    words = NasproxyError("The raylet died.", "Go on."), *head, *[NasproxyError("The head is gone.") for _ in head]
+    words = NasproxyError(os.environ["DIED"], "Go on."), *head, *[NasproxyError("The head is gone.") for _ in head]
     with last_words.last_words(raylet, *words):
         how = sys.stdin.read(1)
         if how == "x":
@@ -75,7 +75,7 @@ class Ray:
 class Search:
     """A process that waits within the block."""
 
-    def __init__(self, *addresses: str) -> None:
+    def __init__(self, *addresses: str, died: str = "The raylet died.") -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", SEARCH, *addresses],
             stdin=subprocess.PIPE,
@@ -83,6 +83,7 @@ class Search:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env={**os.environ, "DIED": died},
         )
         self.speaker = int(self.process.stdout.readline())
 
@@ -109,6 +110,11 @@ def test_a_raylet_that_died_first_is_named(ray: Ray):
 
 def test_a_raylet_that_died_before_anybody_looked_is_named(tmp_path: Path):
     assert Search(str(tmp_path / "raylet")).leaves("x")[1] == "{The raylet died.}\n"
+
+
+def test_a_name_that_is_no_text_silences_nothing(tmp_path: Path):
+    search = Search(str(tmp_path / "raylet"), died="The raylet of r\udcff died.")
+    assert search.leaves("x") == (3, "{The raylet of r\\udcff died.}\n", "The raylet of r\\udcff died. Go on.\n")
 
 
 def test_a_head_that_does_not_answer_is_named(ray: Ray):
