@@ -12,7 +12,7 @@ from typing import Any
 
 import platformdirs
 
-from nasproxy.errors import WriteError
+from nasproxy.errors import InputError, WriteError
 
 
 def write_atomically(path: Path, content: bytes) -> Path:
@@ -78,9 +78,16 @@ def make_folder(path: Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where proxies and downloaded datasets are kept: ``NASPROXY_CACHE``, or the user's cache folder."""
+    """Where proxies and downloaded datasets are kept: ``NASPROXY_CACHE``, or the user's cache folder.
+
+    Raises:
+        InputError: ``NASPROXY_CACHE`` begins with the home of a user who has none.
+    """
     named = os.environ.get("NASPROXY_CACHE")
-    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("nasproxy", appauthor=False))
+    try:
+        return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("nasproxy", appauthor=False))
+    except RuntimeError as error:
+        raise InputError(f"NASPROXY_CACHE is {named}: {error}", "Write the folder's whole path.") from error
 
 
 def cached_file(room: str, name: str, facts: Mapping[str, Any]) -> Path:

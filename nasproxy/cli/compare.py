@@ -184,9 +184,20 @@ def _redraw(path: Path, out: Path | None, *, as_json: bool) -> int:
     scores = load_scores(path)
     document = {**compare_scores(scores), "run": str(out or folder)}
     if out is not None:
+        _check_replaceable(out, folder)
         write_comparison(out, scores, document, folder)
     _show(document, as_json=as_json)
     return 0
+
+
+def _check_replaceable(out: Path, source: Path) -> None:
+    """Makes sure that drawing overwrites nothing but what ``--from`` drew before, or the comparison itself."""
+    ours = (out / "comparison.json").exists() and not (out / "run.json").exists()
+    if ours or not out.exists() or (out.is_dir() and (not any(out.iterdir()) or out.samefile(source))):
+        return
+    raise InputError(
+        f"{out} holds other things, some of which would be overwritten.", "Choose a new or an empty folder by --out."
+    )
 
 
 def _show(document: dict[str, Any], *, as_json: bool) -> None:
@@ -207,7 +218,8 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
     for paragraph in document["text"]:
         # Not by rich, which would break lines at no-break spaces.
         console.print(f"\n{escape(textwrap.fill(paragraph, console.width))}", soft_wrap=True)
+    scores = ", scores.csv" if Path(document["run"], "scores.csv").exists() else ""
     console.print(
-        f"\n[bold]Files[/]  {escape(document['run'])}: report.html, figures/, comparison.*, scores.csv",
+        f"\n[bold]Files[/]  {escape(document['run'])}: report.html, figures/, comparison.*{scores}",
         soft_wrap=True,
     )

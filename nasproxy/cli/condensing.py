@@ -93,6 +93,7 @@ def carry_out(order: Order) -> dict[str, Any]:
 
 def _condense(order: Order) -> dict[str, Any]:
     began = time.perf_counter()
+    from nasproxy.analysis.canvas import is_figure
     from nasproxy.analysis.proxy_images import save_proxy_grid
     from nasproxy.condensation.course import Course
     from nasproxy.datasets.load import load_dataset
@@ -107,9 +108,9 @@ def _condense(order: Order) -> dict[str, Any]:
     from nasproxy.versions import usable_cores
 
     check_replaceable(order.out)
-    if order.picture.exists() and not order.out.exists():
+    if order.picture.exists() and not (order.out.exists() and is_figure(order.picture)):
         raise InputError(
-            f"{order.picture} would be overwritten by a picture of the images, and lies beside no proxy {order.out}.",
+            f"{order.picture} would be overwritten by a picture of the images, and is not that of a proxy {order.out}.",
             "Choose another --out, or move it away.",
         )
     device = resolve_device(order.device)

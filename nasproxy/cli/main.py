@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ import typer
 from rich.console import Console
 
 from nasproxy.cli import compare, condense, datasets, export, predict, proxy, report, search, spaces, train
-from nasproxy.cli.output import json_line
+from nasproxy.cli.output import json_line, nothing_but_json
 from nasproxy.errors import NasproxyError
 from nasproxy.interruption import end_if_signalled, heeding_signals, received
 from nasproxy.search.last_words import worded
@@ -73,6 +75,9 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     As in a shell, a command that a signal ended has 128 and its number as its code: 130 for SIGINT (Ctrl-C), 143 for
     SIGTERM. The first of them keeps what is finished and says how to go on, the second ends the process at once.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show is no reason to stop
     with heeding_signals():
         code = _run(arguments)
         end_if_signalled(code)
@@ -85,7 +90,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     words = [word for word in words if word != "--debug"]
     as_json = "--json" in words
     try:
-        with worded(lambda _: lambda error: _worded(error.kind, error.message, error.hint, as_json=as_json)):
+        with (
+            worded(lambda _: lambda error: _worded(error.kind, error.message, error.hint, as_json=as_json)),
+            nothing_but_json() if as_json else contextlib.nullcontext(),
+        ):
             code = app(args=words, prog_name="nasproxy", standalone_mode=False)
         if code == _INTERRUPTED:
             code = _report_interruption(as_json=as_json)
@@ -124,7 +132,8 @@ def _usage_hint(error: Any) -> str:
 
 def _report(kind: str, message: str, hint: str, code: int, *, as_json: bool) -> int:
     out, err = _worded(kind, message, hint, as_json=as_json)
-    print(out, end="")  # noqa: T201, what stdout is for
+    with contextlib.suppress(OSError):  # a full disk, say, which stderr can still tell of
+        print(out, end="", flush=True)  # noqa: T201, what stdout is for
     print(err, end="", file=sys.stderr)  # noqa: T201
     return code
 

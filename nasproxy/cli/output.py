@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+_documents: ContextVar[TextIO | None] = ContextVar("_documents", default=None)
+
+
+@contextlib.contextmanager
+def nothing_but_json() -> Iterator[None]:
+    """Within, stdout is for JSON alone; what else is printed, by a search space say, goes to stderr."""
+    token = _documents.set(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _documents.reset(token)
+
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Prints exactly one JSON document."""
-    print(json_line(document))  # noqa: T201, what stdout is for
+    print(json_line(document), file=_documents.get())
 
 
 def json_line(document: Mapping[str, Any]) -> str:
     """A JSON document as it is printed, without the line's end."""
-    return json.dumps(document, ensure_ascii=False, allow_nan=False)
+    encoding = (_documents.get() or sys.stdout).encoding or "utf-8"
+    return json.dumps(document, ensure_ascii=encoding.lower() not in ("utf-8", "utf8"), allow_nan=False)
 
 
 def say_how_to_go_on(out: Path) -> None:

@@ -36,15 +36,16 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Say what is in a proxy file, and draw its images."""
+    from nasproxy.analysis.canvas import is_figure
     from nasproxy.analysis.proxy_images import save_proxy_grid
     from nasproxy.proxies.proxy_file import load_proxy
     from nasproxy.proxies.soft_labels import softness
 
     proxy, beside = load_proxy(file), file.with_suffix(".png")
     target = png or beside
-    if target.exists() and (target.resolve() != beside.resolve() or target.samefile(file)):
+    if target.exists() and not (target.resolve() == beside.resolve() and is_figure(target)):
         raise InputError(
-            f"{target} would be overwritten, and is not the picture that lies beside {file}.",
+            f"{target} would be overwritten, and is not the picture that nasproxy drew beside {file}.",
             "Say by --png where to draw the images, or move it away.",
         )
     drawn = save_proxy_grid(proxy, target)

@@ -79,7 +79,10 @@ def _has_exif(image: Image.Image) -> bool:
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.mode in UNBOUNDED_MODES:
-        raise ValueError(f"its pixels are 32-bit numbers of unknown range (mode {image.mode}); save as 8 or 16 bits")
+        raise ValueError(
+            f"Pillow reads its pixels as numbers of unknown range (mode {image.mode}); "
+            "save as 8 bits, or as 16-bit PNG or TIFF"
+        )
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image if image.mode == mode else image.convert(mode)

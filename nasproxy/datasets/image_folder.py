@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,30 +14,35 @@ from nasproxy.datasets.source import PartName
 from nasproxy.errors import DatasetError
 
 PART_FOLDERS: dict[PartName, tuple[str, ...]] = {
-    "train": ("train",),
+    "train": ("train", "training"),
     "validation": ("val", "valid", "validation"),
-    "test": ("test",),
+    "test": ("test", "testing"),
 }
+"""Names of a part's folder, in any case."""
+
 LAYOUT = "Expected FOLDER/CLASS/image.png, or FOLDER/train/CLASS/image.png (also test, val)."
 
 
 def list_image_folder(root: Path) -> Listing:
     """Images below ``root``; a class is a folder and its name the class's, in alphabetical order.
 
-    Files are taken by extension, folders within a class included; hidden files and folders are left out.
+    Files are taken by extension, folders within a class and links to folders included; hidden files and folders are
+    left out.
 
     Raises:
         DatasetError: no such layout, no images, or parts whose classes differ.
         OSError: a folder cannot be read.
     """
-    folders, notes = _part_folders(root)
-    class_names = [folder.name for folder in _subfolders(folders["train"])]
+    inside = {root: _subfolders(root)}
+    inside.update({folder: _subfolders(folder) for folder in inside[root]})
+    folders, notes = _part_folders(root, inside)
+    class_names = [folder.name for folder in inside[folders["train"]]]
     if not class_names:
         raise DatasetError(f"{root} holds no folders of images.", LAYOUT)
     parts: dict[PartName, EncodedPart] = {}
     files: list[Path] = []
     for name, folder in folders.items():
-        _check_same_classes(folder, class_names)
+        _check_same_classes(folder, inside[folder], class_names)
         found, labels, ignored = _list_part(folder, class_names)
         parts[name] = _encoded(folder, found, labels)
         files += found
@@ -46,31 +51,44 @@ def list_image_folder(root: Path) -> Listing:
             notes.append(f"{what} by extension, in {folder.name}: left out.")
     if not len(parts["train"].labels):
         raise DatasetError(f"The folders in {folders['train']} hold no image files ({_extensions()}).", LAYOUT)
+    if folders["train"] == root:
+        notes += _unnamed_parts_note(root, inside, files)
     return Listing(parts, tuple(_printable(name) for name in class_names), notes, files)
 
 
-def _part_folders(root: Path) -> tuple[dict[PartName, Path], list[str]]:
+def _part_folders(root: Path, inside: Mapping[Path, Sequence[Path]]) -> tuple[dict[PartName, Path], list[str]]:
     # A folder "train" that holds images, not folders, is a class: of vehicles, say.
-    split = {folder.name: folder for folder in _subfolders(root) if _subfolders(folder)}
-    if "train" not in split:
+    split = [folder for folder in inside[root] if inside[folder]]
+    present = {part: [folder for folder in split if folder.name.lower() in PART_FOLDERS[part]] for part in PART_FOLDERS}
+    if not present["train"]:
         return {"train": root}, []
-    found: dict[PartName, Path] = {}
-    for part, names in PART_FOLDERS.items():
-        present = [name for name in names if name in split]
-        if len(present) > 1:
-            raise DatasetError(f"{root} has several {part} parts: {', '.join(present)}.", "Keep one of them.")
-        if present:
-            found[part] = split[present[0]]
-    others = [_printable(folder.name) for folder in _subfolders(root) if folder not in found.values()]
+    for part, folders in present.items():
+        if len(folders) > 1:
+            names = ", ".join(folder.name for folder in folders)
+            raise DatasetError(f"{root} has several {part} parts: {names}.", "Keep one of them.")
+    found = {part: folders[0] for part, folders in present.items() if folders}
+    others = [_printable(folder.name) for folder in inside[root] if folder not in found.values()]
     return found, [f"Folders that are no part of the split were left out: {', '.join(others)}."] if others else []
+
+
+def _unnamed_parts_note(root: Path, inside: Mapping[Path, Sequence[Path]], files: Iterable[Path]) -> list[str]:
+    """Where classes hold no images but all the same folders, those may be the classes."""
+    within = {tuple(folder.name for folder in inside[class_folder]) for class_folder in inside[root]}
+    names = next(iter(within))
+    if len(inside[root]) < 2 or len(within) > 1 or len(names) < 2 or any(file.parent.parent == root for file in files):
+        return []
+    return [
+        f"The class folders {_shown([folder.name for folder in inside[root]])} hold the same folders: {_shown(names)}. "
+        "If they were meant as parts of the data, name them train and test."
+    ]
 
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _check_same_classes(folder: Path, class_names: Sequence[str]) -> None:
-    unknown = [entry.name for entry in _subfolders(folder) if entry.name not in class_names]
+def _check_same_classes(folder: Path, subfolders: Sequence[Path], class_names: Sequence[str]) -> None:
+    unknown = [entry.name for entry in subfolders if entry.name not in class_names]
     if unknown:
         raise DatasetError(
             f"{folder} has classes that the training part lacks: {', '.join(unknown[:5])}.",
@@ -84,7 +102,7 @@ def _list_part(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], li
     labels: list[int] = []
     ignored = 0
     for label, class_name in enumerate(class_names):
-        for path in _files(folder / class_name):
+        for path in files_below(folder / class_name):
             if path.suffix.lower() not in EXTENSIONS:
                 ignored += 1
                 continue
@@ -98,13 +116,27 @@ def _encoded(folder: Path, files: Sequence[Path], labels: Sequence[int]) -> Enco
     return EncodedPart(np.array(labels, np.int64), lambda: [named])
 
 
-def _files(folder: Path) -> list[Path]:
-    """Regular files (never a pipe or a device) at any depth below ``folder``, by their path."""
+def files_below(folder: Path) -> list[Path]:
+    """Regular files (never a pipe or a device) at any depth below ``folder``, by their path; none that is hidden.
+
+    Links to folders are followed, but no folder is entered twice, nor by a link one that holds a folder on the way.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
     if not folder.is_dir():
         return []
     found: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    entered: set[Path] = set()
+    ways: dict[str, tuple[Path, ...]] = {}
+    for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        place, way = Path(os.path.realpath(parent)), ways.get(os.path.dirname(parent), ())  # noqa: PTH120
+        if place in entered or any(passed.is_relative_to(place) for passed in way):
+            folders.clear()
+            continue
+        entered.add(place)
+        ways[parent] = (*way, place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(parent, name) for name in names if not name.startswith("."))
         found.extend(path for path in paths if path.is_file())
     return sorted(found)
@@ -116,6 +148,10 @@ def _raise(error: OSError) -> None:
 
 def _extensions() -> str:
     return ", ".join(sorted(EXTENSIONS))
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(map(_printable, names[:5])) + (", …" if len(names) > 5 else "")
 
 
 def _printable(name: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import UInt8
 
 from nasproxy.datasets.decoding import EXTENSIONS, decode_image, strict_pillow
+from nasproxy.datasets.image_folder import files_below
 from nasproxy.errors import InputError
 from nasproxy.finalists.load import Finalist
 
@@ -37,17 +38,22 @@ class Prediction:
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The images that ``paths`` mean: files as they are, of folders all images at any depth, by name.
+    """The images that ``paths`` mean: files as they are, of folders all images at any depth, by name, but the hidden.
 
     Raises:
-        InputError: a folder holds none. That a file is missing shows when it is read.
+        InputError: a folder holds none or cannot be read. That a file is missing shows when it is read.
     """
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
+        try:
+            inside = [file for file in files_below(path) if file.suffix.lower() in EXTENSIONS]
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or path} cannot be read: {error.strerror or error}.", "Check that you may read it."
+            ) from error
         if not inside:
             raise InputError(f"The folder {path} holds no images.", f"Images end in {', '.join(sorted(EXTENSIONS))}.")
         found += inside

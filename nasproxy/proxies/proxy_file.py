@@ -70,7 +70,7 @@ def load_proxy(path: Path | str) -> ProxySet:
             hint = f"Import a file of the authors' code by nasproxy proxy convert {path} --dataset NAME."
         raise ProxyError(f"{path} is not a whole safetensors file: {error}.", hint) from error
     try:
-        return _proxy(tensors, json.loads(metadata[_KEY]))
+        return _proxy(tensors, json.loads(metadata[_KEY], parse_constant=_refuse))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ProxyError(
             f"{path} is a safetensors file, but not a proxy that nasproxy {_SCHEMA}.x wrote: {_reason(error)}.",
@@ -93,6 +93,10 @@ def check_replaceable(path: Path) -> None:
             f"{path} would be overwritten, which is no proxy file of nasproxy: {error.message}",
             "Choose another --out, or move it away.",
         ) from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of a proxy")
 
 
 def _proxy(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> ProxySet:

@@ -25,7 +25,7 @@ def choose_candidates(
 
     Raises:
         InputError: ``limit`` is larger than the number of valid candidates.
-        SpaceError: no candidate is valid, or ``is_valid`` raises.
+        SpaceError: no candidate is valid, or ``is_valid`` raises or answers neither yes nor no.
     """
     configs = list(space)
     answers = [_ask(space, config, image_size) for config in configs]
@@ -57,9 +57,15 @@ def stratified(space: SearchSpace, valid: Sequence[Config], count: int, seed: in
 
 def _ask(space: SearchSpace, config: Config, image_size: tuple[int, int]) -> bool | str:
     try:
-        return space.is_valid(dict(config), image_size)
-    except Exception as error:
+        answer: object = space.is_valid(dict(config), image_size)
+    except (Exception, SystemExit) as error:
         where = space_location(error, space) or space.name
         raise SpaceError(
             f"is_valid of {space.name} raised {type(error).__name__}: {error} ({where}).", "Mend it and try again."
         ) from error
+    if isinstance(answer, bool) or (isinstance(answer, str) and answer):
+        return answer
+    raise SpaceError(
+        f"is_valid of {space.name} returned {answer!r} instead of True, False or the reason why not.",
+        "A number or an array's truth becomes one by bool(…).",
+    )

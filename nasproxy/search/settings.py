@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
+import os
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -139,6 +141,11 @@ class SearchSettings:
         for name in ("out", "data_dir"):
             if isinstance(value := getattr(self, name), str):  # as a program may well say it
                 object.__setattr__(self, name, Path(value))
+        for name in ("dataset", "space", "proxy"):
+            object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        for name in (*_POSITIVE, "seed"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _whole(name, value))
         for name, known in _NAMES.items():
             value = getattr(self, name)
             if value is not None and value not in known:
@@ -309,6 +316,14 @@ def check_seed(seed: int) -> None:
         raise InputError(f"--seed must be 0 or more, got {seed}.")
     if seed >= 2**63:
         raise InputError(f"--seed must be less than 2 to the power of 63, got {seed}.")
+
+
+def _whole(name: str, value: object) -> int:
+    """A whole number of any kind, numpy's too, as Python's."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise InputError(f"{_option(name)} must be a whole number, got {value!r}.") from error
 
 
 def without_password(storage: str) -> str:

@@ -149,7 +149,7 @@ class _Trial:
         """What the space says of ``config``; an answer that is none counts as a no."""
         try:
             answer: object = self.space.is_valid(dict(config), self.image_size)
-        except Exception as error:  # whatever the user's code raises is a finding
+        except (Exception, SystemExit) as error:  # whatever the user's code raises is a finding
             self.problem(f"is_valid fails{self._reason(error)}", config)
             return False
         if not isinstance(answer, (bool, str)) or answer == "":
@@ -180,7 +180,7 @@ class _Trial:
                 self.parameters.append(count_parameters(model))
                 step = "the forward pass of one image in evaluation mode"
                 self.multiply_adds.append(count_multiply_adds(model, self.in_channels, self.image_size))
-        except Exception as error:  # whatever the user's code raises is a finding
+        except (Exception, SystemExit) as error:  # whatever the user's code raises is a finding
             self.problem(f"{step} fails{self._reason(error)}", config)
 
     def judge_choices(self) -> None:
@@ -226,7 +226,7 @@ class _Trial:
         self.behaviours.append(_digest([*model.parameters(), logits, *gradients]))
         return True
 
-    def _reason(self, error: Exception) -> str:
+    def _reason(self, error: BaseException) -> str:
         place = space_location(error, self.space)
         return f"{f' at {place}' if place else ''}: {type(error).__name__}: {str(error).strip().rstrip('.')}"
 

@@ -214,7 +214,7 @@ def open_storage(directory: Path, address: str | None) -> BaseStorage:
     _mend(journal)
     try:
         found = Journal(journal)
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise RunError(f"{journal} is damaged: {error}.", "Start again in another --out.") from error
     with contextlib.suppress(OSError):  # of folders some network disks know nothing
         flush(directory)  # for the journal's name; what is in it Optuna flushes

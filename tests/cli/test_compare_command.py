@@ -63,6 +63,22 @@ def test_the_table_is_drawn_anew_without_training(said: Said, home: Path, tmp_pa
         assert (tmp_path / "drawn" / name).read_bytes() == (home / "run" / name).read_bytes()
 
 
+def test_nothing_is_drawn_over_but_what_was_drawn_before(said: Said, home: Path, tmp_path: Path):
+    for name in ("report.html", "run.json", "notes.txt"):
+        mine = tmp_path / name.partition(".")[0]
+        mine.mkdir()
+        (mine / name).write_text("mine")
+        refused = invoke("compare", "--from", str(home / "run"), "--out", str(mine), "--json")
+        assert (refused.code, refused.json["error"]["kind"]) == (2, "input")
+        assert "--out" in refused.json["error"]["hint"]
+        assert [(path.name, path.read_text()) for path in mine.iterdir()] == [(name, "mine")]
+    (tmp_path / "empty").mkdir()
+    for out in (home / "run", tmp_path / "empty", tmp_path / "empty", tmp_path / "new"):
+        drawn = invoke("compare", "--from", str(home / "run"), "--out", str(out))
+        assert drawn.code == 0, drawn.err
+        assert ("scores.csv" in drawn.out.split("Files")[1]) == (out == home / "run")
+
+
 def test_a_changed_column_is_refused_by_its_name(said: Said, home: Path, tmp_path: Path):
     for name in ("scores.csv", "scores.json"):
         (tmp_path / name).write_bytes((home / "run" / name).read_bytes())

@@ -274,6 +274,9 @@ def test_nothing_is_overwritten_but_a_proxy_and_its_picture(folder):
             "photo.png": "mine",
         }
     assert [invoke("condense", *TINY, "--out", "a.safetensors").code for _ in range(2)] == [0, 0]
+    (folder / "photo.png").rename(folder / "a.png")
+    said = invoke("condense", *TINY, "--out", "a.safetensors", "--json")
+    assert (said.code, said.json["error"]["kind"], (folder / "a.png").read_text()) == (2, "input", "mine")
 
 
 def test_the_proxy_of_a_folder_has_its_name_however_the_path_is_written(folder, monkeypatch):

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from tiny_search import invoke, write_space
+from tiny_search import invoke, search_words, write_space
 
 from nasproxy.cli import main as command_line
 from nasproxy.finalists.export import FORMATS
@@ -251,3 +251,54 @@ def test_markup_in_what_the_user_wrote_is_shown_as_it_is():
     said = invoke("spaces", "show", "[red]no[/red]such")
     assert said.code == 2
     assert "[red]no[/red]such" in said.err
+
+
+NOISY = """
+import torch
+from nasproxy import SearchSpace
+
+print("at the top")
+
+
+class Noisy(SearchSpace):
+    name = "noisy"
+    choices = {"width": [1, 2]}
+
+    def is_valid(self, config, image_size):
+        print("asked")
+        return True
+
+    def build(self, config, *, in_channels, num_classes, image_size):
+        print("building", config)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(num_classes))
+"""
+
+
+@pytest.mark.parametrize("executor", ["inline", "tune"])
+def test_what_a_space_prints_stands_not_among_the_json(folder: Path, executor: str):
+    words = search_words(write_space(folder, NOISY), folder / "run", "--json", "--executor", executor)
+    program = str(Path(sys.executable).with_name("nasproxy"))
+    done = subprocess.run([program, *words], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["evaluated"] == 2
+    for said in ("at the top", "asked", "building"):
+        assert said in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_stdout_that_cannot_say_all_is_no_reason_to_stop(encoding: str, as_json: bool):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    for words, code in ((["spaces", "show", "nichts\u2192ü"], 2), (["datasets", "list"], 0)):
+        command = [str(Path(sys.executable).with_name("nasproxy")), *words, *(["--json"] if as_json else [])]
+        done = subprocess.run(command, capture_output=True, env=environment, check=False)
+        out, err = done.stdout.decode(encoding), done.stderr.decode(encoding)
+        assert (done.returncode, "Traceback" in err) == (code, False), err
+        if as_json and code:
+            assert "nichts\u2192ü" in json.loads(out)["error"]["message"]
+
+
+def test_a_disk_that_is_full_for_stdout_leaves_one_message():
+    command = f"{Path(sys.executable).with_name('nasproxy')} spaces show nothing --json > /dev/full"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert "Error: " in done.stderr
+    assert "Traceback" not in done.stderr

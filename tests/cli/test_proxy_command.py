@@ -59,6 +59,9 @@ def test_no_other_picture_and_no_proxy_is_drawn_over(proxy_file, folder):
     assert ((folder / "photo.png").read_text(), odd.read_bytes()) == ("mine", whole)
     proxy_file = odd.rename(proxy_file)
     assert [invoke("proxy", "show", str(proxy_file)).code for _ in range(2)] == [0, 0]
+    beside = (folder / "photo.png").rename(proxy_file.with_suffix(".png"))
+    said = invoke("proxy", "show", str(proxy_file), "--json")
+    assert (said.code, said.json["error"]["kind"], beside.read_text()) == (2, "input", "mine")
 
 
 def test_a_picture_in_a_folder_that_is_not_there_is_an_error(proxy_file):

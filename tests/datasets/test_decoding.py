@@ -50,6 +50,20 @@ def test_unbounded_pixels_are_refused() -> None:
         decode_image(encode(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"), (2, 2), 1)
 
 
+def test_sixteen_bit_pgm_is_refused_for_its_unknown_range() -> None:
+    with pytest.raises(
+        ValueError, match=r"unknown range \(mode I\); save as 8 bits, or as 16-bit PNG or TIFF"
+    ) as caught:
+        decode_image(b"P5 2 1 1023\n" + bytes((3, 255, 0, 0)), (1, 2), 1)
+    assert "32" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bit_gray_keeps_its_upper_half(kind: str) -> None:
+    pixels = np.array([[0x12FF, 0xFF00]], np.uint16)
+    assert decode_image(encode(Image.fromarray(pixels), kind), (1, 2), 1).tolist() == [[[0x12, 0xFF]]]
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_exif_orientation_is_applied(kind: str) -> None:
     # Left half white; "rotate by 90 degrees clockwise to see it right" puts white on top.

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nasproxy.datasets.image_folder import list_image_folder
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import DatasetError
 
@@ -92,6 +93,60 @@ def test_two_validation_parts(tmp_path: Path) -> None:
         write_images(tmp_path / part / "a", 1)
     with pytest.raises(DatasetError, match="several validation parts: val, validation"):
         load_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize("names", [("Train", "VAL", "Test"), ("Training", "Validation", "testing")])
+def test_parts_in_any_case(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    for part, count in zip(names, (9, 3, 2), strict=True):
+        for name in ("cat", "dog"):
+            write_images(tmp_path / part / name, count)
+    dataset = load_dataset(str(tmp_path))
+    assert dataset.class_names == ("cat", "dog")
+    assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [18, 6, 4]
+
+
+@pytest.mark.parametrize("names", [("Train", "train"), ("train", "training")])
+def test_two_training_parts(tmp_path: Path, names: tuple[str, str]) -> None:
+    for part in names:
+        (tmp_path / part / "a").mkdir(parents=True, exist_ok=True)
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("this file system does not tell Train from train")
+    with pytest.raises(DatasetError, match=f"several train parts: {', '.join(names)}"):
+        load_dataset(str(tmp_path))
+
+
+def test_parts_of_other_names_are_pointed_out(tmp_path: Path) -> None:
+    for part in ("evaluation", "learning"):
+        for name in ("cat", "dog"):
+            write_images(tmp_path / part / name, 3)
+    expected = (
+        "The class folders evaluation, learning hold the same folders: cat, dog. "
+        "If they were meant as parts of the data, name them train and test."
+    )
+    assert list_image_folder(tmp_path).notes == [expected]
+    write_images(tmp_path / "learning", 1, first=900)
+    assert list_image_folder(tmp_path).notes == [], "a class that holds images is no part"
+
+
+@pytest.mark.parametrize("inside", [(("images",), ("images",)), (("indoors", "outdoors"), ("indoors", "wild"))])
+def test_folders_within_classes_are_no_parts(tmp_path: Path, inside: tuple[tuple[str, ...], ...]) -> None:
+    for name, folders in zip(("cat", "dog"), inside, strict=True):
+        for folder in folders:
+            write_images(tmp_path / name / folder, 3)
+    assert list_image_folder(tmp_path).notes == []
+
+
+def test_links_to_folders_are_followed_once(pets: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "elsewhere", 5)
+    (tmp_path / "elsewhere" / "back").symlink_to(pets / "cat")
+    (pets / "cat" / "again").symlink_to(tmp_path / "elsewhere")
+    (pets / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (pets / "cat" / "all").symlink_to(pets)
+    (pets / "cow").symlink_to(tmp_path / "elsewhere")
+    listing = list_image_folder(pets)
+    assert listing.class_names == ("cat", "cow", "dog")
+    assert np.bincount(listing.parts["train"].labels).tolist() == [15, 15, 20]
+    assert len({path.resolve() for path in listing.files if path.is_relative_to(pets / "cat")}) == 15
 
 
 def test_what_is_no_image_is_left_out(pets: Path) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from nasproxy.datasets.decoding import FORMATS, decode_image
 from nasproxy.datasets.image_dataset import ImageDataset, Normalisation, Split
 from nasproxy.errors import ExportError, WriteError
 from nasproxy.export.description import Description
@@ -303,6 +304,44 @@ def test_images_of_any_size_and_mode_are_brought_to_the_training_images(winner) 
         given = tool["preprocess"](Image.fromarray(pixels).convert(mode))
         torch.testing.assert_close(given, expected, rtol=0, atol=1.01 / 255 / 0.2)
     assert tool["classify"]([Image.fromarray(pixels)])[0][0] in HOSTILE
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_jpegs_give_the_pixels_of_training(winner, tmp_path, orientation: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (150, 210), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / "large.jpg"
+    Image.fromarray(noise).save(path, exif=exif)
+    tool = runpy.run_path(str(winner / "classify.py"))
+    normalise = _dataset(1).normalisation.apply
+    expected = normalise(torch.from_numpy(decode_image(path, SIZES[1], 1).copy())[None])[0]
+    assert torch.equal(tool["preprocess"](tool["_opened"](path)), expected)
+    assert not torch.equal(tool["preprocess"](Image.open(path)), expected), "it was reduced while it was decoded"
+
+
+def test_formats_are_those_of_training(winner, tmp_path) -> None:
+    tool = runpy.run_path(str(winner / "classify.py"))
+    assert tool["FORMATS"] == FORMATS
+    path = tmp_path / "postscript.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n%%EndComments\nshowpage\n")
+    with pytest.raises(tool["InputError"], match="cannot identify"):
+        tool["classify"]([path])
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_of_unknown_range_are_refused(winner, tmp_path, monkeypatch, capsys, kind: type) -> None:
+    image, path = Image.fromarray(np.full((16, 16), 30_000, kind)), tmp_path / "depth.tiff"
+    image.save(path)
+    assert _command(winner, monkeypatch, str(path)) == 2
+    err = capsys.readouterr().err
+    with pytest.raises(ValueError, match="unknown range") as training:
+        decode_image(path, SIZES[1], 1)
+    assert str(training.value) in err
+    assert str(path) in err
+    tool = runpy.run_path(str(winner / "classify.py"))
+    with pytest.raises(tool["InputError"], match=f"unknown range .mode {image.mode}"):
+        tool["classify"]([image])
 
 
 def _broken(folder: Path) -> dict[str, Path]:

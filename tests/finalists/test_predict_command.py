@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,36 @@ def test_unreadable_images_are_reported_and_the_rest_predicted(searched: Searche
     assert [row["file"] for row in document["images"]] == [good]
     assert [Path(row["file"]).name for row in document["failed"]] == ["broken.png", "text[red].jpg", "gone.png"]
     assert all(row["reason"] for row in document["failed"])
+
+
+def test_hidden_files_are_left_out_and_links_followed(searched: Searched, tmp_path: Path):
+    photos = tmp_path / ".photos"
+    (photos / ".trash").mkdir(parents=True)
+    shutil.copy(searched.photos / CLASSES[0] / "00.png", photos / "a.png")
+    shutil.copy(photos / "a.png", photos / ".trash" / "b.png")
+    (photos / "._a.png").write_bytes(b"left by a file manager")
+    (photos / "more").symlink_to(searched.photos / CLASSES[1])
+    (photos / "more again").symlink_to(photos)
+    said = invoke("predict", str(searched.run), str(photos), "--json")
+    assert (said.code, said.json["failed"]) == (0, [])
+    more = [str(photos / "more" / file.name) for file in sorted((searched.photos / CLASSES[1]).iterdir())]
+    assert [row["file"] for row in said.json["images"]] == [str(photos / "a.png"), *more]
+
+
+def test_a_hidden_file_that_is_named_is_meant(searched: Searched, tmp_path: Path):
+    shutil.copy(searched.photos / CLASSES[0] / "00.png", tmp_path / ".a.png")
+    said = invoke("predict", str(searched.run), str(tmp_path / ".a.png"), "--json")
+    assert [row["file"] for row in said.json["images"]] == [str(tmp_path / ".a.png")]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_read_is_wrong_input(searched: Searched, tmp_path: Path):
+    shutil.copytree(searched.photos, tmp_path / "photos")
+    (tmp_path / "photos" / CLASSES[0]).chmod(0)
+    said = invoke("predict", str(searched.run), str(tmp_path))
+    (tmp_path / "photos" / CLASSES[0]).chmod(0o700)
+    assert (said.code, said.out) == (2, "")
+    assert "cannot be read: Permission denied" in said.err
 
 
 def test_a_folder_without_images_is_wrong_input(searched: Searched, tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 from dataclasses import asdict, fields, replace
@@ -246,6 +247,14 @@ def test_images_without_pixels_are_an_error(tmp_path):
 def test_another_schema_is_an_error(tmp_path, schema):
     with pytest.raises(ProxyError, match=r"schema .*, expected 1"):
         load_proxy(write(tmp_path / "p.safetensors", schema=schema))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_are_errors(tmp_path, value):
+    changed = {"seconds": value}, {"history": [1.0, value]}, {"recipe": {"ipc": value}}, {"evaluations": [[1, value]]}
+    for fact in changed:
+        with pytest.raises(ProxyError, match=r"(NaN|Infinity) is no number of a proxy"):
+            load_proxy(write(tmp_path / "p.safetensors", **fact))
 
 
 @pytest.mark.parametrize("name", [name for name in facts() if name != "schema"])

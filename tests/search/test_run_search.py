@@ -30,7 +30,7 @@ from tiny_search import (
 )
 
 from nasproxy.datasets.load import load_dataset
-from nasproxy.errors import InputError, RunError
+from nasproxy.errors import InputError, RunError, SpaceError
 from nasproxy.progress import Silent
 from nasproxy.proxies.make import random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
@@ -334,6 +334,23 @@ def test_configurations_that_make_no_sense_are_left_out_and_counted(tmp_path: Pa
     assert found.summary["candidates"] == 9
     assert set(found.table["params_width"]) == {2, 4, 8}
     assert any(note.startswith("3 configurations make no sense") for note in notes)
+
+
+@pytest.mark.parametrize("answer", ["np.bool_(config['width'] < 16)", "1", "''", "None"])
+def test_a_space_that_answers_neither_yes_nor_no_is_refused(tmp_path: Path, answer: str):
+    asked = f"\n    def is_valid(self, config, image_size):\n        return {answer}\n"
+    with pytest.raises(SpaceError, match="instead of True, False or the reason why not"):
+        run_search(settings_of(tmp_path, text="import numpy as np\n" + SPACE + asked))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_network_that_ends_the_process_when_it_is_built_is_a_failed_candidate(tmp_path: Path):
+    text = SPACE.replace("        activation = {", "        config['width'] == 16 and exit(3)\n        activation = {")
+    found = run_search(settings_of(tmp_path, text=text))
+    failed = found.table[found.table["state"] == "failed"]
+    assert set(failed["params_width"]) == {16}
+    assert len(failed) == found.summary["failed"] == 3
+    assert all("SystemExit: 3" in reason for reason in failed["reason"])
 
 
 def test_what_one_process_cannot_heed_is_said(tmp_path: Path):

@@ -193,10 +193,30 @@ def test_json_keeps_identity_and_settings(settings):
     assert set(settings.identity()) == set(CHANGED) - APART
 
 
-def test_folders_may_be_texts():
+UNTYPED = """
+import json
+from pathlib import Path
+import numpy as np
+from nasproxy import NasproxyError, SearchSettings
+
+settings = SearchSettings(out="runs/mine", data_dir="d", dataset=Path("photos"), space=Path("my.py"),
+                          proxy=Path("p.st"), seed=np.int64(3), epochs=np.int32(4))
+assert (settings.out.parts, str(settings.data_dir)) == (("runs", "mine"), "d")
+assert [settings.dataset, settings.space, settings.proxy] == ["photos", "my.py", "p.st"]
+assert json.loads(json.dumps(settings.as_json()))["seed"] == 3
+for wrong in ({"epochs": "2"}, {"seed": 1.0}, {"limit": np.float64(3)}):
+    try:
+        SearchSettings(**wrong)
+    except NasproxyError as error:
+        print(error.message)
+"""
+
+
+def test_folders_may_be_texts_names_paths_and_numbers_numpys():
     """In a process of its own: under the tests arguments are checked against their annotations."""
-    code = (
-        "from nasproxy import SearchSettings as S; s = S(out='runs/mine', data_dir='d'); print(s.out.parts, s.data_dir)"
-    )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout == "('runs', 'mine') d\n"
+    said = subprocess.run([sys.executable, "-c", UNTYPED], capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines() == [
+        "--epochs must be a whole number, got '2'.",
+        "--seed must be a whole number, got 1.0.",
+        "--limit must be a whole number, got np.float64(3.0).",
+    ]

@@ -211,6 +211,15 @@ def test_a_damaged_journal_is_an_error_that_names_it(tmp_path, place, garbage):
     assert (tmp_path / "study.log").read_bytes() == b"".join(lines)
 
 
+def test_a_journal_with_a_field_of_another_kind_is_an_error_too(tmp_path):
+    fill(open_study(tmp_path))
+    lines = [json.loads(line) for line in (tmp_path / "study.log").read_bytes().splitlines()]
+    next(line for line in lines if "distributions" in line)["distributions"] = 3
+    (tmp_path / "study.log").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(RunError, match=r"study\.log is damaged"):
+        open_study(tmp_path)
+
+
 @pytest.mark.parametrize("attributes", [{}, {"id": "175a14989cfd", "proxy:x": 3}, {"id": "1", "proxy:1:0": {"a": 1}}])
 def test_a_study_that_nasproxy_did_not_write_is_refused(tmp_path, address, attributes):
     storage = address or JournalStorage(JournalFileBackend(str(tmp_path / "study.log")))
