@@ -288,7 +288,7 @@ def test_what_a_space_prints_stands_not_among_the_json(folder: Path, executor: s
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_stdout_that_cannot_say_all_is_no_reason_to_stop(encoding: str, as_json: bool):
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    for words, code in ((["spaces", "show", "nichts\u2192ü"], 2), (["datasets", "list"], 0)):
+    for words, code in ((["spaces", "show", "nichts\u2192ü"], 2), (["datasets", "check", "digits"], 0)):
         command = [str(Path(sys.executable).with_name("nasproxy")), *words, *(["--json"] if as_json else [])]
         done = subprocess.run(command, capture_output=True, env=environment, check=False)
         out, err = done.stdout.decode(encoding), done.stderr.decode(encoding)
@@ -302,3 +302,10 @@ def test_a_disk_that_is_full_for_stdout_leaves_one_message():
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert "Error: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_cache_in_the_home_of_nobody_is_wrong_input(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NASPROXY_CACHE", "~nobodyofthatname/cache")
+    said = invoke("search", "--dry-run", "--json", "--proxy", "random", "--executor", "inline")
+    assert (said.code, said.json["error"]["kind"]) == (2, "input"), said.err
+    assert "NASPROXY_CACHE is ~nobodyofthatname/cache" in said.json["error"]["message"]
