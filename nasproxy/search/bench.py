@@ -140,7 +140,7 @@ class Bench:
             return self._train(task, began)
         except ClusterError:
             raise
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             reason = error_text(error, user_location(error, self._payload.space))
             short = lacks_memory(error)
             if breaks_device(error):

@@ -54,7 +54,7 @@ def check_usable(device: torch.device) -> None:
         ) from error
 
 
-def breaks_device(error: BaseException) -> bool:
+def breaks_device(error: Exception) -> bool:
     """Whether after ``error`` nothing works on the GPU any more until the process ends."""
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _BROKEN) and not lacks_memory(error)
 

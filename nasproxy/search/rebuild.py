@@ -43,7 +43,7 @@ def rebuild(
             return materialise(model, torch.zeros(2, channels, *image_size), num_classes)
         except SpaceError:
             raise
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             raise SpaceError(
                 f"{space.name} cannot build {candidate.id}: {error_text(error, space_location(error, space))}",
                 "With --debug the whole traceback is shown.",

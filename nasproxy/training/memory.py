@@ -20,7 +20,7 @@ _SAID = (
 )
 
 
-def lacks_memory(error: BaseException) -> bool:
+def lacks_memory(error: Exception) -> bool:
     """Whether ``error`` says that there was no memory, on the host or on a GPU."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
