@@ -165,6 +165,26 @@ def test_workers_that_die_take_nobody_with_them(tmp_path: Path, die: str):
     assert set(recorded_trainings(out).values()) == {1}
 
 
+TERMINATED = SPACE.replace("import os\n", "import os\nimport signal\nimport sys\n").replace(
+    "        activation = {",
+    """        chosen = (config["width"], config["activation"]) == (4, "tanh")
+        if chosen and "default_worker" in sys.argv[0] and not os.path.exists(MARK):
+            os.mkdir(MARK)
+            os.kill(os.getpid(), signal.SIGTERM)
+        activation = {""",
+)
+
+
+def test_a_worker_that_is_terminated_costs_no_candidate(folder: Path, inline: Path, tmp_path: Path):
+    mark = tmp_path / "terminated"
+    space = write_space(tmp_path, TERMINATED.replace("MARK", repr(str(mark))))
+    said = on_tune(space, tmp_path / "run", 2)
+    assert said.code == 0, said.err
+    assert mark.exists()
+    assert_frame_equal(read_table(tmp_path / "run"), read_table(inline))
+    assert set(recorded_trainings(tmp_path / "run").values()) == {1}
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_device_that_cannot_be_used_is_found_as_a_worker_begins(tmp_path: Path):
     dataset, source = load_dataset("digits"), SpaceSource.parse(str(write_space(tmp_path)))
