@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nasproxy.compare.run import run_compare
     from nasproxy.compare.scores import load_scores
     from nasproxy.compare.settings import CompareSettings
+    from nasproxy.condensation.condensed import Condensed
     from nasproxy.condensation.recipe import MatchingRecipe
     from nasproxy.datasets.load import load_dataset
     from nasproxy.errors import NasproxyError
@@ -36,6 +37,7 @@ _HOMES = {
     "SearchSpace": "nasproxy.search.space",
     "CandidateScore": "nasproxy.proxies.candidate_score",
     "CompareSettings": "nasproxy.compare.settings",
+    "Condensed": "nasproxy.condensation.condensed",
     "load_scores": "nasproxy.compare.scores",
     "run_compare": "nasproxy.compare.run",
     "load_dataset": "nasproxy.datasets.load",
@@ -53,6 +55,7 @@ _HOMES = {
 __all__ = [
     "CandidateScore",
     "CompareSettings",
+    "Condensed",
     "MatchingRecipe",
     "NasproxyError",
     "Procedure",

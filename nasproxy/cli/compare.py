@@ -28,6 +28,7 @@ from nasproxy.cli.options import (
     GpusPerWorker,
     ImageSize,
     Json,
+    LearningRate,
     NormStatistics,
     Precision,
     ProxyAugmentation,
@@ -100,6 +101,7 @@ def compare(
         int | None, typer.Option(help="Leave out candidates that take more for an image.", rich_help_panel=PROXIES)
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs on a proxy's images.", rich_help_panel=RANK)] = _D.epochs,
+    learning_rate: LearningRate = _D.learning_rate,
     augmentation: ProxyAugmentation = _D.augmentation,
     norm_statistics: NormStatistics = _D.norm_statistics,
     repeats: Repeats = None,

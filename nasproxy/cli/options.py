@@ -64,6 +64,9 @@ NormStatistics = Annotated[
         rich_help_panel=RANK,
     ),
 ]
+LearningRate = Annotated[
+    float, typer.Option(help="Learning rate on the proxy; whole takes --finalist-learning-rate.", rich_help_panel=RANK)
+]
 Repeats = Annotated[
     int | None,
     typer.Option(help="Trainings averaged for a score.", show_default="1; paper 5", rich_help_panel=RANK),

@@ -29,6 +29,7 @@ from nasproxy.cli.options import (
     GpusPerWorker,
     ImageSize,
     Json,
+    LearningRate,
     NormStatistics,
     Precision,
     ProxyAugmentation,
@@ -92,6 +93,7 @@ def search(
     epochs: Annotated[
         int, typer.Option(help="Epochs on the proxy; whole takes --finalist-epochs.", rich_help_panel=RANK)
     ] = _D.epochs,
+    learning_rate: LearningRate = _D.learning_rate,
     augmentation: ProxyAugmentation = _D.augmentation,
     norm_statistics: NormStatistics = _D.norm_statistics,
     repeats: Repeats = None,

@@ -29,7 +29,7 @@ class EarlyStopping(Procedure):
 
     def recipe(self, dataset: ImageDataset, whole: TrainingRecipe) -> TrainingRecipe:
         """That of a proxy of ``ipc`` images per class."""
-        return TrainingRecipe(epochs=self.epochs, images=self.ipc * dataset.num_classes)
+        return TrainingRecipe(self.epochs, self.learning_rate, images=self.ipc * dataset.num_classes)
 
 
 @dataclass(frozen=True)

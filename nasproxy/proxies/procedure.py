@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from nasproxy.training.recipe import TrainingRecipe
+from nasproxy.training.recipe import LEARNING_RATE, TrainingRecipe
 
 if TYPE_CHECKING:  # settings are read before torch is loaded
     from nasproxy.datasets.image_dataset import ImageDataset, Split
@@ -23,6 +23,7 @@ class Procedure(ABC):
     Args:
         ipc: images per class of the proxies that it is compared with.
         epochs: of the training on these.
+        learning_rate: of the first half of that training.
     """
 
     name: ClassVar[str]
@@ -30,6 +31,7 @@ class Procedure(ABC):
 
     ipc: int = 10
     epochs: int = 100
+    learning_rate: float = LEARNING_RATE
 
     @abstractmethod
     def images(self, dataset: ImageDataset, *, seed: int) -> Split:

@@ -16,7 +16,7 @@ from nasproxy.proxies.procedure import Procedure
 from nasproxy.proxies.registry import find_method, find_proxy
 from nasproxy.search.cluster import check_address
 from nasproxy.search.halving import PRUNERS, Rung, halving_rungs
-from nasproxy.training.recipe import AUGMENTATIONS, PRECISIONS, TrainingRecipe, whole_batch_size
+from nasproxy.training.recipe import AUGMENTATIONS, LEARNING_RATE, PRECISIONS, TrainingRecipe, whole_batch_size
 from nasproxy.training.strategy import AUTO, NONE
 
 PRESETS = ("quick", "paper")
@@ -49,6 +49,7 @@ class SearchSettings:
             gives to the proxy's images; a file that holds soft labels keeps its own. Accuracies are of classes in any
             case.
         epochs: of the training on the proxy; of ``whole``, ``finalist_epochs`` take their place.
+        learning_rate: of its first half, ten times that of the second; ``whole`` has ``finalist_learning_rate``.
         augmentation: of the training on a proxy set: ``none``, ``crop``, ``crop-flip``, ``siamese`` (what dsa and dm
             condense with: all six kinds, but no flip for digits; or those behind a colon, as in
             ``siamese:color-crop``), or ``auto``: ``siamese``, on a set of dsa or dm by the kinds it was made with.
@@ -103,12 +104,13 @@ class SearchSettings:
     ipc: int = 10
     soft_labels: bool = False
     epochs: int = 100
+    learning_rate: float = LEARNING_RATE
     augmentation: str = AUTO
     norm_statistics: str = "proxy"
     repeats: int | None = None
     top_k: int = 10
     finalist_epochs: int | None = None
-    finalist_learning_rate: float = 0.01
+    finalist_learning_rate: float = LEARNING_RATE
     finalist_batch_size: int | None = None
     finalist_augmentation: str = "none"
     calibrate: int | None = None
@@ -237,12 +239,13 @@ class SearchSettings:
         """
         found = find_proxy(self.proxy)
         if issubclass(found, Procedure):
-            return found(ipc=self.ipc, epochs=self.epochs)
+            return found(ipc=self.ipc, epochs=self.epochs, learning_rate=self.learning_rate)
         return find_method(self.proxy).preset(self.preset, self.ipc)
 
     def proxy_recipe(self) -> TrainingRecipe:
         """How a candidate is trained on a proxy, but that ``auto`` augments by nothing: the dataset decides by what."""
-        return TrainingRecipe(self.epochs, augmentation=NONE if self.augmentation == AUTO else self.augmentation)
+        augmentation = NONE if self.augmentation == AUTO else self.augmentation
+        return TrainingRecipe(self.epochs, self.learning_rate, augmentation=augmentation)
 
     def finalist_recipe(self, images: int) -> TrainingRecipe:
         """How a finalist is trained on a whole training part of ``images`` images."""
@@ -267,6 +270,8 @@ class SearchSettings:
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
         # As runs have it of before there was a choice.
         kept["soft_labels"] = self.soft_labels or None
+        if self.learning_rate == LEARNING_RATE:
+            kept["learning_rate"] = None
         if self.norm_statistics == NORM_STATISTICS[0]:
             kept["norm_statistics"] = None
         return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}

@@ -13,6 +13,9 @@ AUGMENTATIONS = ("none", "crop", "crop-flip")
 PRECISIONS = ("auto", "bfloat16", "bfloat16-direct", "float32", "float32-direct")
 """The direct ones leave convolutions to torch, which a CPU computes in faster ways otherwise."""
 
+LEARNING_RATE = 0.01
+"""The paper's, of networks trained on condensed images and on the whole data."""
+
 
 @dataclass(frozen=True)
 class TrainingRecipe:
@@ -30,7 +33,7 @@ class TrainingRecipe:
     """
 
     epochs: int
-    learning_rate: float = 0.01
+    learning_rate: float = LEARNING_RATE
     momentum: float = 0.9
     weight_decay: float = 5e-4
     batch_size: int = 256

@@ -104,6 +104,7 @@ WRONG = {
     "too many threads": (["--threads-per-worker", "9999"], "input", ["9999", "cores"]),
     "no share of a GPU": (["--gpus-per-worker", "0"], "input", ["--gpus-per-worker"]),
     "learning rate": (["--finalist-learning-rate", "-1"], "input", ["-1"]),
+    "learning rate on the proxy": (["--learning-rate", "0"], "input", ["learning rate", "got 0.0"]),
     "seed -1": (["--seed", "-1"], "input", ["--seed must be ", "got -1"]),
     "huge seed": (["--seed", str(2**70)], "input", ["--seed"]),
     "image size 0": (["--image-size", "0"], "input", ["--image-size"]),

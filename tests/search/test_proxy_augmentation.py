@@ -51,6 +51,14 @@ def test_all_sets_are_trained_on_as_dsa_and_dm_are_in_their_papers(
     assert make_plan(settings_of(tmp_path, **asked), resume=False).proxy_recipe.augmentation == expected
 
 
+@pytest.mark.parametrize(
+    ("proxy", "expected"), [("random", 0.3), ("early-stopping", 0.3), ("early-stopping-subset", 0.3), ("whole", 0.05)]
+)
+def test_candidates_train_at_the_learning_rate_that_was_asked_for(tmp_path: Path, proxy: str, expected: float):
+    settings = settings_of(tmp_path, proxy=proxy, learning_rate=0.3, finalist_learning_rate=0.05)
+    assert make_plan(settings, resume=False).proxy_recipe.learning_rate == expected
+
+
 @pytest.fixture(scope="module")
 def digits() -> ImageDataset:
     return load_dataset("digits")

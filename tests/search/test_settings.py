@@ -36,6 +36,7 @@ CHANGED = {
     "ipc": 3,
     "soft_labels": True,
     "epochs": 7,
+    "learning_rate": 0.3,
     "augmentation": "siamese:crop",
     "norm_statistics": "real",
     "repeats": 4,
@@ -191,6 +192,10 @@ def test_json_keeps_identity_and_settings(settings):
         assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert set(settings.as_json()) == set(CHANGED)
     assert set(settings.identity()) == set(CHANGED) - APART
+
+
+def test_runs_of_before_there_was_a_learning_rate_to_choose_go_on():
+    assert SearchSettings().identity()["learning_rate"] is None
 
 
 UNTYPED = """
