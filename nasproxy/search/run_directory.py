@@ -105,6 +105,11 @@ def weights_file(directory: Path, candidate_id: str, repeat: int) -> Path:
     return directory / "finalists" / f"{candidate_id}-{repeat}.safetensors"
 
 
+def how_to_resume(directory: Path) -> str:
+    """The command that makes again what a search's directory lacks."""
+    return f"nasproxy search --out {directory} --resume, and the options it was started with"
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> Path:
     """Writes one JSON document, atomically."""
     return write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
