@@ -135,6 +135,11 @@ def check_run(directory: Path, identity: Mapping[str, Any], *, resume: bool) -> 
     if not resume:
         raise RunError(f"{directory} already holds a run.", "Go on with it by --resume, or choose another --out.")
     wanted = json.loads(json.dumps(identity))
+    # A comparison's has a sample, null by default, which a search's lacks; it has all that a search's has besides.
+    if wanted and ("sample" in there) != ("sample" in wanted):
+        raise RunError(
+            f"{directory} holds {'a' if 'sample' in there else 'no'} comparison of proxies.", "Choose another --out."
+        )
     differing = [name for name in wanted if there.get(name) != wanted[name]]
     if differing:
         raise RunError(
