@@ -364,12 +364,17 @@ def _hand_over(plan: Plan, summary: Mapping[str, Any], progress: Progress) -> st
         return None
     repeat, weights = load_weights(directory, winner["id"], plan.settings.repeats or 1)
     candidate = Candidate(winner["config"], winner["id"])
-    description = Description.of(
-        dataset,
-        candidate_id=winner["id"],
+    description = Description(
+        id=winner["id"],
         space=plan.space.name,
         config=winner["config"],
         scores={name: winner[name] for name in ("proxy_accuracy", "whole_accuracy", "test_accuracy")},
+        dataset=dataset.name,
+        fingerprint=dataset.fingerprint,
+        image_size=dataset.image_size,
+        channels=dataset.channels,
+        class_names=dataset.class_names,
+        normalisation=dataset.normalisation,
         versions=library_versions(),
     )
     model = rebuild(

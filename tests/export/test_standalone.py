@@ -202,12 +202,17 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 
 def _write(directory: Path, model: nn.Module, channels: int = 1, card: str = "") -> Path:
     dataset = _dataset(channels)
-    description = Description.of(
-        dataset,
-        candidate_id="abc123",
+    description = Description(
+        id="abc123",
         space=HOSTILE[1],
         config={"width": 8, "note": HOSTILE[0]},
         scores={"proxy_accuracy": 0.5, "test_accuracy": None, "loss": float("nan"), "rank": 1},
+        dataset=dataset.name,
+        fingerprint=dataset.fingerprint,
+        image_size=dataset.image_size,
+        channels=dataset.channels,
+        class_names=dataset.class_names,
+        normalisation=dataset.normalisation,
         versions={"torch": "2"},
     )
     images = dataset.normalisation.apply(dataset.validation.images[:7])
