@@ -13,10 +13,9 @@ from importlib import resources
 from typing import Any
 
 import jinja2
-from scipy.stats import binomtest
 
 from nasproxy.analysis.explain import agreement_of, explain, explain_calibration
-from nasproxy.analysis.text import count, counted, milliseconds, percent
+from nasproxy.analysis.text import count, counted, milliseconds, percent, wilson
 from nasproxy.export.description import Description
 
 _MOST_CLASSES = 50
@@ -124,17 +123,6 @@ def plain(value: object) -> str:
     """
     line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
     return re.sub(r"([\\`*_{}\[\]()<>#+!|~$&:@])", r"\\\1", line)
-
-
-def wilson(fraction: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a fraction of ``n`` images (E. B. Wilson, JASA 22, 1927).
-
-    Example:
-        >>> [round(bound, 3) for bound in wilson(0.9, 10)]
-        [0.596, 0.982]
-    """
-    found = binomtest(round(fraction * n), n).proportion_ci(0.95, "wilson")
-    return float(found.low), float(found.high)
 
 
 def _template() -> jinja2.Template:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nasproxy.analysis.explain import agreement_of, explain_calibration
+from nasproxy.analysis.text import wilson
 from nasproxy.datasets.image_dataset import Normalisation
-from nasproxy.export.card import Latency, Origin, model_card, plain, wilson
+from nasproxy.export.card import Latency, Origin, model_card, plain
 from nasproxy.export.description import Description, parse_description
 
 HOSTILE = (
