@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from scipy import stats
 
 from nasproxy.analysis import figures
 from nasproxy.analysis.calibration_figure import calibration_figure
@@ -27,7 +26,7 @@ from nasproxy.analysis.report_tables import (
     state_counts,
 )
 from nasproxy.analysis.results import RunResults, load_run
-from nasproxy.analysis.text import Number, count, duration, milliseconds, percent
+from nasproxy.analysis.text import Number, count, duration, milliseconds, percent, wilson
 from nasproxy.files import write_atomically
 from nasproxy.proxies.proxy_set import ProxySet
 
@@ -154,7 +153,7 @@ def _test_note(accuracy: Number | None, images: object) -> str:
     """How far the test accuracy could be off by the choice of test images (Wilson's score interval)."""
     if accuracy is None or not isinstance(images, int) or images < 1:
         return "test accuracy"
-    low, high = stats.binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
+    low, high = wilson(accuracy, images)
     return f"test accuracy on {images:,} images (95\N{NO-BREAK SPACE}% interval {100 * low:.1f} to {percent(high)})"
 
 

@@ -69,7 +69,7 @@ _SUMMARY: Shape = {
             "reason": TEXT,
             "ranked": NUMBER,
             "best_whole_accuracy": NUMBER,
-            "sample": [{"rank": (int,), "whole_accuracy": NUMBER}],
+            "sample": [{"id": (str,), "rank": (int,), "whole_accuracy": NUMBER}],
         }
     ),
     "rungs": Maybe([{"epochs": NUMBER, "candidates": NUMBER, "seconds": NUMBER}]),
@@ -108,7 +108,7 @@ def load_run(directory: Path | str) -> RunResults:
     """Reads ``run.json``, ``results.csv`` and, where they are there, ``summary.json`` and ``proxy.safetensors``.
 
     Raises:
-        RunError: the directory is not a run's, or a file in it is missing, truncated or foreign.
+        RunError: the directory is a comparison's or no run's, or a file in it is missing, truncated or foreign.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -116,6 +116,12 @@ def load_run(directory: Path | str) -> RunResults:
     if not (directory / "run.json").is_file():
         raise RunError(f"{directory} is not a run directory: it holds no run.json.", _search_again(directory))
     run = _read_json(directory / "run.json", _RUN)
+    if "sample" in (run.get("identity") or {}):
+        folder = shlex.quote(str(directory))
+        raise RunError(
+            f"{directory} holds a comparison of proxies, not a search.",
+            f"Its report is drawn anew by: nasproxy compare --from {folder} --out {folder}",
+        )
     table = _read_table(directory / "results.csv", run["space"]["choices"])
     unfinished = not (directory / "summary.json").exists()
     summary = {} if unfinished else _read_json(directory / "summary.json", _SUMMARY)

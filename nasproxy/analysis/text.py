@@ -34,6 +34,19 @@ def percent(fraction: Number | None, digits: int = 1) -> str:
     return f"{100 * fraction:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
+def wilson(fraction: Number, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a fraction of ``n`` images (E. B. Wilson, JASA 22, 1927).
+
+    Example:
+        >>> [round(bound, 3) for bound in wilson(0.9, 10)]
+        [0.596, 0.982]
+    """
+    from scipy.stats import binomtest  # here, as commands that need none of it should start at once
+
+    found = binomtest(round(fraction * n), n).proportion_ci(0.95, "wilson")
+    return float(found.low), float(found.high)
+
+
 def signed(value: Number) -> str:
     """A correlation with two decimals and a typographic minus.
 

@@ -18,7 +18,7 @@ from nasproxy.files import cache_folder, make_folder
 
 VARIABLE = "NASPROXY_MEMORY_MIB"
 _ALWAYS = 64 * 2**20  # bytes that any machine has
-_CONTAINER = Path("/sys/fs/cgroup/memory.max")
+_CONTAINER = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,10 @@ def _available() -> int:
     except (OSError, StopIteration):
         pass  # not Linux
     try:
-        return min(found, int(_CONTAINER.read_text()))
+        limit, used = (int((_CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
+        kinds = dict(line.split() for line in (_CONTAINER / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no container, or one without a limit
         return found
+    # Files that were read count as used, but go when memory is wanted, as MemAvailable has it too.
+    dropped = sum(int(kinds.get(name, 0)) for name in ("active_file", "inactive_file"))
+    return min(found, limit - used + dropped)

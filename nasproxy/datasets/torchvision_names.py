@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from nasproxy.datasets.image_dataset import Split
 from nasproxy.datasets.resizing import Size, resize_images
 from nasproxy.datasets.source import Source
 from nasproxy.errors import DatasetError
+from nasproxy.files import cache_folder
 
 TORCHVISION_CLASSES = {
     "cifar10": "CIFAR10",
@@ -31,11 +31,12 @@ REASON_LENGTH = 300  # characters; torchvision lists every mirror it tried
 
 
 def default_data_dir() -> Path:
-    """Where downloads go: ``datasets`` in ``NASPROXY_CACHE``, by default the user's cache folder."""
-    from platformdirs import user_cache_path
+    """Where downloads go.
 
-    cache = os.environ.get("NASPROXY_CACHE")
-    return (Path(cache) if cache else user_cache_path("nasproxy")) / "datasets"
+    Raises:
+        InputError: see :func:`~nasproxy.files.cache_folder`.
+    """
+    return cache_folder() / "datasets"
 
 
 def read_torchvision(name: str, data_dir: Path | None = None, image_size: Size | None = None) -> Source:

@@ -13,11 +13,9 @@ from importlib import resources
 from typing import Any
 
 import jinja2
-from scipy.stats import binomtest
 
-from nasproxy.analysis.correlation import RankAgreement
-from nasproxy.analysis.explain import explain
-from nasproxy.analysis.text import count, counted, milliseconds, percent
+from nasproxy.analysis.explain import agreement_of, explain, explain_calibration
+from nasproxy.analysis.text import count, counted, milliseconds, percent, wilson
 from nasproxy.export.description import Description
 
 _MOST_CLASSES = 50
@@ -88,6 +86,7 @@ def model_card(
         "height": height,
         "width": width,
         "colour": "gray" if description.channels == 1 else "colour",
+        "num_classes": f"{len(names):,}",
         "classes": names[:_MOST_CLASSES],
         "more_classes": f" and {len(names) - _MOST_CLASSES} more" if len(names) > _MOST_CLASSES else "",
         "scores": _scores(description.scores, dataset),
@@ -106,7 +105,8 @@ def model_card(
         "std": _numbers(description.normalisation.std),
         "found": _found(origin),
         "trained": _trained(origin),
-        "trust": " ".join(explain(_agreement(origin.summary["agreement"]))),
+        "trust": " ".join(explain(agreement_of(origin.summary["agreement"]))),
+        "calibration": _calibration(origin),
         "limits": _limits(origin),
         "loading": loading,
         "versions": ", ".join(f"{plain(name)} {plain(version)}" for name, version in description.versions.items()),
@@ -123,17 +123,6 @@ def plain(value: object) -> str:
     """
     line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
     return re.sub(r"([\\`*_{}\[\]()<>#+!|~$&:@])", r"\\\1", line)
-
-
-def wilson(fraction: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a fraction of ``n`` images (E. B. Wilson, JASA 22, 1927).
-
-    Example:
-        >>> [round(bound, 3) for bound in wilson(0.9, 10)]
-        [0.596, 0.982]
-    """
-    found = binomtest(round(fraction * n), n).proportion_ci(0.95, "wilson")
-    return float(found.low), float(found.high)
 
 
 def _template() -> jinja2.Template:
@@ -218,15 +207,18 @@ def _trained(origin: Origin) -> str:
     )
 
 
+def _calibration(origin: Origin) -> str:
+    found = origin.summary.get("calibration")
+    return " ".join(explain_calibration(agreement_of(found), found.get("ranked") or 0)) if found else ""
+
+
 def _limits(origin: Origin) -> str:
-    untried = origin.summary["candidates"] - len(origin.summary["top"])
+    finalists = {entry["id"] for entry in origin.summary["top"]}
+    drawn = {entry["id"] for entry in (origin.summary.get("calibration") or {"sample": []})["sample"]}
+    untried = origin.summary["candidates"] - len(origin.summary["top"]) - len(drawn - finalists)
     return (
         f"{untried:,} of the candidates were never trained on all training images: a better network may be among them."
     )
-
-
-def _agreement(found: Mapping[str, Any]) -> RankAgreement:
-    return RankAgreement(**{**found, "interval": tuple(found["interval"]) if found["interval"] else None})
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, Shape, parse_object
-from nasproxy.datasets.image_dataset import ImageDataset, Normalisation
+from nasproxy.datasets.image_dataset import Normalisation
 from nasproxy.search.space import Config
 
 _SHAPE: Shape = {
@@ -53,32 +53,6 @@ class Description:
     class_names: tuple[str, ...]
     normalisation: Normalisation
     versions: Mapping[str, str]
-
-    @classmethod
-    def of(
-        cls,
-        dataset: ImageDataset,
-        *,
-        candidate_id: str,
-        space: str,
-        config: Config,
-        scores: Mapping[str, float | int | None],
-        versions: Mapping[str, str],
-    ) -> Description:
-        """The description of a network trained on ``dataset``."""
-        return cls(
-            candidate_id,
-            space,
-            config,
-            scores,
-            dataset.name,
-            dataset.fingerprint,
-            dataset.image_size,
-            dataset.channels,
-            dataset.class_names,
-            dataset.normalisation,
-            versions,
-        )
 
     def of_entry(self, entry: Mapping[str, Any]) -> Description:
         """The same data's, of another of a search's finalists: ``entry`` is its entry in ``summary["top"]``."""

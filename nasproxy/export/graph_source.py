@@ -32,7 +32,7 @@ class NetworkSource:
         """The functions, among them ``forward(weights, x)``.
 
         Raises:
-            WinnerError: an operation needs more than torch to run, or the result is not one tensor.
+            ExportError: an operation needs more than torch to run, or the result is not one tensor.
         """
         name = "_forward_one" if one_by_one else "forward"
         signature = "(weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:"

@@ -48,7 +48,7 @@ def write_standalone(
 
     Raises:
         ExportError: the network cannot be traced, or what was written gives other logits. Weights and description are
-            in ``directory`` all the same, ``classify.py`` is not.
+            in ``directory`` all the same, ``classify.py`` and the card that speaks of it are not.
         WriteError: the folder cannot be written.
     """
     tensors = _tensors(model.state_dict())
@@ -57,11 +57,11 @@ def write_standalone(
     difference = 0.0
     with _replacing(directory) as folder:
         (folder / "config.json").write_text(description.text(parameters), encoding="utf-8")
-        if card:
-            (folder / "README.md").write_text(card, encoding="utf-8")
         try:
             _write_tensors(folder, tensors)
             difference = _write_classifier(folder, model, tensors, images.cpu(), len(description.class_names))
+            if card:
+                (folder / "README.md").write_text(card, encoding="utf-8")
         except ExportError as error:
             (folder / "classify.py").unlink(missing_ok=True)
             failure = error

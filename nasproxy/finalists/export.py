@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nasproxy.errors import InputError, nearest
+from nasproxy.errors import ExportError, InputError, nearest
 from nasproxy.export.card import Latency, model_card
 from nasproxy.export.loading import STANDALONE, loading_of
 from nasproxy.export.program import PROGRAMS, check_packages, make_program
@@ -65,6 +66,8 @@ def check_export(form: str, out: Path) -> None:
     files = _files(form, out)
     there = next((path for path in files if path.exists()), None)
     if form == "torch" and out.is_dir() and not any(out.iterdir()):
+        if out.samefile(Path.cwd()):  # the folder that takes its place would be another, in which nobody stands
+            raise InputError(f"--out {out} is the folder that the command runs in.", "Give a new one: --out NAME")
         return
     if there is not None:
         raise InputError(f"{there} is there already.", "Choose another --out, or remove it.")
@@ -88,7 +91,11 @@ def export_finalist(finalist: Finalist, form: str, out: Path) -> Exported:
     latency = _latency(model, images[:1])
     if form == "torch":
         card = model_card(about, finalist.origin, library="pytorch", loading=STANDALONE, latency=latency)
-        difference = write_standalone(out, model=model, description=about, images=images, card=card)
+        try:
+            difference = write_standalone(out, model=model, description=about, images=images, card=card)
+        except ExportError:
+            shutil.rmtree(out, ignore_errors=True)  # else it is in the way of the next try; the search has the weights
+            raise
         return Exported(out, out / "README.md", True, difference, f"torch {torch.__version__}", latency.milliseconds)
     program = make_program(form, model, about, images)
     file, beside = _files(form, out)

@@ -28,7 +28,6 @@ from nasproxy.finalists.curves import curves_csv, curves_figure, figures_of
 from nasproxy.finalists.load import Finalist
 from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.devices import resolve_device
 from nasproxy.search.run_directory import check_run, check_unused, open_run, write_json
 from nasproxy.search.settings import check_seed
@@ -112,8 +111,9 @@ def train_further(
 
     Raises:
         DatasetError: the dataset is not there, or not the one of the search.
-        DivergedError: the first epoch already left the finite numbers.
-        RunError: ``out`` holds something else, or its checkpoint is damaged.
+        DivergedError: the weights that the training begins with give no finite numbers.
+        RunError: ``out`` holds something else, its checkpoint is damaged, or the finalist diverged in the search and
+            is not trained anew.
         WriteError: the disk is full, or the place not writable.
     """
     if settings.tensorboard:
@@ -126,17 +126,19 @@ def train_further(
     facts = _facts(finalist, settings, out, device)
     check_run(out, facts["identity"], resume=resume)  # what takes no data to know is said before they are loaded
     check_unused(out)
+    anew = finalist.candidate.seed(settings.seed, 0, "anew")
+    model = finalist.fresh(anew) if settings.anew else finalist.model()
     dataset = dataset_of(finalist, settings)
     with open_run(out, facts, resume=resume):
         prepare_process(threads)
-        done = _train(finalist, settings, dataset, device, out, progress)
+        done = _train(model, finalist, settings, dataset, device, out, progress)
         write_atomically(out / "curves.csv", curves_csv(done.history))
         best = done.best_epoch
         save_figure(curves_figure(done.history, None if best is None else best.epoch), out / "curves.png")
         if best is None:
             raise DivergedError(
-                f"The training of {finalist.description.id} diverged before it had learnt anything.",
-                "Use a smaller --learning-rate and another --out.",
+                f"The weights that the training of {finalist.description.id} begins with give no finite numbers.",
+                f"Use {'another --seed' if settings.anew else '--anew'} and another --out.",
             )
         summary = _hand_over(finalist, settings, dataset, device, done, out, progress)
         write_json(out / "summary.json", summary)
@@ -176,14 +178,18 @@ def _facts(finalist: Finalist, settings: FurtherSettings, out: Path, device: tor
     return {
         "schema": 1,
         "identity": {"id": about.id, "repeat": finalist.repeat, "fingerprint": about.fingerprint, **asked},
-        # As the way from here: both may be moved together.
-        "training": {"run": os.path.relpath(finalist.run.directory, out), "rank": finalist.entry["rank"]},
+        # As the way from here, which leads through no links: both may be moved together.
+        "training": {
+            "run": os.path.relpath(finalist.run.directory.resolve(), out.resolve()),
+            "rank": finalist.entry["rank"],
+        },
         "versions": library_versions(),
         "machine": machine_facts(device.type),
     }
 
 
 def _train(
+    model: nn.Module,
     finalist: Finalist,
     settings: FurtherSettings,
     dataset: ImageDataset,
@@ -193,9 +199,7 @@ def _train(
 ) -> Checkpoint:
     file = out / "checkpoint.safetensors"
     done = read_checkpoint(file)
-    candidate = Candidate(dict(finalist.entry["config"]), finalist.description.id)
-    model = finalist.fresh(candidate.seed(settings.seed, 0, "anew")) if settings.anew else finalist.model()
-    recipe = settings.recipe(len(dataset.train))
+    candidate, recipe = finalist.candidate, settings.recipe(len(dataset.train))
     events = EventFile(out / "tensorboard", candidate.config) if settings.tensorboard else None
     if events is not None:  # anew from the beginning: a resumed training has no gap and no double
         at = time.time() - sum(epoch.seconds for epoch in done.history)

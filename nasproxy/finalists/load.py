@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nasproxy.analysis.results import RunResults, load_run
@@ -20,8 +19,8 @@ from nasproxy.export.description import Description, parse_description
 from nasproxy.export.trace import MOST_CHECKED
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.known_spaces import space_of_run
-from nasproxy.search.rebuild import rebuild
-from nasproxy.search.run_directory import weights_file
+from nasproxy.search.rebuild import has_nan, load_weights, rebuild
+from nasproxy.search.run_directory import how_to_resume
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.task import WHOLE
 
@@ -35,7 +34,7 @@ class Finalist:
         entry: of the network in ``summary["top"]``.
         description: of it, and of its data.
         space: that builds it.
-        weights: trained; of several repeats, the first's.
+        weights: trained; of several repeats, those of :func:`~nasproxy.search.rebuild.load_weights`.
         repeat: number of that.
         further: how it was trained after the search, and by what its weights were chosen; empty where it was not.
     """
@@ -53,6 +52,11 @@ class Finalist:
         """Where it comes from, for its card."""
         return Origin(self.run.run, self.run.summary, self.entry, self.further)
 
+    @property
+    def candidate(self) -> Candidate:
+        """Which network of the search it is."""
+        return Candidate(dict(self.entry["config"]), str(self.entry["id"]))
+
     def fresh(self, seed: int | None = None) -> nn.Module:
         """The untrained network, on the CPU, in training mode.
 
@@ -63,14 +67,13 @@ class Finalist:
             SpaceError: the space does not build it.
         """
         about, of_search = self.description, int(self.run.run["settings"]["seed"] or 0)
-        candidate = Candidate(dict(self.entry["config"]), str(self.entry["id"]))
         return rebuild(
             self.space,
-            candidate,
+            self.candidate,
             channels=about.channels,
             image_size=about.image_size,
             num_classes=len(about.class_names),
-            seed=candidate.seed(of_search, self.repeat, WHOLE) if seed is None else seed,
+            seed=self.candidate.seed(of_search, self.repeat, WHOLE) if seed is None else seed,
         )
 
     def model(self) -> nn.Module:
@@ -78,8 +81,10 @@ class Finalist:
 
         Raises:
             SpaceError: the space does not build it.
-            RunError: the weights are not those of the network that the space builds.
+            RunError: the weights diverged, or are not those of the network that the space builds.
         """
+        if has_nan(self.weights):
+            raise self.diverged()
         model = self.fresh()
         try:
             model.load_state_dict(dict(self.weights))
@@ -91,6 +96,15 @@ class Finalist:
             ) from error
         return model.eval()
 
+    def diverged(self) -> RunError:
+        """The error that its weights give no finite numbers."""
+        run, rank = self.run.directory, self.entry["rank"]
+        command = shlex.join(["nasproxy", "train", str(run), "--rank", str(rank), "--anew"])
+        return RunError(
+            f"Finalist {rank} ({self.entry['id']}) of {run} diverged in the search: it gives no finite numbers.",
+            f"Choose another --rank, or train it from fresh weights: {command}, with --epochs and --learning-rate",
+        )
+
     def images(self) -> Float[Tensor, "n c h w"]:
         """Normalised images to try the network on: the proxy's where the run kept them, else noise."""
         about, proxy = self.description, self.run.proxy
@@ -100,25 +114,36 @@ class Finalist:
         return proxy.images[torch.arange(MOST_CHECKED) % len(proxy)]
 
 
-def load_finalist(directory: Path, rank: int | None = None, space: str | None = None) -> Finalist:
+def load_finalist(
+    directory: Path, rank: int | None = None, space: str | None = None, *, candidate_id: str | None = None
+) -> Finalist:
     """Reads a finalist of the run in ``directory``.
 
     Args:
         directory: of a finished search.
         rank: as the search's table shows it, from 1 in the order of the proxy; None is the winner.
         space: where the code that builds its networks is; None is where it was.
+        candidate_id: of the finalist, in place of a rank.
 
     Raises:
         InputError: there is no such rank.
-        RunError: the directory is not a finished search's, or a file in it is missing, broken or foreign.
+        RunError: the directory is not a finished search's, or a file in it is missing, broken or foreign; or no
+            finalist of it has that id.
         SpaceError: the space cannot be loaded.
     """
     run = load_run(directory)
     if not run.finished:
-        raise RunError(f"The search in {directory} has not come to its end.", f"Finish it with: {_resume(directory)}")
-    entry = _entry(run, rank)
+        raise RunError(
+            f"The search in {directory} has not come to its end.", f"Finish it with: {how_to_resume(directory)}"
+        )
+    entry = _entry(run, rank) if candidate_id is None else _entry_of(run, candidate_id)
     source = space_of_run(run.run, directory, space)
-    repeat, weights = _weights(directory, entry, run.run["settings"].get("repeats") or 1)
+    if entry["whole_accuracy"] is None:
+        raise RunError(
+            f"Finalist {entry['rank']} ({entry['id']}) of {directory} could not be trained on the whole data.",
+            "results.csv says why; choose another --rank.",
+        )
+    repeat, weights = load_weights(directory, entry["id"], run.run["settings"].get("repeats") or 1)
     return Finalist(run, entry, _description(directory, entry), source.load(), weights, repeat)
 
 
@@ -138,22 +163,14 @@ def _entry(run: RunResults, rank: int | None) -> Mapping[str, Any]:
     return found
 
 
-def _weights(directory: Path, entry: Mapping[str, Any], repeats: int) -> tuple[int, Mapping[str, Tensor]]:
-    if entry["whole_accuracy"] is None:
-        raise RunError(
-            f"Finalist {entry['rank']} ({entry['id']}) of {directory} could not be trained on the whole data.",
-            "results.csv says why; choose another --rank.",
-        )
-    files = [(repeat, weights_file(directory, entry["id"], repeat)) for repeat in range(repeats)]
-    found = next(((repeat, file) for repeat, file in files if file.exists()), None)
+def _entry_of(run: RunResults, candidate_id: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] | None = next((entry for entry in run.summary["top"] if entry["id"] == candidate_id), None)
     if found is None:
-        raise RunError(f"{files[0][1]} is missing.", f"Train it again with: {_resume(directory)}")
-    try:
-        return found[0], load_file(found[1])
-    except (SafetensorError, OSError) as error:
         raise RunError(
-            f"{found[1]} cannot be read: {error}.", f"Delete it, and train it again with: {_resume(directory)}"
-        ) from error
+            f"{candidate_id} is no finalist of {run.directory} any more: the search has gone on and chosen others.",
+            "What was trained is handed over in the folders best and last of the training.",
+        )
+    return found
 
 
 def _description(directory: Path, entry: Mapping[str, Any]) -> Description:
@@ -162,9 +179,7 @@ def _description(directory: Path, entry: Mapping[str, Any]) -> Description:
     try:
         about = parse_description(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{file} cannot be read: {error}.", f"Write it again with: {_resume(directory)}") from error
+        raise RunError(
+            f"{file} cannot be read: {error}.", f"Write it again with: {how_to_resume(directory)}"
+        ) from error
     return about.of_entry(entry)
-
-
-def _resume(directory: Path) -> str:
-    return f"nasproxy search --out {directory} --resume, and the options it was started with"

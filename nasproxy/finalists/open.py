@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nasproxy.analysis.json_shape import Maybe, Shape, parse_object
+from nasproxy.analysis.json_shape import TEXT, Maybe, Shape, parse_object
 from nasproxy.errors import InputError, RunError
 from nasproxy.finalists.checkpoint import read_checkpoint
 from nasproxy.finalists.load import Finalist, load_finalist
 
-_TRAINING: Shape = {"training": Maybe({"run": (str,), "rank": (int,)})}
+_TRAINING: Shape = {"training": Maybe({"run": (str,)}), "identity": {"id": TEXT}}
 _SUMMARY: Shape = {
     "best": {"validation_accuracy": (float, int), "test_accuracy": (float, int)},
     "further": (str,),
@@ -28,19 +29,22 @@ def open_finalist(directory: Path, rank: int | None = None, space: str | None = 
 
     Raises:
         InputError: there is no such rank.
-        RunError: the directory is neither, is not finished, or a file in it is missing, broken or foreign.
+        RunError: the directory is neither, is not finished, or a file in it is missing, broken or foreign; or the
+            search has gone on, and what was trained is none of its finalists any more.
         SpaceError: the space cannot be loaded.
     """
-    training = _training(directory)
-    if training is None:
+    facts = _training(directory)
+    if facts is None:
         return load_finalist(directory, rank, space)
     if rank is not None:
         raise InputError(
-            f"{directory} holds one network, the search's rank {training['rank']}; it takes no --rank.",
+            f"{directory} holds one network, {facts['identity']['id']}; it takes no --rank.",
             "Leave it out, or give the search's directory.",
         )
-    best = _best(directory)
-    found = load_finalist(directory / training["run"], training["rank"], space)
+    run = directory / facts["training"]["run"]
+    best = _best(directory, run)
+    # By its id: a search that has gone on since may rank it otherwise.
+    found = load_finalist(run, space=space, candidate_id=str(facts["identity"]["id"]))
     scores = best["best"]
     trained = {"whole_accuracy": scores["validation_accuracy"], "test_accuracy": scores["test_accuracy"]}
     entry = {**found.entry, **trained}
@@ -51,20 +55,21 @@ def open_finalist(directory: Path, rank: int | None = None, space: str | None = 
 
 
 def _training(directory: Path) -> dict[str, Any] | None:
-    """What ``run.json`` says of a training; None where it is a search's, or is not there, which others report."""
+    """A training's ``run.json``; None where it is a search's, or is not there, which others report."""
     try:
         found = parse_object((directory / "run.json").read_text(encoding="utf-8"), _TRAINING)
     except (OSError, ValueError):
         return None
-    training: dict[str, Any] | None = found.get("training")
-    return training
+    return found if found.get("training") else None
 
 
-def _best(directory: Path) -> dict[str, Any]:
+def _best(directory: Path, run: Path) -> dict[str, Any]:
     file = directory / "summary.json"
     if not file.exists():
+        command = shlex.join(["nasproxy", "train", str(run.resolve()), "--out", str(directory), "--resume"])
         raise RunError(
-            f"The training in {directory} has not come to its end.", "Finish it with: nasproxy train RUN --resume"
+            f"The training in {directory} has not come to its end.",
+            f"Finish it with: {command}, and --epochs and the other options it was started with",
         )
     try:
         return parse_object(file.read_text(encoding="utf-8"), _SUMMARY)

@@ -64,7 +64,7 @@ def predict(finalist: Finalist, files: Sequence[Path]) -> Iterator[Prediction]:
     """The class of each file in turn; images are read, resized and normalised as those of the training were.
 
     Raises:
-        RunError: the network cannot be built.
+        RunError: the network cannot be built, or diverged in its training.
     """
     model, about = finalist.model(), finalist.description
     for start in range(0, len(files), _AT_ONCE):
@@ -76,6 +76,8 @@ def predict(finalist: Finalist, files: Sequence[Path]) -> Iterator[Prediction]:
             with torch.inference_mode():
                 pixels = about.normalisation.apply(torch.from_numpy(np.stack(images)))
                 shares, labels = model(pixels).float().softmax(1).max(1)
+            if bool(shares.isnan().any()):
+                raise finalist.diverged()
             rows = iter(list(zip(shares.tolist(), labels.tolist(), strict=True)))
         for file, image in zip(portion, read, strict=True):
             if isinstance(image, str):

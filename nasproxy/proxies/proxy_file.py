@@ -70,7 +70,7 @@ def load_proxy(path: Path | str) -> ProxySet:
             hint = f"Import a file of the authors' code by nasproxy proxy convert {path} --dataset NAME."
         raise ProxyError(f"{path} is not a whole safetensors file: {error}.", hint) from error
     try:
-        return _proxy(tensors, json.loads(metadata[_KEY], parse_constant=_refuse))
+        return _proxy(tensors, json.loads(metadata[_KEY], parse_constant=_finite, parse_float=_finite))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ProxyError(
             f"{path} is a safetensors file, but not a proxy that nasproxy {_SCHEMA}.x wrote: {_reason(error)}.",
@@ -95,8 +95,12 @@ def check_replaceable(path: Path) -> None:
         ) from error
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of a proxy")
+def _finite(given: Any) -> float:
+    """A number of the document, or of a text in it; ``1e999`` is infinite by its size."""
+    number = float(given)
+    if not math.isfinite(number):
+        raise ValueError(f"{given} is no number of a proxy")
+    return number
 
 
 def _proxy(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> ProxySet:
@@ -127,11 +131,11 @@ def _proxy(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> ProxySet:
         fingerprint=str(facts["fingerprint"]),
         class_names=class_names,
         normalisation=Normalisation(tuple(map(float, scale["mean"])), tuple(map(float, scale["std"]))),
-        seconds=float(facts["seconds"]),
-        history=tuple(map(float, facts["history"])),
+        seconds=_finite(facts["seconds"]),
+        history=tuple(map(_finite, facts["history"])),
         versions=dict(facts["versions"]),
         # Files of the first version have neither.
-        evaluations=tuple((int(step), float(accuracy)) for step, accuracy in facts.get("evaluations", ())),
+        evaluations=tuple((int(step), _finite(accuracy)) for step, accuracy in facts.get("evaluations", ())),
         finished=bool(facts.get("finished", True)),
         soft_labels=soft_labels,
     )

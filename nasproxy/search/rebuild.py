@@ -1,13 +1,20 @@
-"""A candidate's network as a training began with it."""
+"""A candidate's network as a training began with it, and the weights that it ended with."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
 
-from nasproxy.errors import SpaceError
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nasproxy.errors import RunError, SpaceError
 from nasproxy.networks.materialise import materialise
 from nasproxy.search.candidate import Candidate
+from nasproxy.search.run_directory import how_to_resume, weights_file
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import error_text, space_location
 
@@ -48,3 +55,38 @@ def rebuild(
                 f"{space.name} cannot build {candidate.id}: {error_text(error, space_location(error, space))}",
                 "With --debug the whole traceback is shown.",
             ) from error
+
+
+def load_weights(directory: Path, candidate_id: str, repeats: int) -> tuple[int, Mapping[str, Tensor]]:
+    """What a finalist has learnt on the whole data: the first of its repeats that did not diverge, and its weights.
+
+    A repeat that failed has none. Where all of them diverged, it is the first.
+
+    Args:
+        directory: of the run.
+        candidate_id: of the finalist.
+        repeats: trainings that its score is the mean of.
+
+    Raises:
+        RunError: the weights are missing or damaged.
+    """
+    files = [weights_file(directory, candidate_id, repeat) for repeat in range(repeats)]
+    found = ((repeat, _read(file, directory)) for repeat, file in enumerate(files) if file.exists())
+    first = next(found, None)
+    if first is None:
+        raise RunError(f"{files[0]} is missing.", f"Train it again with: {how_to_resume(directory)}")
+    return next((one for one in itertools.chain([first], found) if not has_nan(one[1])), first)
+
+
+def has_nan(weights: Mapping[str, Tensor]) -> bool:
+    """Whether they are of a training that left the finite numbers; infinite ones may be the mask of a network."""
+    return any(bool(tensor.isnan().any()) for tensor in weights.values())
+
+
+def _read(file: Path, directory: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise RunError(
+            f"{file} cannot be read: {error}.", f"Delete it, and train it again with: {how_to_resume(directory)}"
+        ) from error

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from nasproxy.analysis.report import write_report
 from nasproxy.condensation.course import Course
@@ -43,7 +43,7 @@ from nasproxy.search.inline import run_inline
 from nasproxy.search.known_spaces import remember_space
 from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
 from nasproxy.search.proposals import Proposals
-from nasproxy.search.rebuild import rebuild
+from nasproxy.search.rebuild import load_weights, rebuild
 from nasproxy.search.results import results_table, summarise
 from nasproxy.search.run_directory import check_kept, check_run, check_unused, open_run, weights_file, write_json
 from nasproxy.search.settings import SearchSettings
@@ -362,16 +362,19 @@ def _hand_over(plan: Plan, summary: Mapping[str, Any], progress: Progress) -> st
     winner, dataset, directory = summary["winner"], plan.dataset, plan.directory
     if winner is None:
         return None
-    # Of several repeats, the first that succeeded.
-    repeats = range(plan.settings.repeats or 1)
-    repeat = next(number for number in repeats if weights_file(directory, winner["id"], number).exists())
+    repeat, weights = load_weights(directory, winner["id"], plan.settings.repeats or 1)
     candidate = Candidate(winner["config"], winner["id"])
-    description = Description.of(
-        dataset,
-        candidate_id=winner["id"],
+    description = Description(
+        id=winner["id"],
         space=plan.space.name,
         config=winner["config"],
         scores={name: winner[name] for name in ("proxy_accuracy", "whole_accuracy", "test_accuracy")},
+        dataset=dataset.name,
+        fingerprint=dataset.fingerprint,
+        image_size=dataset.image_size,
+        channels=dataset.channels,
+        class_names=dataset.class_names,
+        normalisation=dataset.normalisation,
         versions=library_versions(),
     )
     model = rebuild(
@@ -382,7 +385,7 @@ def _hand_over(plan: Plan, summary: Mapping[str, Any], progress: Progress) -> st
         num_classes=dataset.num_classes,
         seed=candidate.seed(plan.settings.seed, repeat, WHOLE),
     )
-    model.load_state_dict(load_file(weights_file(directory, winner["id"], repeat)))
+    model.load_state_dict(dict(weights))
     validation = dataset.validation.images.cpu()
     images = dataset.normalisation.apply(validation[torch.arange(MOST_CHECKED) % len(validation)])
     card = model_card(description, Origin(run_facts(plan), summary, winner), library="pytorch", loading=STANDALONE)

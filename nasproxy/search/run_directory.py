@@ -105,6 +105,11 @@ def weights_file(directory: Path, candidate_id: str, repeat: int) -> Path:
     return directory / "finalists" / f"{candidate_id}-{repeat}.safetensors"
 
 
+def how_to_resume(directory: Path) -> str:
+    """The command that makes again what a search's directory lacks."""
+    return f"nasproxy search --out {directory} --resume, and the options it was started with"
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> Path:
     """Writes one JSON document, atomically."""
     return write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
@@ -130,6 +135,11 @@ def check_run(directory: Path, identity: Mapping[str, Any], *, resume: bool) -> 
     if not resume:
         raise RunError(f"{directory} already holds a run.", "Go on with it by --resume, or choose another --out.")
     wanted = json.loads(json.dumps(identity))
+    # A comparison's has a sample, null by default, which a search's lacks; it has all that a search's has besides.
+    if wanted and ("sample" in there) != ("sample" in wanted):
+        raise RunError(
+            f"{directory} holds {'a' if 'sample' in there else 'no'} comparison of proxies.", "Choose another --out."
+        )
     differing = [name for name in wanted if there.get(name) != wanted[name]]
     if differing:
         raise RunError(

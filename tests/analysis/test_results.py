@@ -185,3 +185,13 @@ def test_a_table_of_another_shape_says_what_is_wrong(run, change, said):
     path.write_text(changed)
     with pytest.raises(RunError, match=said):
         load_run(run)
+
+
+@pytest.mark.parametrize("sample", [None, 40])
+def test_a_comparison_is_said_to_be_one(run, sample):
+    (run / "results.csv").unlink()
+    edit(run / "run.json", lambda facts: facts.update(identity={"seed": 0, "sample": sample}))
+    with pytest.raises(RunError, match="holds a comparison of proxies") as caught:
+        load_run(run)
+    assert f"nasproxy compare --from {run} --out {run}" in caught.value.hint
+    assert "--resume" not in caught.value.hint

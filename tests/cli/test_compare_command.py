@@ -54,6 +54,20 @@ def test_resumed_without_names_it_is_of_the_proxies_that_it_was_of(said: Said, h
     assert again.out.split("Proxy")[1].split("Files")[0] == said.out.split("Proxy")[1].split("Files")[0]
 
 
+def test_what_takes_a_search_says_how_a_comparison_is_drawn_and_does_not_overwrite_it(said: Said, home: Path):
+    run, before = home / "run", (home / "run" / "report.html").read_bytes()
+    for words in (["report"], ["export", "--out", "net"], ["predict", str(home)]):
+        refused = invoke(words[0], str(run), *words[1:], "--json")
+        assert (refused.code, refused.json["error"]["kind"]) == (2, "run")
+        assert f"nasproxy compare --from {run} --out {run}" in refused.json["error"]["hint"]
+    same = ["--proxy", "random", "--scheduler", "none", *QUICK[2:], "--top-k", "5", "--executor", "inline"]
+    refused = invoke("search", "--space", str(home / "my_space.py"), "--out", str(run), *same, "--resume", "--json")
+    assert (refused.code, refused.json["error"]["kind"]) == (2, "run")
+    assert "holds a comparison of proxies" in refused.json["error"]["message"]
+    assert (run / "report.html").read_bytes() == before
+    assert not (run / "results.csv").exists()
+
+
 def test_the_table_is_drawn_anew_without_training(said: Said, home: Path, tmp_path: Path):
     again = invoke("compare", "--from", str(home / "run" / "scores.csv"), "--out", str(tmp_path / "drawn"))
     assert again.code == 0

@@ -178,3 +178,18 @@ def test_budget(monkeypatch):
     monkeypatch.setenv(VARIABLE, "plenty")
     with pytest.raises(InputError, match="NASPROXY_MEMORY_MIB must be a number of MiB, got 'plenty'"):
         memory_budget()
+
+
+def test_a_container_has_what_its_limit_leaves_and_files_that_were_read_can_go(monkeypatch, tmp_path):
+    machine = memory_budget()
+    monkeypatch.setattr("nasproxy.datasets.pixel_memory._CONTAINER", tmp_path)
+    assert machine / 2 < memory_budget() < machine * 2, "no container"
+    mib = 2**20
+    (tmp_path / "memory.current").write_text(f"{300 * mib}\n")
+    stat = {"anon": 30, "file": 270, "shmem": 20, "inactive_file": 200, "active_file": 50}
+    (tmp_path / "memory.stat").write_text("".join(f"{name} {size * mib}\n" for name, size in stat.items()))
+    for limit, budget in ((350, 150), (250, 100), (40, 64)):
+        (tmp_path / "memory.max").write_text(f"{limit * mib}\n")
+        assert memory_budget() == budget * mib
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine / 2 < memory_budget() < machine * 2, "a container without a limit"

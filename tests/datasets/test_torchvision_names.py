@@ -141,5 +141,8 @@ def test_default_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     default_data_dir().mkdir()
     write_usps(default_data_dir())
     assert len(load_dataset("usps").test) == 60
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NASPROXY_CACHE", "~/mine")
+    assert default_data_dir() == tmp_path / "mine" / "datasets"
     monkeypatch.delenv("NASPROXY_CACHE")
     assert "nasproxy" in default_data_dir().parts

@@ -8,8 +8,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nasproxy.analysis.explain import agreement_of, explain_calibration
+from nasproxy.analysis.text import wilson
 from nasproxy.datasets.image_dataset import Normalisation
-from nasproxy.export.card import Latency, Origin, model_card, plain, wilson
+from nasproxy.export.card import Latency, Origin, model_card, plain
 from nasproxy.export.description import Description, parse_description
 
 HOSTILE = (
@@ -56,6 +58,27 @@ def test_a_finalist_without_rivals_was_not_chosen_by_its_validation_accuracy():
     origin = _origin()
     origin = replace(origin, summary={**origin.summary, "top": [origin.entry]})
     assert "the only finalist" in model_card(_description(), origin, library="pytorch", loading="Load it.")
+
+
+def test_all_classes_are_counted_though_not_all_are_named():
+    about = replace(_description(), class_names=tuple(f"class {number}." for number in range(1200)))
+    text = model_card(about, _origin(), library="pytorch", loading="Load it.")
+    assert "one of 1,200 classes comes out" in text
+    assert "class 49. and 1150 more" in text
+
+
+def test_a_calibration_is_told_and_what_it_trained_is_counted():
+    origin = _origin()
+    sample = [{"id": "abc123", "rank": 1}, {"id": "def", "rank": 5}, {"id": "ghi", "rank": 700}]
+    found = {**origin.summary["agreement"], "rho": 0.7, "interval": [0.5, 0.85], "ranked": 700, "sample": sample}
+    origin = replace(origin, summary={**origin.summary, "calibration": found})
+    text = model_card(_description(), origin, library="pytorch", loading="Load it.")
+    assert "709 of the candidates were never trained" in text
+    trust = text.partition("## How far the ranking can be trusted\n\n")[2].partition("\n\n## Limits")[0].split("\n\n")
+    assert trust[0] in _card()
+    assert trust[1] == " ".join(explain_calibration(agreement_of(found), 700))
+    assert "Over 9 candidates drawn at random from the 700 ranked ones" in trust[1]
+    assert len(trust) == 2
 
 
 def test_names_stay_in_their_place():

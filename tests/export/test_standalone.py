@@ -200,18 +200,23 @@ NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 
 
-def _write(directory: Path, model: nn.Module, channels: int = 1) -> Path:
+def _write(directory: Path, model: nn.Module, channels: int = 1, card: str = "") -> Path:
     dataset = _dataset(channels)
-    description = Description.of(
-        dataset,
-        candidate_id="abc123",
+    description = Description(
+        id="abc123",
         space=HOSTILE[1],
         config={"width": 8, "note": HOSTILE[0]},
         scores={"proxy_accuracy": 0.5, "test_accuracy": None, "loss": float("nan"), "rank": 1},
+        dataset=dataset.name,
+        fingerprint=dataset.fingerprint,
+        image_size=dataset.image_size,
+        channels=dataset.channels,
+        class_names=dataset.class_names,
+        normalisation=dataset.normalisation,
         versions={"torch": "2"},
     )
     images = dataset.normalisation.apply(dataset.validation.images[:7])
-    assert write_standalone(directory, model=model, description=description, images=images) < 1e-3
+    assert write_standalone(directory, model=model, description=description, images=images, card=card) < 1e-3
     return directory
 
 
@@ -472,7 +477,7 @@ def test_network_that_cannot_be_written_leaves_weights_and_reason(tmp_path, capf
     model = network()
     model.register_buffer("kept", torch.tensor([1.0, 2.0]))
     with pytest.raises(ExportError, match=reason):
-        _write(tmp_path / "winner", model)
+        _write(tmp_path / "winner", model, card="How to use classify.py.")
     assert sorted(path.name for path in (tmp_path / "winner").iterdir()) == ["config.json", "weights.safetensors"]
     assert load_file(tmp_path / "winner" / "weights.safetensors")["kept"].tolist() == [1.0, 2.0]
     assert capfd.readouterr() == ("", "")

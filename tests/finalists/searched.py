@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_search import SPACE
 
 # Dropout and batch statistics: what a resumed training must not lose.
@@ -28,6 +30,16 @@ class Searched:
         shutil.copytree(self.run, folder / "run")
         shutil.copytree(self.photos, folder / "photos")
         return Searched(folder / "run", folder / "photos", self.space)
+
+    def winner(self) -> str:
+        """Its id."""
+        return str(json.loads((self.run / "summary.json").read_text())["winner"]["id"])
+
+    def scale_weights(self, factor: float, repeat: int = 0) -> None:
+        """Multiplies what the winner learnt."""
+        file = self.run / "finalists" / f"{self.winner()}-{repeat}.safetensors"
+        kept = load_file(file)
+        save_file({n: value * factor if value.is_floating_point() else value for n, value in kept.items()}, file)
 
 
 def write_photos(folder: Path, count: int = 20) -> Path:

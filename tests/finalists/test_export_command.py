@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from searched import CLASSES, NETS, Searched
-from tiny_search import invoke, write_space
+from tiny_search import SPACE, invoke, search_words, write_space
 
 from nasproxy.finalists.open import open_finalist
 
@@ -230,3 +230,29 @@ def test_code_that_has_changed_since_the_search_is_refused(
         searched.space.write_text(before)
     assert said.code == 2
     assert "another text" in said.err
+
+
+def test_the_folder_that_the_command_runs_in_is_no_place_for_another(searched: Searched, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for out in (".", str(tmp_path)):
+        said = invoke("export", str(searched.run), "--out", out, "--json")
+        assert (said.code, said.json["error"]["kind"]) == (2, "input")
+        assert f"--out {out} is the folder that the command runs in" in said.json["error"]["message"]
+    assert list(tmp_path.iterdir()) == []
+    assert invoke("export", str(searched.run), "--out", "net").code == 0
+
+
+UNTRACEABLE = SPACE.replace(
+    "        return images\n", "        return images if images.isfinite().all() else images.nan_to_num()\n"
+)
+
+
+def test_a_network_that_cannot_be_written_leaves_nothing_in_the_way(searched: Searched, tmp_path: Path):
+    words = ["--dataset", str(searched.photos), "--precision", "float32", "--limit", "2", "--top-k", "1"]
+    assert invoke(*search_words(write_space(tmp_path, UNTRACEABLE), tmp_path / "run", *words)).code == 0
+    # What a search hands over says nothing of a file that is not there.
+    assert {path.name for path in (tmp_path / "run" / "winner").iterdir()} == {"config.json", "weights.safetensors"}
+    for _ in range(2):
+        said = invoke("export", str(tmp_path / "run"), "--out", str(tmp_path / "net"), "--json")
+        assert (said.code, said.json["error"]["kind"]) == (1, "export")
+        assert not (tmp_path / "net").exists()

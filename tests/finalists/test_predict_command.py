@@ -83,3 +83,29 @@ def test_a_folder_without_images_is_wrong_input(searched: Searched, tmp_path: Pa
     said = invoke("predict", str(searched.run), str(tmp_path))
     assert (said.code, said.out) == (2, "")
     assert "holds no images" in said.err
+
+
+@pytest.mark.parametrize(
+    "factor", [pytest.param(float("nan"), id="not a number"), pytest.param(1e38, id="too large to compute with")]
+)
+def test_a_finalist_that_diverged_is_said_to_have(searched: Searched, tmp_path: Path, factor: float):
+    spoilt = searched.copy(tmp_path)
+    spoilt.scale_weights(factor)
+    said = invoke("predict", str(spoilt.run), str(searched.photos / CLASSES[0] / "00.png"), "--json")
+    error = said.json["error"]
+    assert (said.code, error["kind"]) == (2, "run")
+    assert f"({searched.winner()}) of {spoilt.run} diverged in the search" in error["message"]
+    assert f"nasproxy train {spoilt.run} --rank " in error["hint"]
+    assert "--anew" in error["hint"]
+
+
+def test_of_several_repeats_one_that_did_not_diverge_is_asked(searched: Searched, tmp_path: Path):
+    spoilt, image = searched.copy(tmp_path), str(searched.photos / CLASSES[0] / "00.png")
+    facts = json.loads((spoilt.run / "run.json").read_text())
+    facts["settings"]["repeats"] = 2
+    (spoilt.run / "run.json").write_text(json.dumps(facts))
+    first = spoilt.run / "finalists" / f"{searched.winner()}-0.safetensors"
+    shutil.copy(first, first.with_name(f"{searched.winner()}-1.safetensors"))
+    spoilt.scale_weights(float("nan"))
+    said = invoke("predict", str(spoilt.run), image, "--json")
+    assert said.json["images"] == invoke("predict", str(searched.run), image, "--json").json["images"]

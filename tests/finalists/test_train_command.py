@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,3 +222,79 @@ def test_wrong_input_is_said_before_anything_is_written(
     assert (said.code, said.out) == (2, "")
     assert fragment in said.err
     assert not (tmp_path / "out").exists()
+
+
+def _beside(searched: Searched, trained: tuple[Path, Said], folder: Path) -> tuple[Searched, Path]:
+    """Search and training in one folder, to be spoilt."""
+    spoilt, out = searched.copy(folder), Path(shutil.copytree(trained[0], folder / "trained"))
+    facts = json.loads((out / "run.json").read_text())
+    facts["training"]["run"] = "../run"
+    (out / "run.json").write_text(json.dumps(facts))
+    return spoilt, out
+
+
+def test_what_was_trained_stays_what_it_was_when_the_search_has_gone_on(
+    searched: Searched, trained: tuple[Path, Said], tmp_path: Path
+):
+    spoilt, out = _beside(searched, trained, tmp_path)
+    image = str(searched.photos / CLASSES[0] / "05.png")
+    before = invoke("predict", str(out), image, "--json").json
+    summary = json.loads((spoilt.run / "summary.json").read_text())
+    for entry in summary["top"]:
+        entry["rank"] = 3 - entry["rank"]
+    (spoilt.run / "summary.json").write_text(json.dumps(summary))
+    after = invoke("predict", str(out), image, "--json").json
+    assert after["id"] == trained[1].json["id"]
+    assert after["rank"] == 3 - before["rank"]
+    assert after["images"] == before["images"]
+    summary["top"] = [entry for entry in summary["top"] if entry["id"] != trained[1].json["id"]]
+    (spoilt.run / "summary.json").write_text(json.dumps(summary))
+    said = invoke("predict", str(out), image, "--json")
+    assert (said.code, said.json["error"]["kind"]) == (2, "run")
+    assert "no finalist" in said.json["error"]["message"]
+
+
+def test_the_way_back_to_the_search_does_not_depend_on_links(searched: Searched, tmp_path: Path):
+    (tmp_path / "a" / "disk" / "far" / "down").mkdir(parents=True)
+    (tmp_path / "runs").symlink_to(searched.run.parent)
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "disk" / "far" / "down")
+    out = tmp_path / "link" / "out"
+    found = invoke("train", str(tmp_path / "runs" / "run"), *QUICK, "--epochs", "1", "--out", str(out))
+    assert found.code == 0, found.err
+    image = str(searched.photos / CLASSES[0] / "05.png")
+    for way in (out, out.resolve()):
+        said = invoke("predict", str(way), image)
+        assert said.code == 0, said.err
+
+
+def test_an_unfinished_training_is_finished_by_the_command_that_is_said(
+    searched: Searched, trained: tuple[Path, Said], tmp_path: Path
+):
+    spoilt, out = _beside(searched, trained, tmp_path)
+    (out / "summary.json").unlink()
+    said = invoke("predict", str(out), str(searched.photos), "--json")
+    command = f"nasproxy train {spoilt.run.resolve()} --out {out} --resume, and --epochs"
+    assert (said.code, said.json["error"]["kind"]) == (2, "run")
+    assert command in said.json["error"]["hint"]
+
+
+def test_a_finalist_that_diverged_is_trained_anew_alone(searched: Searched, tmp_path: Path):
+    spoilt, out = searched.copy(tmp_path), tmp_path / "out"
+    spoilt.scale_weights(float("nan"))
+    said = _train(spoilt, out, "--json")
+    assert (said.code, said.json["error"]["kind"]) == (2, "run")
+    assert "diverged in the search" in said.json["error"]["message"]
+    assert "--anew" in said.json["error"]["hint"]
+    assert not out.exists()
+    assert _train(spoilt, out, "--anew").code == 0
+    said = invoke("predict", str(out), str(searched.photos / CLASSES[0] / "05.png"))
+    assert said.code == 0, said.err
+
+
+def test_a_training_that_begins_without_finite_numbers_is_said_to(searched: Searched, tmp_path: Path):
+    spoilt = searched.copy(tmp_path)
+    spoilt.scale_weights(1e38)
+    error = _train(spoilt, tmp_path / "out", "--json").json["error"]
+    assert error["kind"] == "diverged"
+    assert "begins with give no finite numbers" in error["message"]
+    assert "--anew" in error["hint"]

@@ -305,3 +305,12 @@ def test_images_that_are_neither_gray_nor_colour_are_an_error(tmp_path):
     scale = {"mean": [0.4, 0.5], "std": [0.2, 0.2]}
     with pytest.raises(ProxyError, match="2 channels"):
         load_proxy(write(tmp_path / "p.safetensors", tensors={"images": torch.zeros(4, 2, 3, 5)}, normalisation=scale))
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e999", '"nan"', '"inf"'])
+@pytest.mark.parametrize("fact", ["seconds", "history", "evaluations"])
+def test_numbers_too_large_or_in_words_are_errors(tmp_path, fact, text):
+    given = {"seconds": 31.5, "history": [1.0, 31.5], "evaluations": [[1, 31.5]]}[fact]
+    said = json.dumps(facts() | {fact: given}).replace("31.5", text)
+    with pytest.raises(ProxyError, match="is no number of a proxy"):
+        load_proxy(write(tmp_path / "p.safetensors", said=said))

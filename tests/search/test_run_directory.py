@@ -56,6 +56,25 @@ def test_another_run_is_refused_by_what_differs(tmp_path):
     assert "image_size" not in message
 
 
+@pytest.mark.parametrize("sample", [None, 40])
+def test_a_search_does_not_go_on_in_a_comparison_nor_a_comparison_in_a_search(tmp_path, sample):
+    begin(tmp_path / "search")
+    assert "holds no comparison" in refuse(tmp_path / "search", resume=True, sample=sample).message
+    compared = facts(sample=sample)
+    with open_run(tmp_path / "compare", compared, resume=False):
+        pass
+    assert "holds a comparison" in refuse(tmp_path / "compare", resume=True).message
+    with open_run(tmp_path / "compare", compared, resume=True):
+        pass
+
+
+def test_a_run_goes_on_whose_description_says_more_than_is_asked_today(tmp_path):
+    with open_run(tmp_path / "run", facts(gpus_per_worker=0.5), resume=False):
+        pass
+    with open_run(tmp_path / "run", FACTS, resume=True):
+        pass
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, resume):
     (tmp_path / "thesis").mkdir()

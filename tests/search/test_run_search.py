@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_search import (
     CANDIDATES,
     FINALISTS,
@@ -491,6 +491,17 @@ def test_a_finalist_of_which_one_repeat_failed_does_not_break_the_end(tmp_path: 
     assert (winner is None) == found.table["whole_accuracy"].isna().all()
     assert (found.directory / "winner").exists() == (winner is not None)
     assert found.table["reason"].notna().sum() == FINALISTS
+
+
+def test_of_several_repeats_one_that_did_not_diverge_is_handed_over(tmp_path: Path):
+    settings = settings_of(tmp_path, limit=2, top_k=1, repeats=2, scheduler="none")
+    run_search(settings)
+    first, second = sorted((tmp_path / "run" / "finalists").iterdir())
+    save_file({name: torch.full_like(value, math.nan) for name, value in load_file(first).items()}, first)
+    shutil.rmtree(tmp_path / "run" / "winner")
+    run_search(settings, resume=True)
+    handed, kept = load_file(tmp_path / "run" / "winner" / "weights.safetensors"), load_file(second)
+    assert all(torch.equal(handed[name], value) for name, value in kept.items())
 
 
 COSTLY = SPACE.replace(
