@@ -33,6 +33,7 @@ _NUMBERS = (
     "whole_seconds",
 )
 _OPTIONAL = ("latency_ms",)
+_BOOLS = ("diverged", "pareto")
 _COLUMNS = ("id", "state", "diverged", "reason", *_INTEGERS, *_NUMBERS)
 _RUN: Shape = {
     "settings": {"proxy": TEXT, "dataset": TEXT, "space": TEXT, "data_dir": TEXT, "seed": NUMBER, "repeats": NUMBER},
@@ -86,8 +87,8 @@ class RunResults:
         run: ``run.json``: what was asked, of which data and space, with which versions, on which machine.
         summary: ``summary.json``; empty while the run is unfinished.
         table: ``results.csv``, a row for each candidate in rank order; accuracies are fractions, counts are nullable
-            integers, ``diverged`` is a bool, a choice's column (``params_…``) is an ordered categorical of the texts
-            of its values.
+            integers, ``diverged`` and ``pareto`` (not in a run of before there was one) are bools, a choice's column
+            (``params_…``) is an ordered categorical of the texts of its values.
         proxy: what the candidates were ranked on, where the run kept it.
         directory: where all of it lies.
     """
@@ -188,7 +189,8 @@ def _read_table(path: Path, choices: Mapping[str, Sequence[Any]]) -> pd.DataFram
             table[name] = _numbers(table[name])
     except (ValueError, TypeError, OverflowError) as error:
         _refuse(path, f"the column {name} holds something that is not a number ({error})", error)
-    table["diverged"] = table["diverged"].str.lower().isin(["true", "1", "1.0"])
+    for name in (name for name in _BOOLS if name in header):
+        table[name] = table[name].str.lower().isin(["true", "1", "1.0"])
     for name, values in choices.items():
         table[CHOICE + name] = _values(path, name, table[CHOICE + name], values)
     return table.sort_values("rank", kind="stable", na_position="last", ignore_index=True)
