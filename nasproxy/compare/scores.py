@@ -141,8 +141,9 @@ class ComparisonScores:
 
     def _typed(self, column: str) -> Any:
         """A column's values as what they are."""
-        if column.startswith("params_"):
-            return self.choice(column.removeprefix("params_"))
+        choice = column.removeprefix("params_")
+        if choice != column and choice in self.facts["choices"]:  # a proxy's file may be called params_ too
+            return self.choice(choice)
         if column == "sampled":
             return self.sampled
         return self.columns[column] if column == "whole_reason" else self.numbers(column)

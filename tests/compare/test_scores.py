@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_scores import write_scores
 
-from nasproxy.compare.scores import ComparisonScores, load_scores, spell
+from nasproxy.compare.scores import ComparisonScores, load_scores, save_scores, spell
 from nasproxy.errors import InputError, RunError
 
 
@@ -89,6 +89,15 @@ def test_the_table_holds_values_of_their_own_types(scores):
     assert table["sampled"].dtype == bool
     np.testing.assert_array_equal(table[["good.0", "good.1"]].to_numpy(), scores.repeats("good"))
     assert table["whole.0"].isna().sum() == np.isnan(scores.repeats("whole")[:, 0]).sum()
+
+
+def test_a_proxy_may_be_called_as_choices_columns_are(scores, tmp_path):
+    columns = [(name.replace("good", "params_good"), "", texts) for name, texts in scores.columns.items()]
+    proxies = {name.replace("good", "params_good"): about for name, about in scores.proxies.items()}
+    save_scores(tmp_path, {**scores.facts, "proxies": proxies}, columns)
+    found = load_scores(tmp_path)
+    np.testing.assert_array_equal(found.table["params_good.1"], scores.repeats("good")[:, 1])
+    assert found.table["params_depth"].tolist() == scores.choice("depth")
 
 
 def test_a_missing_column_is_named(scores, tmp_path):
