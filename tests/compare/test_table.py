@@ -188,7 +188,10 @@ def test_who_diverged_in_a_repeat_comes_last_as_in_a_search():
         mean_score([Measurement((Score(1, accuracy, tie if accuracy else np.inf),), 1.0) for accuracy in row])
         for row, tie in zip(scores[:4], ties[:4], strict=True)
     ]
-    assert np.argsort([(score.accuracy, -score.cross_entropy) for score in by_search], axis=0)[-2:, 0].tolist() == [2, 0]
+    assert np.argsort([(score.accuracy, -score.cross_entropy) for score in by_search], axis=0)[-2:, 0].tolist() == [
+        2,
+        0,
+    ]
 
 
 def test_correlations_are_of_the_order_in_which_who_diverged_comes_last(tmp_path):
