@@ -135,7 +135,7 @@ def _row(scores: ComparisonScores, name: str) -> dict[str, Any]:
 
 
 def _ranked_by(scores: ComparisonScores, name: str) -> Float64[np.ndarray, "candidates repeats"]:
-    """A proxy's scores as it ranks by them; the ground truth's are what these are compared with, and stay as they are."""
+    """A proxy's scores as it ranks by them; the ground truth's, which they are compared with, stay as they are."""
     found = scores.repeats(name)
     return found if name == WHOLE else diverged_last(found, scores.numbers(f"{name}.ties"))
 
