@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand
 
 from nasproxy.cli.completion import several_proxies, space_names
 from nasproxy.cli.options import (
@@ -46,6 +47,12 @@ from nasproxy.search.settings import SearchSettings
 
 PROXIES = "Proxies and space"
 _D = SearchSettings()
+
+
+class CompareCommand(TyperCommand):
+    """Hands over a ``typer.Context``: what typer makes by itself is of a base class of the type that it asks for."""
+
+    context_class = typer.Context
 
 
 def compare(

@@ -297,8 +297,8 @@ def test_what_is_wrong_is_said_before_anything_is_made(space: Path, tmp_path: Pa
         ({"sample": 13}, "more than the 12"),
         ({"limit": 2}, "--top-k 3"),
         ({"scheduler": "halving"}, "every candidate in full"),
-        ({"scheduler": "asha"}, "every candidate in full"),
-        ({"scheduler": "hyperband"}, "every candidate in full"),
+        ({"scheduler": "asha", "repeats": 1}, "every candidate in full"),
+        ({"scheduler": "hyperband", "repeats": 1}, "every candidate in full"),
         ({"time_budget": 5.0}, "no time budget"),
     ):
         with pytest.raises(InputError, match=message):
