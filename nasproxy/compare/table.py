@@ -101,10 +101,10 @@ def _row(scores: ComparisonScores, name: str) -> dict[str, Any]:
     k, facts = _headline_k(scores), scores.facts
     best = _top(scores, proxy, whole, order, k)
     overall = spearman(proxy[sampled], whole[sampled], resamples=_RESAMPLES)
-    first = winner(order, _means(whole), _means(scores.repeats("test")))
+    first = winner(order, mean_of_repeats(whole), mean_of_repeats(scores.repeats("test")))
     among = finalists(order, facts["top_k"], facts["seed"])[:k]
     of_best, of_all = _single_rhos(single[among], whole[among]), _single_rhos(single[sampled], whole[sampled])
-    precision = precision_at_k(order[sampled], _means(whole)[sampled], _precision_k(scores))
+    precision = precision_at_k(order[sampled], mean_of_repeats(whole)[sampled], _precision_k(scores))
     return {
         "proxy": name,
         "performance": first and _number(first.test),
@@ -264,7 +264,7 @@ def _reason(
 
 def _best(scores: ComparisonScores) -> dict[str, Any] | None:
     """The candidate with the highest validation accuracy on the whole data."""
-    accuracies, tests = _means(scores.repeats("whole")), _means(scores.repeats("test"))
+    accuracies, tests = mean_of_repeats(scores.repeats("whole")), mean_of_repeats(scores.repeats("test"))
     if np.isnan(accuracies).all():
         return None
     position = int(np.nanargmax(accuracies))
@@ -275,10 +275,6 @@ def _best(scores: ComparisonScores) -> dict[str, Any] | None:
         "whole_accuracy": float(accuracies[position]),
         "test_accuracy": None if math.isnan(test) else test,
     }
-
-
-def _means(repeats: Float64[np.ndarray, "candidates repeats"]) -> Float64[np.ndarray, " candidates"]:
-    return mean_of_repeats(repeats)
 
 
 def _pair(interval: tuple[float, float] | None) -> list[float] | None:
