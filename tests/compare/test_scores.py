@@ -162,8 +162,9 @@ def test_a_description_that_is_none(scores, tmp_path, text):
 
 
 def test_files_that_are_not_there(tmp_path):
-    with pytest.raises(RunError, match=r"scores\.json.*No such file"):
+    with pytest.raises(RunError, match=r"scores\.json.*No such file") as caught:
         load_scores(tmp_path)
+    assert str(caught.value).count("cannot be read") == 1
 
 
 def test_a_value_that_the_description_does_not_list(scores, tmp_path):
