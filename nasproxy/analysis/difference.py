@@ -83,7 +83,10 @@ def rho_differences(
     @cache
     def drawn(name: str, present: bytes) -> Float64[np.ndarray, " draws"]:
         rows = np.frombuffer(present, dtype=bool)
-        return bootstrap_rhos([sides[name][rows]], target[rows], resamples=draws, seed=seed)[0]
+        rhos: Float64[np.ndarray, " draws"] = bootstrap_rhos(
+            [sides[name][rows]], target[rows], resamples=draws, seed=seed
+        )[0]
+        return rhos
 
     found = [_difference(pair, sides, target, drawn, level) for pair in pairs]
     adjusted = iter(holm([one.p_value for one in found if one.p_value is not None]))
