@@ -1,9 +1,11 @@
-"""Where files are kept, and how they are written so that no reader ever meets half of one."""
+"""Where files are kept, how they are written so that no reader ever meets half of one, and how they are read back."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -62,6 +64,35 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        ValueError: why it cannot be read.
+    """
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not UTF-8 text") from error
+    except OSError as error:
+        raise ValueError(error.strerror or type(error).__name__) from error
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """The rows of a CSV file, its header the first.
+
+    Raises:
+        ValueError: why it cannot be read.
+    """
+    text = read_text(path)
+    if not text.endswith("\n"):
+        raise ValueError("it is empty or truncated: its last line does not end")
+    try:
+        return list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise ValueError(f"it is not a CSV file ({error})") from error
 
 
 def make_folder(path: Path) -> Path:

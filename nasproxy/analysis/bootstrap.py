@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
-from scipy import stats
 
 Scores = Float64[np.ndarray, "candidates _"]
 """A row for each candidate, a column for each repeated training."""
@@ -16,35 +15,27 @@ _CHUNK = 1_000_000  # numbers resampled at a time; all draws of 720 candidates w
 
 
 def bootstrap_rhos(
-    proxies: Sequence[Scores], whole: Scores, *, resamples: int = 10_000, seed: int = 0, over_repeats: bool = False
+    proxies: Sequence[Scores], whole: Scores, *, resamples: int = 10_000, seed: int = 0
 ) -> Float64[np.ndarray, "proxies resamples"]:
     """Spearman's rho of each proxy with ``whole``, for draws of candidates, each with the mean of its repeats.
 
     A draw takes as many candidates as there are, with replacement; it is the same for all proxies, so that differences
     between two rows are paired. The noise of the trainings is in the means, and in which candidates are drawn.
 
-    ``over_repeats`` also takes, for each candidate drawn, as many repeats as there are, with replacement and for each
-    side apart, and averages these (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 8). They
-    carry the noise of the trainings twice, so that rho is lower on such draws than it is: an interval of theirs says
-    how much repeats differ, and may leave out the rho that it is of.
+    Repeats are not drawn: draws of them carry that noise twice, so that rho is lower on them than it is.
 
     Args:
-        proxies: one array each, finite; numbers of repeats may differ.
-        whole: of the same candidates, finite.
+        proxies: one array each, without NaN; numbers of repeats may differ.
+        whole: of the same candidates, without NaN.
         resamples: number of draws.
         seed: of the draws.
-        over_repeats: whether repeats are drawn too.
 
     Returns:
         A row for each proxy; NaN for a draw in which a side is constant.
     """
     rng = np.random.default_rng(seed)
-    if not over_repeats:
-        proxies, whole = [mean_of_repeats(proxy)[:, None] for proxy in proxies], mean_of_repeats(whole)[:, None]
-    single = whole.shape[1] == 1 and all(proxy.shape[1] == 1 for proxy in proxies)
-    draw = _by_counts if single else _by_values
-    widest = 1 if single else max(whole.shape[1], *(proxy.shape[1] for proxy in proxies))
-    draws = [draw(proxies, whole, index, rng) for index in _indices(len(whole), resamples, widest, rng)]
+    means, target = [mean_of_repeats(proxy) for proxy in proxies], mean_of_repeats(whole)
+    draws = [_rhos(means, target, index) for index in _indices(len(whole), resamples, rng)]
     joined: Float64[np.ndarray, "proxies resamples"] = np.concatenate(draws, axis=1)
     return joined
 
@@ -61,26 +52,24 @@ def mean_of_repeats(scores: Float64[np.ndarray, "*rows repeats"]) -> Float64[np.
     return means
 
 
-def _indices(
-    count: int, resamples: int, width: int, rng: np.random.Generator
-) -> Iterator[Int64[np.ndarray, "rows count"]]:
-    rows = max(1, _CHUNK // (count * width))
+def _indices(count: int, resamples: int, rng: np.random.Generator) -> Iterator[Int64[np.ndarray, "rows count"]]:
+    rows = max(1, _CHUNK // count)
     for start in range(0, resamples, rows):
         yield rng.integers(count, size=(min(rows, resamples - start), count))
 
 
-def _by_counts(
-    proxies: Sequence[Scores], whole: Scores, index: Int64[np.ndarray, "rows n"], _: np.random.Generator
+def _rhos(
+    proxies: Sequence[Float64[np.ndarray, " n"]], whole: Float64[np.ndarray, " n"], index: Int64[np.ndarray, "rows n"]
 ) -> Float64[np.ndarray, "proxies rows"]:
-    """Without repeats, the ranks in a draw follow from how often each candidate is in it: nothing is sorted anew."""
+    """The ranks in a draw follow from how often each candidate is in it: nothing is sorted anew."""
     rows, count = index.shape
     flat = index + count * np.arange(rows)[:, None]
     counts = np.bincount(flat.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
-    ranks = _ranks_by_counts(whole[:, 0], counts)
-    return np.stack([_correlation(_ranks_by_counts(proxy[:, 0], counts), ranks, counts) for proxy in proxies])
+    ranks = _centred_ranks(whole, counts)
+    return np.stack([_correlation(_centred_ranks(proxy, counts), ranks, counts) for proxy in proxies])
 
 
-def _ranks_by_counts(
+def _centred_ranks(
     values: Float64[np.ndarray, " n"], counts: Float64[np.ndarray, "rows n"]
 ) -> Float64[np.ndarray, "rows n"]:
     """The centred mid-rank of each value in draws that hold it ``counts`` times."""
@@ -91,28 +80,6 @@ def _ranks_by_counts(
     before = np.concatenate([np.zeros((len(counts), 1)), upto[:, :-1]], axis=1)
     # The mid-rank is (before + upto + 1) / 2, the mean rank (n + 1) / 2: their difference is exact, and 0 if constant.
     centred: Float64[np.ndarray, "rows n"] = ((before + upto - counts.shape[1]) / 2)[:, group]
-    return centred
-
-
-def _by_values(
-    proxies: Sequence[Scores], whole: Scores, index: Int64[np.ndarray, "rows n"], rng: np.random.Generator
-) -> Float64[np.ndarray, "proxies rows"]:
-    ranks = _centred_ranks(_drawn_means(whole, index, rng))
-    ones = np.ones(ranks.shape)
-    return np.stack([_correlation(_centred_ranks(_drawn_means(proxy, index, rng)), ranks, ones) for proxy in proxies])
-
-
-def _drawn_means(
-    scores: Scores, index: Int64[np.ndarray, "rows n"], rng: np.random.Generator
-) -> Float64[np.ndarray, "rows n"]:
-    repeats = scores.shape[1]
-    # A single repeat is no matter of chance, and takes none of its numbers.
-    drawn = rng.integers(repeats, size=(*index.shape, repeats)) if repeats > 1 else np.zeros((1, 1, 1), dtype=np.int64)
-    return mean_of_repeats(scores[index[..., None], drawn])
-
-
-def _centred_ranks(values: Float[np.ndarray, "rows n"]) -> Float64[np.ndarray, "rows n"]:
-    centred: Float64[np.ndarray, "rows n"] = stats.rankdata(values, axis=1) - (values.shape[1] + 1) / 2
     return centred
 
 

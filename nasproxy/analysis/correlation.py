@@ -44,7 +44,6 @@ def spearman(
     resamples: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
-    over_repeats: bool = False,
 ) -> RankAgreement:
     """Spearman's rho of ``x`` and ``y``, its percentile bootstrap interval, and Kendall's tau-b.
 
@@ -58,7 +57,6 @@ def spearman(
         resamples: bootstrap draws, at least 1.
         seed: of the draws.
         level: of the interval, between 0 and 1.
-        over_repeats: whether the interval's draws are of repeats too; it then lies too low.
 
     Raises:
         ValueError: the lengths differ, or an option is outside its range.
@@ -79,7 +77,7 @@ def spearman(
     kendall = float(np.clip(stats.kendalltau(first, second).statistic, -1, 1))
     if count < FEWEST_FOR_INTERVAL:
         return RankAgreement(rho, None, kendall, count, f"an interval takes {FEWEST_FOR_INTERVAL} pairs", level)
-    draws = bootstrap_rhos([one], other, resamples=resamples, seed=seed, over_repeats=over_repeats)[0]
+    draws = bootstrap_rhos([one], other, resamples=resamples, seed=seed)[0]
     interval = percentile_interval(draws, level)
     return RankAgreement(rho, interval, kendall, count, None if interval else CONSTANT_DRAWS, level)
 

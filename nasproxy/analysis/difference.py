@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -54,7 +55,12 @@ class RhoDifference:
 
 
 def rho_differences(
-    proxies: Mapping[str, ArrayLike], whole: ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+    proxies: Mapping[str, ArrayLike],
+    whole: ArrayLike,
+    *,
+    resamples: int | None = None,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> list[RhoDifference]:
     """The difference in Spearman's rho of each two proxies, both taken on the same bootstrap draws of candidates.
 
@@ -64,29 +70,38 @@ def rho_differences(
     Args:
         proxies: n values, or n rows of repeats, by name.
         whole: the same of the whole data; rows with a NaN are left out.
-        resamples: bootstrap draws.
+        resamples: bootstrap draws; None takes 10,000, or 200 for each pair where that is more: Holm's method multiplies
+            the smallest p-value, 2 / (resamples + 1), by the number of pairs.
         seed: of the draws.
         level: of the intervals.
     """
     target = as_scores(whole)
     sides = {name: as_scores(scores) for name, scores in proxies.items()}
-    found = [
-        _difference(pair, sides[pair[0]], sides[pair[1]], target, resamples, seed, level)
-        for pair in combinations(sides, 2)
-    ]
+    pairs = list(combinations(sides, 2))
+    draws = resamples or max(10_000, 200 * len(pairs))
+
+    @cache
+    def drawn(name: str, present: bytes) -> Float64[np.ndarray, " draws"]:
+        rows = np.frombuffer(present, dtype=bool)
+        rhos: Float64[np.ndarray, " draws"] = bootstrap_rhos(
+            [sides[name][rows]], target[rows], resamples=draws, seed=seed
+        )[0]
+        return rhos
+
+    found = [_difference(pair, sides, target, drawn, level) for pair in pairs]
     adjusted = iter(holm([one.p_value for one in found if one.p_value is not None]))
     return [one if one.p_value is None else replace(one, adjusted=float(next(adjusted))) for one in found]
 
 
 def _difference(
     names: tuple[str, str],
-    first: Scores,
-    second: Scores,
+    sides: Mapping[str, Scores],
     whole: Scores,
-    resamples: int,
-    seed: int,
+    drawn: Callable[[str, bytes], Float64[np.ndarray, " draws"]],
     level: float,
 ) -> RhoDifference:
+    """Of two proxies; ``drawn`` gives the rhos of one on draws of the candidates that a mask leaves."""
+    first, second = (sides[name] for name in names)
     present = ~np.isnan(np.concatenate([first, second, whole], axis=1)).any(axis=1)
     one, other, target = first[present], second[present], whole[present]
     count = len(target)
@@ -98,8 +113,7 @@ def _difference(
     if count < FEWEST_FOR_INTERVAL:
         why = f"an interval takes {FEWEST_FOR_INTERVAL} candidates"
         return RhoDifference(*names, difference, None, count, why, level)
-    draws = bootstrap_rhos([one, other], target, resamples=resamples, seed=seed)
-    gaps = draws[0] - draws[1]
+    gaps = drawn(names[0], present.tobytes()) - drawn(names[1], present.tobytes())
     interval = percentile_interval(gaps, level)
     if interval is None:
         return RhoDifference(*names, difference, None, count, CONSTANT_DRAWS, level)

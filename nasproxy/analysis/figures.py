@@ -1,4 +1,4 @@
-"""The figures of a run. Each function returns a matplotlib ``Figure``; ``save_figure`` writes it."""
+"""The figures of a run. Each function returns a matplotlib ``Figure``."""
 
 from __future__ import annotations
 
@@ -21,29 +21,13 @@ from nasproxy.analysis.canvas import (
     in_percent,
     label_points,
     new_canvas,
-    render,
-    save_figure,
     say,
 )
 from nasproxy.analysis.correlation import RankAgreement
 from nasproxy.analysis.pareto import front_numbers
-from nasproxy.analysis.proxy_images import proxy_grid, save_proxy_grid
 from nasproxy.analysis.results import CHOICE, choice_columns
 from nasproxy.analysis.text import Number, count, duration, interval, percent, shorten, signed
 from nasproxy.errors import InputError, nearest
-
-__all__ = [
-    "accuracy_against_size",
-    "explained_variance",
-    "marginal_effects",
-    "proxy_against_whole",
-    "proxy_grid",
-    "ranking",
-    "render",
-    "save_figure",
-    "save_proxy_grid",
-    "stage_times",
-]
 
 _SIZES = {
     "multiply_adds": "multiply-adds of one image",

@@ -159,20 +159,19 @@ def _test_note(accuracy: Number | None, images: object) -> str:
 
 def _verdict(winner: Mapping[str, Any], summary: Mapping[str, Any]) -> str | None:
     """What ranking on the proxy alone would have cost."""
-    first = next((top for top in summary.get("top", []) if top.get("whole_accuracy") is not None), None)
+    first = next(iter(summary.get("top", [])), None)
     if not winner or first is None:
         return None
+    best = f"The finalist that is best on the whole data was number {winner.get('rank')} on the proxy"
+    if first.get("whole_accuracy") is None:
+        return f"{best}; the proxy's first choice could not be trained on the whole data."
     if first.get("id") == winner.get("id"):
         return "The proxy's first choice is also the finalist that is best on the whole data."
     if first["whole_accuracy"] == winner.get("whole_accuracy"):
-        return (
-            f"The finalist that is best on the whole data was number {winner.get('rank')} on the proxy; the proxy's "
-            "first choice has the same validation accuracy there, and a higher cross-entropy."
-        )
+        return f"{best}; the proxy's first choice has the same validation accuracy there, and a higher cross-entropy."
     return (
-        f"The finalist that is best on the whole data was number {winner.get('rank')} on the proxy; the proxy's first "
-        f"choice reaches {percent(first['whole_accuracy'])} where it reaches {percent(winner.get('whole_accuracy'))} "
-        "(validation accuracy)."
+        f"{best}; the proxy's first choice reaches {percent(first['whole_accuracy'])} where it reaches "
+        f"{percent(winner.get('whole_accuracy'))} (validation accuracy)."
     )
 
 

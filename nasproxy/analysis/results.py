@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -17,6 +15,7 @@ import pandas as pd
 
 from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, SCALAR, TEXT, Maybe, Shape, parse_object
 from nasproxy.errors import ProxyError, RunError
+from nasproxy.files import read_rows, read_text
 from nasproxy.proxies.proxy_set import ProxySet
 
 CHOICE = "params_"
@@ -33,6 +32,7 @@ _NUMBERS = (
     "whole_seconds",
 )
 _OPTIONAL = ("latency_ms",)
+_BOOLS = ("diverged", "pareto")
 _COLUMNS = ("id", "state", "diverged", "reason", *_INTEGERS, *_NUMBERS)
 _RUN: Shape = {
     "settings": {"proxy": TEXT, "dataset": TEXT, "space": TEXT, "data_dir": TEXT, "seed": NUMBER, "repeats": NUMBER},
@@ -86,8 +86,8 @@ class RunResults:
         run: ``run.json``: what was asked, of which data and space, with which versions, on which machine.
         summary: ``summary.json``; empty while the run is unfinished.
         table: ``results.csv``, a row for each candidate in rank order; accuracies are fractions, counts are nullable
-            integers, ``diverged`` is a bool, a choice's column (``params_…``) is an ordered categorical of the texts
-            of its values.
+            integers, ``diverged`` and ``pareto`` (not in a run of before there was one) are bools, a choice's column
+            (``params_…``) is an ordered categorical of the texts of its values.
         proxy: what the candidates were ranked on, where the run kept it.
         directory: where all of it lies.
     """
@@ -144,20 +144,9 @@ def _refuse(path: Path, why: str, cause: BaseException | None = None) -> NoRetur
     raise RunError(f"{path} cannot be read: {why}.", _search_again(path.parent)) from cause
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        _refuse(path, "it is not UTF-8 text", error)
-    except FileNotFoundError as error:
-        _refuse(path, "it is missing", error)
-    except OSError as error:
-        _refuse(path, error.strerror or type(error).__name__, error)
-
-
 def _read_json(path: Path, shape: Shape) -> dict[str, Any]:
     try:
-        return parse_object(_read_text(path), shape)
+        return parse_object(read_text(path), shape)
     except ValueError as error:
         _refuse(path, str(error), error)
 
@@ -175,7 +164,10 @@ def _read_proxy(path: Path) -> ProxySet | None:
 
 def _read_table(path: Path, choices: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     """``results.csv`` with exact types; pandas would guess, and read a choice's value ``None`` or ``NA`` as missing."""
-    rows = _read_rows(path)
+    try:
+        rows = read_rows(path)
+    except ValueError as error:
+        _refuse(path, str(error), error)
     header, body = rows[0], rows[1:]
     missing = [name for name in (*_COLUMNS, *(CHOICE + name for name in choices)) if name not in header]
     if missing:
@@ -194,20 +186,11 @@ def _read_table(path: Path, choices: Mapping[str, Sequence[Any]]) -> pd.DataFram
             table[name] = _numbers(table[name])
     except (ValueError, TypeError, OverflowError) as error:
         _refuse(path, f"the column {name} holds something that is not a number ({error})", error)
-    table["diverged"] = table["diverged"].str.lower().isin(["true", "1", "1.0"])
+    for name in (name for name in _BOOLS if name in header):
+        table[name] = table[name].str.lower().isin(["true", "1", "1.0"])
     for name, values in choices.items():
         table[CHOICE + name] = _values(path, name, table[CHOICE + name], values)
     return table.sort_values("rank", kind="stable", na_position="last", ignore_index=True)
-
-
-def _read_rows(path: Path) -> list[list[str]]:
-    text = _read_text(path)
-    if not text.endswith("\n"):
-        _refuse(path, "it is empty or truncated: its last line does not end")
-    try:
-        return list(csv.reader(io.StringIO(text, newline="")))
-    except csv.Error as error:
-        _refuse(path, f"it is not a CSV file ({error})", error)
 
 
 def _numbers(column: pd.Series[Any]) -> pd.Series[float]:

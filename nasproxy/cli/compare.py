@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand
 
 from nasproxy.cli.completion import several_proxies, space_names
 from nasproxy.cli.options import (
@@ -49,7 +50,14 @@ PROXIES = "Proxies and space"
 _D = SearchSettings()
 
 
+class CompareCommand(TyperCommand):
+    """Hands over a ``typer.Context``: what typer makes by itself is of a base class of the type that it asks for."""
+
+    context_class = typer.Context
+
+
 def compare(
+    context: typer.Context,
     *,
     dataset: Dataset = _D.dataset,
     data_dir: DataDir = None,
@@ -152,8 +160,7 @@ def compare(
     """Rank the same candidates by every proxy, and measure how far each ranking can be trusted."""
     given = dict(locals())
     if from_ is not None:
-        if resume:
-            raise InputError("--from trains nothing, so there is nothing to resume.", "Leave out --resume.")
+        _check_alone(context)
         return _redraw(from_, out, as_json=as_json)
     before = asked_before(out) if resume and out is not None else None
     settings = _settings(given, _names(proxies) if proxies is not None else before or DEFAULT_PROXIES)
@@ -167,7 +174,7 @@ def compare(
 
 
 def _settings(given: dict[str, Any], proxies: tuple[str, ...]) -> CompareSettings:
-    apart = ("proxies", "sample", "resume", "from_", "as_json", "image_size")
+    apart = ("context", "proxies", "sample", "resume", "from_", "as_json", "image_size")
     options = {name: value for name, value in given.items() if name not in apart}
     search = SearchSettings(**options, image_size=parse_image_size(given["image_size"]), scheduler="none")
     return CompareSettings(search, proxies, given["sample"])
@@ -175,6 +182,25 @@ def _settings(given: dict[str, Any], proxies: tuple[str, ...]) -> CompareSetting
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _check_alone(context: typer.Context) -> None:
+    """Makes sure that nothing was said beside ``--from`` that would have no effect.
+
+    Raises:
+        InputError: something was.
+    """
+    asked = [param for param in context.command.params if param.name and _is_said(context, param.name)]
+    if names := [param.opts[0] for param in asked if param.name not in ("from_", "out", "as_json")]:
+        raise InputError(
+            f"--from only draws what was measured, so {', '.join(names)} would have no effect.",
+            f"Leave out {', '.join(names)}; beside --from there may be --out and --json.",
+        )
+
+
+def _is_said(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _redraw(path: Path, out: Path | None, *, as_json: bool) -> int:
@@ -220,8 +246,6 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
     for paragraph in document["text"]:
         # Not by rich, which would break lines at no-break spaces.
         console.print(f"\n{escape(textwrap.fill(paragraph, console.width))}", soft_wrap=True)
-    scores = ", scores.csv" if Path(document["run"], "scores.csv").exists() else ""
-    console.print(
-        f"\n[bold]Files[/]  {escape(document['run'])}: report.html, figures/, comparison.*{scores}",
-        soft_wrap=True,
-    )
+    patterns = ("report.html", "figures/*", "comparison.*", "scores.csv")
+    if files := [pattern for pattern in patterns if any(Path(document["run"]).glob(pattern))]:
+        console.print(f"\n[bold]Files[/]  {escape(document['run'])}: {', '.join(files)}", soft_wrap=True)

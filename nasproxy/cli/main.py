@@ -35,7 +35,7 @@ app = typer.Typer(
     "Both keep what is finished and say how to go on; a second one ends at once.",
 )
 app.command()(search.search)
-app.command()(compare.compare)
+app.command(cls=compare.CompareCommand)(compare.compare)
 app.command()(condense.condense)
 app.command()(report.report)
 app.command()(export.export)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float64
 
 from nasproxy.analysis.bootstrap import mean_of_repeats
-from nasproxy.compare.runs import ProxyRun
+from nasproxy.compare.runs import ProxyRun, accuracy_of
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.study import Measurement
 from nasproxy.training.train import Score
@@ -28,7 +27,7 @@ def mixed_run(runs: Mapping[str, ProxyRun], candidates: Sequence[Candidate]) -> 
         if run.reason is not None:
             return ProxyRun({}, 0.0, 0, f"its part {name} has no scores: {run.reason}")
     parts = [[run.measurements[candidate.id] for candidate in candidates] for run in runs.values()]
-    scores = mix([np.array([[_accuracy(m) for m in repeats] for repeats in part]) for part in parts])
+    scores = mix([np.array([[accuracy_of(m) for m in repeats] for repeats in part]) for part in parts])
     measurements = {
         candidate.id: [
             _joined([part[row][repeat] for part in parts], float(scores[row, repeat]))
@@ -61,10 +60,6 @@ def mix(parts: Sequence[Repeats]) -> Repeats:
             total += (part - means.mean()) / deviation
     total[missing] = np.nan
     return total / len(parts)
-
-
-def _accuracy(measurement: Measurement) -> float:
-    return measurement.scores[-1].accuracy if measurement.scores else math.nan
 
 
 def _joined(parts: Sequence[Measurement], score: float) -> Measurement:

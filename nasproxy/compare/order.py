@@ -6,11 +6,23 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
-from nasproxy.analysis.bootstrap import as_scores, mean_of_repeats
+from nasproxy.analysis.bootstrap import Scores, as_scores, mean_of_repeats
 from nasproxy.analysis.top_k import top
 
 _TIED = 2
 """At most this many times k candidates are trained for a proxy that has ties at its cut."""
+
+
+def diverged_last(scores: ArrayLike, ties: ArrayLike) -> Scores:
+    """The scores by which candidates are ranked: below all others where a repeat diverged, as a search ranks them.
+
+    Args:
+        scores: a row for each candidate, a score for each repeat.
+        ties: what breaks ties; infinite for a candidate that diverged in a repeat.
+    """
+    found = as_scores(scores)
+    diverged = np.isposinf(np.asarray(ties, dtype=np.float64))[:, None] & ~np.isnan(found)
+    return np.where(diverged, -np.inf, found)
 
 
 def ordering(scores: ArrayLike, ties: ArrayLike) -> Float64[np.ndarray, " candidates"]:
@@ -18,12 +30,12 @@ def ordering(scores: ArrayLike, ties: ArrayLike) -> Float64[np.ndarray, " candid
 
     Args:
         scores: higher is better; the mean over the repeats counts.
-        ties: what breaks ties, lower is better.
+        ties: what breaks ties, lower is better; infinite for a candidate that diverged in a repeat, which comes last.
 
     Returns:
         NaN for a candidate that lacks a score.
     """
-    means = mean_of_repeats(as_scores(scores))
+    means = mean_of_repeats(diverged_last(scores, ties))
     keys = np.column_stack([means, -np.asarray(ties, dtype=np.float64)])
     there = ~np.isnan(means)
     order = np.full(len(means), np.nan)

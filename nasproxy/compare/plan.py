@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nasproxy.analysis.text import counted
 from nasproxy.compare.names import first_of, seed_of
 from nasproxy.compare.settings import DEFAULT_SAMPLE, QUICK_LIMIT, CompareSettings
 from nasproxy.errors import InputError
@@ -83,7 +84,8 @@ def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progre
     named = settings.named
     proxies = {name: _proxy(settings, first_of(name)) for name in named.members if first_of(name) not in named.files}
     # The images of a proxy are made later; any name with images stands for all.
-    common = make_plan(replace(settings.search, proxy="random"), resume=resume)
+    makes_images = any(isinstance(proxy, ProxyMethod) for proxy in proxies.values())
+    common = make_plan(replace(settings.search, proxy="random"), resume=resume, makes_images=makes_images)
     given = {name: load_matching_proxy(path, common.dataset) for name, path in named.files.items()}
     rankers = {name: given[first_of(name)] if name not in proxies else proxies[name] for name in named.members}
     notes = [*common.dataset.notes, *(f"{name}: {proxy.doubt}" for name, proxy in given.items() if proxy.doubt)]
@@ -91,7 +93,8 @@ def plan_comparison(settings: CompareSettings, *, resume: bool, progress: Progre
     common = replace(common, candidates=candidates)
     candidates, costs = measure_candidates(common, progress)
     if left_out := len(common.candidates) - len(candidates):
-        notes.append(f"{left_out} of them are larger than asked for and left out.")
+        are = "is" if left_out == 1 else "are"
+        notes.append(f"{counted(left_out, 'candidate')} {are} larger than asked for and left out.")
     sample = _sample(settings, candidates)
     if added := [name for name in named.rows if name not in named.names]:
         notes.append(f"The mixtures' parts are compared too: {', '.join(added)}.")

@@ -15,7 +15,7 @@ from nasproxy.compare.names import WHOLE, members_of, parts_of
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.plan import ComparePlan, plan_comparison
 from nasproxy.compare.report import write_comparison
-from nasproxy.compare.runs import ProxyRun, run_proxy, run_whole
+from nasproxy.compare.runs import ProxyRun, accuracy_of, run_proxy, run_whole
 from nasproxy.compare.scores import ComparisonScores, save_scores
 from nasproxy.compare.settings import CompareSettings
 from nasproxy.compare.table import compare_scores
@@ -119,7 +119,7 @@ def _chosen(plan: ComparePlan, runs: Mapping[str, ProxyRun]) -> list[Candidate]:
 
 def _accuracies(plan: ComparePlan, run: ProxyRun) -> list[list[float]]:
     """A row for each candidate, a score for each repeat; NaN where there is none."""
-    return [[_score(m) for m in run.measurements[candidate.id]] for candidate in plan.candidates]
+    return [[accuracy_of(m) for m in run.measurements[candidate.id]] for candidate in plan.candidates]
 
 
 def _ties(plan: ComparePlan, run: ProxyRun) -> list[float]:
@@ -129,10 +129,6 @@ def _ties(plan: ComparePlan, run: ProxyRun) -> list[float]:
         sum(m.scores[-1].cross_entropy for m in repeats) / len(repeats) if all(m.scores for m in repeats) else math.nan
         for repeats in found
     ]
-
-
-def _score(measurement: Measurement) -> float:
-    return measurement.scores[-1].accuracy if measurement.scores else math.nan
 
 
 def _facts(plan: ComparePlan, runs: Mapping[str, ProxyRun]) -> dict[str, Any]:
@@ -200,7 +196,7 @@ def _whole_columns(plan: ComparePlan, whole: Mapping[str, Sequence[Measurement]]
     found = [whole.get(candidate.id) for candidate in plan.candidates]
     for repeat in range(plan.common.settings.repeats or 1):
         what = f"validation accuracy after training on the whole training part, repeat {repeat}"
-        yield f"whole.{repeat}", what, [_score(row[repeat]) if row else math.nan for row in found]
+        yield f"whole.{repeat}", what, [accuracy_of(row[repeat]) if row else math.nan for row in found]
     for repeat in range(plan.common.settings.repeats or 1):
         tests = [row[repeat].test_accuracy if row else None for row in found]
         yield (

@@ -45,6 +45,11 @@ class ProxyRun:
     reason: str | None = None
 
 
+def accuracy_of(measurement: Measurement) -> float:
+    """The last score's; NaN where there is none."""
+    return measurement.scores[-1].accuracy if measurement.scores else math.nan
+
+
 def run_proxy(plan: ComparePlan, name: str, progress: Progress) -> ProxyRun:
     """Ranks all candidates by one proxy; what an earlier run finished is read from its study.
 

@@ -23,7 +23,7 @@ from nasproxy.analysis.bootstrap import mean_of_repeats
 from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, SCALAR, TEXT, Maybe, Shape, parse_object
 from nasproxy.compare.names import WHOLE
 from nasproxy.errors import InputError, RunError, nearest
-from nasproxy.files import write_atomically
+from nasproxy.files import read_rows, read_text, write_atomically
 from nasproxy.search.space import Scalar
 
 if TYPE_CHECKING:
@@ -141,8 +141,9 @@ class ComparisonScores:
 
     def _typed(self, column: str) -> Any:
         """A column's values as what they are."""
-        if column.startswith("params_"):
-            return self.choice(column.removeprefix("params_"))
+        choice = column.removeprefix("params_")
+        if choice != column and choice in self.facts["choices"]:  # a proxy's file may be called params_ too
+            return self.choice(choice)
         if column == "sampled":
             return self.sampled
         return self.columns[column] if column == "whole_reason" else self.numbers(column)
@@ -194,10 +195,13 @@ def load_scores(path: Path | str) -> ComparisonScores:
     table = path / "scores.csv" if path.is_dir() else path
     beside = table.with_suffix(".json")
     try:
-        facts = parse_object(_read(beside), _FACTS)
+        facts = parse_object(read_text(beside), _FACTS)
     except ValueError as error:
         _refuse(beside, str(error))
-    rows = _rows(table)
+    try:
+        rows = read_rows(table)
+    except ValueError as error:
+        _refuse(table, str(error))
     header, described = rows[0], facts["columns"]
     for name in described:
         if name not in header:
@@ -230,25 +234,6 @@ def _check_names(path: Path, facts: Mapping[str, Any], columns: Mapping[str, Any
 
 def _digest(texts: Sequence[str]) -> str:
     return hashlib.blake2b(json.dumps(list(texts)).encode(), digest_size=12).hexdigest()
-
-
-def _rows(path: Path) -> list[list[str]]:
-    text = _read(path)
-    if not text.endswith("\n"):
-        _refuse(path, "it is empty or truncated: its last line does not end")
-    try:
-        return list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except csv.Error as error:
-        _refuse(path, f"it is not a CSV file ({error})")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        _refuse(path, "it is not UTF-8 text")
-    except OSError as error:
-        _refuse(path, error.strerror or type(error).__name__)
 
 
 def _refuse(path: Path, why: str) -> NoReturn:

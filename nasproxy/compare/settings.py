@@ -40,8 +40,10 @@ class CompareSettings:
         _ = self.named  # raises what is wrong with the names
         if self.sample is not None and self.sample < 3:
             raise InputError(f"--sample must be 3 or more, got {self.sample}.", "A correlation needs 3 candidates.")
-        if self.search.scheduler == "halving" or self.search.sampler != "grid":
+        if self.search.scheduler not in (None, "none") or self.search.sampler != "grid":
             raise InputError("A comparison trains every candidate in full.", "Use scheduler none and sampler grid.")
+        if self.search.time_budget is not None:
+            raise InputError("A comparison has no time budget.", "Leave out time_budget, or use a smaller limit.")
         if self.search.calibrate is not None:
             raise InputError("A comparison trains a random sample of its own.", "Use sample in place of calibrate.")
 

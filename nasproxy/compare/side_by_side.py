@@ -19,7 +19,8 @@ from nasproxy.proxies.proxy_set import ProxySet
 
 _TILES = 24  # in a row of all proxies together, where a proxy shows more than two
 _CLASSES = 20
-_ZOOM = 4  # pixels of the picture for each of an image, so that the gaps between images are narrow
+_ZOOM = 4  # pixels of the picture for each of a small image, so that the gaps between images are narrow
+_LARGEST, _WIDEST = 64, 128  # pixels: of an image's side, averaged down; of its side in the picture
 
 
 def load_images(directory: Path, names: Iterable[str]) -> dict[str, ProxySet]:
@@ -41,8 +42,9 @@ def side_by_side(proxies: Mapping[str, ProxySet]) -> Figure:
     classes = some.class_names[:_CLASSES]
     fewest = min(int(torch.bincount(proxy.labels).max()) for proxy in proxies.values())
     shown = max(1, min(fewest, max(2, _TILES // len(proxies))))
+    zoom = max(1, min(_ZOOM, _WIDEST // min(_LARGEST, max(some.image_size))))
     blocks = [
-        mosaic([class_tiles(proxy, label)[:shown] for label in range(len(classes))], shown, _ZOOM)
+        mosaic([class_tiles(proxy, label, largest=_LARGEST)[:shown] for label in range(len(classes))], shown, zoom)
         for proxy in proxies.values()
     ]
     tile = 0.3 if shown * len(proxies) <= _TILES else 0.22

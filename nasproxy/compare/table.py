@@ -15,7 +15,7 @@ from nasproxy.analysis.difference import rho_differences
 from nasproxy.analysis.top_k import precision_at_k, top_agreement, winner
 from nasproxy.analysis.within import WithinValue, within_values
 from nasproxy.compare.names import WHOLE
-from nasproxy.compare.order import finalists, ordering
+from nasproxy.compare.order import diverged_last, finalists, ordering
 from nasproxy.compare.scores import ComparisonScores
 from nasproxy.compare.words import sentences
 
@@ -57,8 +57,9 @@ def compare_scores(scores: ComparisonScores) -> dict[str, Any]:
     ``precision`` of the random sample, ``tops`` of every k, ``within`` of the candidates of the sample with one value
     of a choice. Of several repeats, all of these are figures of means; ``performance_deviation`` is the standard
     deviation over repeats, ``single_…`` are mean and deviation of the rhos that each repeat has by itself, and None
-    with a single repeat. ``minutes`` are those that all scores took on one worker, without ``making_minutes`` of the
-    images. A figure that does not exist is None, and ``reason`` says why.
+    with a single repeat. A candidate that diverged in a repeat is ranked last. ``minutes`` are those that all scores
+    took on one worker, without ``making_minutes`` of the images. A figure that does not exist is None, and ``reason``
+    says why.
     """
     facts, names = scores.facts, list(scores.proxies)
     scored = [name for name in names if scores.proxies[name]["reason"] is None]
@@ -66,7 +67,7 @@ def compare_scores(scores: ComparisonScores) -> dict[str, Any]:
     whole = scores.repeats("whole")
     k = _headline_k(scores)
     differences = rho_differences(
-        {name: scores.repeats(name)[sampled] for name in scored if name != WHOLE}, whole[sampled]
+        {name: _ranked_by(scores, name)[sampled] for name in scored if name != WHOLE}, whole[sampled]
     )
     document = {
         "schema": 1,
@@ -94,15 +95,16 @@ def _row(scores: ComparisonScores, name: str) -> dict[str, Any]:
     about, nothing = scores.proxies[name], dict.fromkeys(_FIGURES)
     if about["reason"] is not None:
         return {"proxy": name, **nothing, "reason": about["reason"]}
-    proxy, whole, sampled = scores.repeats(name), scores.repeats("whole"), scores.sampled
-    order = ordering(proxy, scores.numbers(f"{name}.ties"))
+    single, proxy = scores.repeats(name), _ranked_by(scores, name)
+    whole, sampled = scores.repeats("whole"), scores.sampled
+    order = ordering(single, scores.numbers(f"{name}.ties"))
     k, facts = _headline_k(scores), scores.facts
     best = _top(scores, proxy, whole, order, k)
     overall = spearman(proxy[sampled], whole[sampled], resamples=_RESAMPLES)
-    first = winner(order, _means(whole), _means(scores.repeats("test")))
+    first = winner(order, mean_of_repeats(whole), mean_of_repeats(scores.repeats("test")))
     among = finalists(order, facts["top_k"], facts["seed"])[:k]
-    of_best, of_all = _single_rhos(proxy[among], whole[among]), _single_rhos(proxy[sampled], whole[sampled])
-    precision = precision_at_k(order[sampled], _means(whole)[sampled], _precision_k(scores))
+    of_best, of_all = _single_rhos(single[among], whole[among]), _single_rhos(single[sampled], whole[sampled])
+    precision = precision_at_k(order[sampled], mean_of_repeats(whole)[sampled], _precision_k(scores))
     return {
         "proxy": name,
         "performance": first and _number(first.test),
@@ -130,6 +132,12 @@ def _row(scores: ComparisonScores, name: str) -> dict[str, Any]:
         "within": _within(scores, proxy[sampled], whole[sampled]),
         "reason": _reason(scores, name, best, overall, precision, first is None),
     }
+
+
+def _ranked_by(scores: ComparisonScores, name: str) -> Float64[np.ndarray, "candidates repeats"]:
+    """A proxy's scores as it ranks by them; the ground truth's, which they are compared with, stay as they are."""
+    found = scores.repeats(name)
+    return found if name == WHOLE else diverged_last(found, scores.numbers(f"{name}.ties"))
 
 
 def _top(
@@ -256,7 +264,7 @@ def _reason(
 
 def _best(scores: ComparisonScores) -> dict[str, Any] | None:
     """The candidate with the highest validation accuracy on the whole data."""
-    accuracies, tests = _means(scores.repeats("whole")), _means(scores.repeats("test"))
+    accuracies, tests = mean_of_repeats(scores.repeats("whole")), mean_of_repeats(scores.repeats("test"))
     if np.isnan(accuracies).all():
         return None
     position = int(np.nanargmax(accuracies))
@@ -267,10 +275,6 @@ def _best(scores: ComparisonScores) -> dict[str, Any] | None:
         "whole_accuracy": float(accuracies[position]),
         "test_accuracy": None if math.isnan(test) else test,
     }
-
-
-def _means(repeats: Float64[np.ndarray, "candidates repeats"]) -> Float64[np.ndarray, " candidates"]:
-    return mean_of_repeats(repeats)
 
 
 def _pair(interval: tuple[float, float] | None) -> list[float] | None:

@@ -118,8 +118,14 @@ class Plan:
         return replace(plan, settings=replace(self.settings, epochs=plan.proxy_recipe.epochs))
 
 
-def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
-    """Loads and checks everything the user named; writes nothing."""
+def make_plan(settings: SearchSettings, *, resume: bool, makes_images: bool = True) -> Plan:
+    """Loads and checks everything the user named; writes nothing.
+
+    Args:
+        settings: of the search.
+        resume: whether a run in ``settings.out`` is gone on with.
+        makes_images: whether a method of the settings makes its images, so that each class must have enough of them.
+    """
     if settings.tensorboard:
         check_tensorboard()
     if settings.out is not None:
@@ -136,7 +142,7 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
         settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size, skip_broken=settings.skip_broken
     )
     given = load_matching_proxy(Path(settings.proxy), dataset) if method is None else None
-    if given is None:
+    if makes_images and isinstance(method, ProxyMethod):
         check_class_sizes(dataset, settings.ipc)
     if settings.soft_labels and isinstance(method, Procedure):
         raise InputError(

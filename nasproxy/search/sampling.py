@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from nasproxy.errors import InputError, SpaceError
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.space import Config, SearchSpace
+from nasproxy.search.space_contract import why_no_answer
 from nasproxy.search.space_source import space_location
 
 
@@ -57,15 +58,14 @@ def stratified(space: SearchSpace, valid: Sequence[Config], count: int, seed: in
 
 def _ask(space: SearchSpace, config: Config, image_size: tuple[int, int]) -> bool | str:
     try:
-        answer: object = space.is_valid(dict(config), image_size)
+        answer = space.is_valid(dict(config), image_size)
     except (Exception, SystemExit) as error:
         where = space_location(error, space) or space.name
         raise SpaceError(
             f"is_valid of {space.name} raised {type(error).__name__}: {error} ({where}).", "Mend it and try again."
         ) from error
-    if isinstance(answer, bool) or (isinstance(answer, str) and answer):
-        return answer
-    raise SpaceError(
-        f"is_valid of {space.name} returned {answer!r} instead of True, False or the reason why not.",
-        "A number or an array's truth becomes one by bool(…).",
-    )
+    if wrong := why_no_answer(answer):
+        raise SpaceError(
+            f"is_valid of {space.name} returned {wrong}.", "A number or an array's truth becomes one by bool(…)."
+        )
+    return answer

@@ -17,7 +17,7 @@ from torch import nn
 from nasproxy.networks.cost import count_multiply_adds, count_parameters
 from nasproxy.search.sampling import stratified
 from nasproxy.search.space import Config, SearchSpace
-from nasproxy.search.space_contract import check_contract
+from nasproxy.search.space_contract import check_contract, why_no_answer
 from nasproxy.search.space_source import space_location
 from nasproxy.search.watched_config import WatchedConfig
 
@@ -148,12 +148,12 @@ class _Trial:
     def is_valid(self, config: Config) -> bool:
         """What the space says of ``config``; an answer that is none counts as a no."""
         try:
-            answer: object = self.space.is_valid(dict(config), self.image_size)
+            answer = self.space.is_valid(dict(config), self.image_size)
         except (Exception, SystemExit) as error:  # whatever the user's code raises is a finding
             self.problem(f"is_valid fails{self._reason(error)}", config)
             return False
-        if not isinstance(answer, (bool, str)) or answer == "":
-            self.problem(f"is_valid returns {answer!r} instead of True, False or the reason why not", config)
+        if wrong := why_no_answer(answer):
+            self.problem(f"is_valid returns {wrong}", config)
         elif answer is not True:
             self.reasons[answer or "no reason given"] += 1
         return answer is True

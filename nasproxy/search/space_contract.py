@@ -41,6 +41,13 @@ def check_contract(space: SearchSpace, label: str) -> None:
     check_call(space.is_valid, label, "def is_valid(self, config, image_size): …", {}, (8, 8))
 
 
+def why_no_answer(answer: object) -> str | None:
+    """What is wrong with what ``is_valid`` returned; None where it is a bool, or the reason why not."""
+    if isinstance(answer, bool) or (isinstance(answer, str) and answer):
+        return None
+    return f"{answer!r} instead of True, False or the reason why not"
+
+
 def _check_word(word: object, what: str) -> None:
     if not isinstance(word, str) or not re.fullmatch(r"\w[\w.-]*", word):
         raise SpaceError(

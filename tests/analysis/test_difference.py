@@ -93,6 +93,14 @@ def test_p_values_are_counted_draws_and_corrected_for_all_pairs():
     assert [one.adjusted for one in found] == pytest.approx(list(holm([one.p_value for one in found])))
 
 
+def test_of_many_pairs_the_clearest_is_told_apart_all_the_same():
+    whole = np.arange(6.0)
+    proxies = {f"good {number}": whole for number in range(22)}
+    found = rho_differences({**proxies, "bad": -whole}, whole)
+    assert len(found) == 253
+    assert [one.told_apart for one in found] == ["bad" in (one.first, one.second) for one in found]
+
+
 def test_what_would_be_a_difference_by_itself_need_be_none_among_many():
     by_itself = 0
     for seed in range(3):

@@ -11,8 +11,9 @@ from scipy import stats
 from synthetic_run import CHOICES, make_proxy, make_run
 
 from nasproxy.analysis import figures
+from nasproxy.analysis.canvas import render, save_figure
 from nasproxy.analysis.correlation import RankAgreement, spearman
-from nasproxy.analysis.proxy_images import class_tiles
+from nasproxy.analysis.proxy_images import class_tiles, proxy_grid, save_proxy_grid
 from nasproxy.analysis.results import load_run
 from nasproxy.errors import InputError, WriteError
 
@@ -20,7 +21,7 @@ HOSTILE = ["$\\frac$", "<script>alert(1)</script>", "a\x00b\n\u202ec", "x" * 300
 
 
 def pixels(figure):
-    return np.asarray(Image.open(io.BytesIO(figures.render(figure, "png"))).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(render(figure, "png"))).convert("RGB"))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_large_tiles_are_averaged_down():
 
 def test_the_grid_shows_every_pixel_as_a_square():
     proxy = make_proxy(classes=2, per_class=3)
-    shown = pixels(figures.proxy_grid(proxy))
+    shown = pixels(proxy_grid(proxy))
     for label in (0, 1):
         for tile in class_tiles(proxy, label):
             large = tile.repeat(4, axis=0).repeat(4, axis=1)
@@ -58,7 +59,7 @@ def test_the_grid_shows_every_pixel_as_a_square():
     [(1, 1, 1, (1, 1)), (100, 50, 1, (20, 20)), (10, 50, 1, (28, 28)), (3, 2, 3, (224, 160)), (2, 1, 1, (8, 64))],
 )
 def test_grids_of_all_sizes_stay_usable(classes, per_class, channels, size):
-    shown = pixels(figures.proxy_grid(make_proxy(classes=classes, per_class=per_class, channels=channels, size=size)))
+    shown = pixels(proxy_grid(make_proxy(classes=classes, per_class=per_class, channels=channels, size=size)))
     assert 40 < shown.shape[0] < 5200
     assert 40 < shown.shape[1] < 2900
 
@@ -67,7 +68,7 @@ def test_a_class_with_fewer_images_leaves_white():
     proxy = make_proxy(classes=2, per_class=4)
     fewer = torch.arange(8) < 5
     proxy = type(proxy)(**{**vars(proxy), "images": proxy.images[fewer], "labels": proxy.labels[fewer]})
-    shown = pixels(figures.proxy_grid(proxy))
+    shown = pixels(proxy_grid(proxy))
     assert (shown[-30:, -150:] == 255).all()
     assert (shown[45:75, -60:-10] < 255).any()
 
@@ -77,32 +78,32 @@ def test_hostile_names_in_every_figure_and_format(tmp_path, table):
     renamed = table.rename(columns={"params_norm": "params_" + HOSTILE[0]}).copy()
     renamed["params_depth"] = renamed["params_depth"].cat.rename_categories(HOSTILE[:4])
     drawn = {
-        "grid": figures.proxy_grid(proxy),
+        "grid": proxy_grid(proxy),
         "ranking": figures.ranking(renamed, "depth"),
         "marginals": figures.marginal_effects(renamed),
         "times": figures.stage_times(dict.fromkeys(HOSTILE, 1.0)),
     }
     for name, figure in drawn.items():
         for suffix in ("png", "svg", "pdf"):
-            path = figures.save_figure(figure, tmp_path / f"{name}.{suffix}")
+            path = save_figure(figure, tmp_path / f"{name}.{suffix}")
             assert path.stat().st_size > 1000
     assert "<script" not in (tmp_path / "marginals.svg").read_text()
 
 
 def test_saving_by_suffix(tmp_path):
     proxy = make_proxy(classes=2, per_class=1)
-    assert figures.save_proxy_grid(proxy, tmp_path / "a.PNG").read_bytes().startswith(b"\x89PNG")
-    assert figures.save_proxy_grid(proxy, tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
-    assert b"<svg" in figures.save_proxy_grid(proxy, tmp_path / "a.svg").read_bytes()
+    assert save_proxy_grid(proxy, tmp_path / "a.PNG").read_bytes().startswith(b"\x89PNG")
+    assert save_proxy_grid(proxy, tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    assert b"<svg" in save_proxy_grid(proxy, tmp_path / "a.svg").read_bytes()
     with pytest.raises(InputError, match="Available: png, svg, pdf"):
-        figures.save_proxy_grid(proxy, tmp_path / "a.gif")
+        save_proxy_grid(proxy, tmp_path / "a.gif")
     with pytest.raises(WriteError):
-        figures.save_proxy_grid(proxy, tmp_path / "nowhere" / "a.png")
+        save_proxy_grid(proxy, tmp_path / "nowhere" / "a.png")
 
 
 @pytest.mark.parametrize("suffix", ["svg", "pdf"])
 def test_equal_runs_make_equal_files(table, suffix):
-    first, second = (figures.render(figures.marginal_effects(table.head(60)), suffix) for _ in range(2))
+    first, second = (render(figures.marginal_effects(table.head(60)), suffix) for _ in range(2))
     assert first == second
 
 
@@ -194,14 +195,14 @@ def test_a_run_without_scores_says_so(table):
         figures.stage_times({}),
     ):
         assert any("yet" in text.get_text() or "no time" in text.get_text() for text in figure.axes[0].texts)
-        figures.render(figure, "png")
+        render(figure, "png")
 
 
 def test_a_choice_with_a_value_no_candidate_has_and_one_candidate(table):
     one = table.head(1)
     alone = figures.proxy_against_whole(one, spearman([1], [1]))
     for figure in (figures.ranking(one), figures.marginal_effects(one), alone):
-        assert figures.render(figure, "svg").endswith(b"</svg>\n")
+        assert render(figure, "svg").endswith(b"</svg>\n")
 
 
 def test_a_choice_of_many_values(table):

@@ -267,6 +267,17 @@ def test_a_first_choice_that_is_as_good_as_the_winner_is_said_to_be(tmp_path):
     assert "was number 2 on the proxy; the proxy's first choice has the same validation accuracy" in report(run).text
 
 
+def test_a_first_choice_that_could_not_be_trained_is_said_to_be(tmp_path):
+    run = make_run(tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    first, second, *_ = summary["top"]
+    first["whole_accuracy"], summary["winner"] = None, second
+    write_json(run / "summary.json", summary)
+    text = report(run).text
+    assert "was number 2 on the proxy; the proxy's first choice could not be trained on the whole data." in text
+    assert "first choice is also" not in text
+
+
 @pytest.mark.parametrize(("decided", "shown"), [("siamese:color-crop", "siamese:color-crop"), (None, "none")])
 def test_it_says_what_an_automatic_augmentation_came_to(tmp_path, decided, shown):
     directory = make_run(tmp_path / "run")

@@ -53,6 +53,21 @@ def test_choices_keep_the_order_and_the_names_of_the_space(run):
     assert list(table["params_rate"].cat.categories) == ["0.1", "0.01"]
 
 
+def test_who_is_on_the_pareto_front_is_a_bool(run):
+    assert "pareto" not in load_run(run).table
+    path = run / "results.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines(keepends=True)))
+    for number, row in enumerate(rows):
+        row["pareto"] = str(number % 3 == 0)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    table = load_run(run).table
+    assert table["pareto"].dtype == bool
+    assert table.loc[table["pareto"], "id"].tolist() == [row["id"] for row in rows[::3]]
+
+
 def test_integers_that_a_writer_made_floats_are_recognised(run):
     path = run / "results.csv"
     rows = list(csv.DictReader(path.read_text().splitlines()))

@@ -93,6 +93,22 @@ def test_nothing_is_drawn_over_but_what_was_drawn_before(said: Said, home: Path,
         assert ("scores.csv" in drawn.out.split("Files")[1]) == (out == home / "run")
 
 
+def test_only_files_that_are_there_are_named(said: Said, home: Path, tmp_path: Path):
+    assert said.out.split("Files")[1].split(": ")[1].split() == [
+        "report.html,",
+        "figures/*,",
+        "comparison.*,",
+        "scores.csv",
+    ]
+    for name in ("scores.csv", "scores.json"):
+        (tmp_path / name).write_bytes((home / "run" / name).read_bytes())
+    for path in (tmp_path, Path()):
+        assert invoke("compare", "--from", str(path)).out.split("Files")[1].split() == [f"{path}:", "scores.csv"]
+    (tmp_path / "scores.csv").rename(tmp_path / "kept.csv")
+    (tmp_path / "scores.json").rename(tmp_path / "kept.json")
+    assert "Files" not in invoke("compare", "--from", str(tmp_path / "kept.csv")).out
+
+
 def test_a_changed_column_is_refused_by_its_name(said: Said, home: Path, tmp_path: Path):
     for name in ("scores.csv", "scores.json"):
         (tmp_path / name).write_bytes((home / "run" / name).read_bytes())
@@ -111,11 +127,13 @@ def test_a_changed_column_is_refused_by_its_name(said: Said, home: Path, tmp_pat
         (["--proxies", "random", "--preset", "quik"], ["quik", "quick"]),
         (["--from", "nowhere"], ["nowhere", "scores"]),
         (["--from", "nowhere", "--resume"], ["--from", "--resume"]),
+        (["--from", "nowhere", "--proxies", "random", "--top-k", "10"], ["--proxies, --top-k", "no effect", "--json"]),
+        (["--soft-labels", "--seed", "0", "--from", "nowhere", "--out", "new"], ["--soft-labels, --seed would"]),
         (["--proxies", "random", "--sample", "1"], ["--sample", "3"]),
     ],
 )
 def test_bad_input_is_one_message(words, fragments, folder):
-    found = invoke("compare", *words, "--executor", "inline")
+    found = invoke("compare", *words, *([] if "--from" in words else ["--executor", "inline"]))
     assert found.code == 2
     assert found.out == ""
     for fragment in fragments:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_search import CANDIDATES, FINALISTS, invoke, read_table, recorded_trainings, search_words, write_space
 
+from nasproxy.errors import DatasetError
 from nasproxy.search.bench import Payload
 from nasproxy.search.plan import make_plan
 from nasproxy.search.run import payload_of
@@ -61,6 +62,14 @@ def test_the_whole_data_are_sent_to_a_worker_once(tmp_path):
     assert plan.procedure is not None
     payload: Payload = payload_of(plan, plan.procedure.images(plan.dataset, seed=0))
     assert payload.splits[PROXY] is payload.splits[WHOLE]
+
+
+@pytest.mark.parametrize("proxy", ["whole", "early-stopping", "early-stopping-subset"])
+def test_what_makes_no_images_takes_classes_of_any_size(tmp_path, proxy):
+    few = {"space": str(write_space(tmp_path)), "executor": "inline", "ipc": 2000}
+    assert make_plan(SearchSettings(proxy=proxy, **few), resume=False).procedure is not None
+    with pytest.raises(DatasetError, match="2000 images per class were asked for"):
+        make_plan(SearchSettings(proxy="random", **few), resume=False)
 
 
 def test_no_images_of_a_procedure_can_be_condensed(folder):

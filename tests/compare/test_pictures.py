@@ -149,6 +149,14 @@ def test_images_stand_side_by_side_a_block_for_each_proxy(tmp_path):
     assert torch.equal(corner, pixels)
 
 
+@pytest.mark.parametrize(("side", "shown"), [(8, 32), (40, 120), (64, 128), (224, 128)])
+def test_a_picture_of_large_images_is_no_larger_than_one_of_small_ones(side, shown):
+    proxy = random_proxy(tiny_dataset((3, 3), size=(side, side), channels=3), 2, seed=0)
+    height, width, _ = side_by_side({"one": proxy}).axes[0].images[0].get_array().shape
+    assert width == 2 * (shown + 2)
+    assert height == 2 * (max(shown, 24) + 2)
+
+
 def test_the_report_is_one_page_that_loads_nothing_and_escapes_names(scores, document):
     rows = [{**row, "proxy": "<script>x</script>"} if row["proxy"] == "flat" else row for row in document["rows"]]
     page = render_comparison(scores, {**document, "rows": rows}, {"cost": correlation_against_cost(document)})

@@ -21,7 +21,7 @@ from nasproxy.compare.run import run_compare
 from nasproxy.compare.scores import ComparisonScores, load_scores
 from nasproxy.compare.settings import CompareSettings, asked_before
 from nasproxy.datasets.load import load_dataset
-from nasproxy.errors import InputError, ProxyError, RunError
+from nasproxy.errors import DatasetError, InputError, ProxyError, RunError
 from nasproxy.progress import Silent
 from nasproxy.proxies.make import random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
@@ -296,10 +296,32 @@ def test_what_is_wrong_is_said_before_anything_is_made(space: Path, tmp_path: Pa
         ({"sample": 2}, "3 or more"),
         ({"sample": 13}, "more than the 12"),
         ({"limit": 2}, "--top-k 3"),
+        ({"scheduler": "halving"}, "every candidate in full"),
+        ({"scheduler": "asha", "repeats": 1}, "every candidate in full"),
+        ({"scheduler": "hyperband", "repeats": 1}, "every candidate in full"),
+        ({"time_budget": 5.0}, "no time budget"),
     ):
         with pytest.raises(InputError, match=message):
             run_compare(settings_of(space, out, **changed))
     assert not out.exists()
+
+
+def test_classes_are_as_large_as_asked_only_where_a_proxy_makes_images(space: Path, tmp_path: Path):
+    save_proxy(random_proxy(load_dataset("digits"), 2, seed=0), tmp_path / "mine.safetensors")
+    names = ("parameters", "early-stopping", str(tmp_path / "mine.safetensors"))
+    plan = plan_comparison(settings_of(space, tmp_path / "run", names, ipc=2000), resume=False, progress=Silent())
+    assert list(plan.proxies) == ["parameters", "early-stopping", "mine"]
+    with pytest.raises(DatasetError, match="2000 images per class were asked for"):
+        run_compare(settings_of(space, tmp_path / "run", ("parameters", "snip+random"), ipc=2000))
+    assert not (tmp_path / "run").exists()
+    result = run_compare(settings_of(space, tmp_path / "run", ("parameters",), ipc=2000, repeats=1, sample=3))
+    assert result.failed == 0
+
+
+def test_how_many_are_left_out_is_said_whatever_was_said_before(space: Path, tmp_path: Path):
+    settings = settings_of(space, tmp_path / "run", ("parameters",), preset="paper", max_parameters=2500)
+    plan = plan_comparison(settings, resume=False, progress=Silent())
+    assert "3 candidates are larger than asked for and left out." in plan.notes
 
 
 def test_the_quick_preset_takes_a_stratified_sample_and_says_so(tmp_path: Path):

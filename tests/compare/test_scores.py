@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_scores import write_scores
 
-from nasproxy.compare.scores import ComparisonScores, load_scores, spell
+from nasproxy.compare.scores import ComparisonScores, load_scores, save_scores, spell
 from nasproxy.errors import InputError, RunError
 
 
@@ -91,6 +91,15 @@ def test_the_table_holds_values_of_their_own_types(scores):
     assert table["whole.0"].isna().sum() == np.isnan(scores.repeats("whole")[:, 0]).sum()
 
 
+def test_a_proxy_may_be_called_as_choices_columns_are(scores, tmp_path):
+    columns = [(name.replace("good", "params_good"), "", texts) for name, texts in scores.columns.items()]
+    proxies = {name.replace("good", "params_good"): about for name, about in scores.proxies.items()}
+    save_scores(tmp_path, {**scores.facts, "proxies": proxies}, columns)
+    found = load_scores(tmp_path)
+    np.testing.assert_array_equal(found.table["params_good.1"], scores.repeats("good")[:, 1])
+    assert found.table["params_depth"].tolist() == scores.choice("depth")
+
+
 def test_a_missing_column_is_named(scores, tmp_path):
     position = list(scores.columns).index("noisy.1")
     rows = [line.split(",") for line in lines_of(tmp_path)]
@@ -153,8 +162,9 @@ def test_a_description_that_is_none(scores, tmp_path, text):
 
 
 def test_files_that_are_not_there(tmp_path):
-    with pytest.raises(RunError, match=r"scores\.json.*No such file"):
+    with pytest.raises(RunError, match=r"scores\.json.*No such file") as caught:
         load_scores(tmp_path)
+    assert str(caught.value).count("cannot be read") == 1
 
 
 def test_a_value_that_the_description_does_not_list(scores, tmp_path):

@@ -14,6 +14,8 @@ from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.table import compare_scores
 from nasproxy.compare.words import sentences
 from nasproxy.compare.write import table_cells, write_tables
+from nasproxy.search.study import Measurement, mean_score
+from nasproxy.training.train import Score
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +179,44 @@ def test_order_is_by_the_mean_then_by_what_breaks_ties():
     scores = [[0.5, 0.7], [0.7, 0.5], [0.9, 0.9], [0.1, np.nan], [0.6, 0.6]]
     assert list(ordering(scores, [1.0, 0.5, 3.0, np.nan, 1.0])) == pytest.approx([0, 1, 2, np.nan, 0], nan_ok=True)
     assert np.isnan(ordering([[np.nan]], [np.nan])).all()
+
+
+def test_who_diverged_in_a_repeat_comes_last_as_in_a_search():
+    scores, ties = [[0.9, 0.9], [0.0, 0.8], [0.3, 0.2], [0.0, 0.0], [0.0, np.nan]], [0.1, np.inf, 2.0, np.inf, np.nan]
+    assert list(ordering(scores, ties)) == pytest.approx([2, 0, 1, 0, np.nan], nan_ok=True)
+    by_search = [
+        mean_score([Measurement((Score(1, accuracy, tie if accuracy else np.inf),), 1.0) for accuracy in row])
+        for row, tie in zip(scores[:4], ties[:4], strict=True)
+    ]
+    assert np.argsort([(score.accuracy, -score.cross_entropy) for score in by_search], axis=0)[-2:, 0].tolist() == [
+        2,
+        0,
+    ]
+
+
+def test_correlations_are_of_the_order_in_which_who_diverged_comes_last(tmp_path):
+    scores = write_scores(tmp_path)
+    proxy, whole = scores.repeats("good"), scores.repeats("whole").mean(1)
+    first = int(np.argmax(proxy[:20].mean(1)))
+    scores.columns["good.1"][first], scores.columns["good.ties"][first] = "0", "inf"
+    ranked = scores.repeats("good").mean(1)
+    assert ranked[first] > np.sort(ranked)[5]
+    ranked[first] = -1
+    row = row_of(compare_scores(scores), "good")
+    assert row["overall_correlation"] == pytest.approx(stats.spearmanr(ranked[:20], whole[:20]).statistic)
+    batch = [part for part in row["within"] if part["n"] == 10][first % 2]
+    assert batch["correlation"] == pytest.approx(
+        stats.spearmanr(ranked[first % 2 : 20 : 2], whole[first % 2 : 20 : 2]).statistic
+    )
+    assert scores.columns["id"][first] not in row["winners"]
+
+
+def test_the_ground_truth_agrees_with_itself_whoever_diverged(tmp_path):
+    scores = write_scores(tmp_path)
+    scores.columns["whole.1"][3] = "0"
+    scores.columns["whole.ties"] = ["inf" if position == 3 else "0.5" for position in range(30)]
+    scores.facts["proxies"]["whole"] = scores.proxies["good"]
+    assert row_of(compare_scores(scores), "whole")["overall_correlation"] == 1
 
 
 def test_of_the_tied_no_more_are_trained_than_make_two_k():
