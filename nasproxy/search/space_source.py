@@ -135,7 +135,9 @@ def space_location(error: BaseException, space: SearchSpace) -> str | None:
 
 def error_text(error: BaseException, place: str | None) -> str:
     """What went wrong and, where that is known, in which line: ``ValueError: too narrow (my_space.py:12)``."""
-    return f"{type(error).__name__}: {error}" + (f" ({place})" if place else "")
+    said = f"{type(error).__name__}: {error}" + (f" ({place})" if place else "")
+    # Tables of text take neither half of a surrogate pair, nor carriage returns, as pandas writes them.
+    return "\n".join(said.splitlines()).encode(errors="backslashreplace").decode()
 
 
 def _split_file(spec: str) -> tuple[str, str]:

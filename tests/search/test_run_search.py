@@ -29,6 +29,7 @@ from tiny_search import (
     write_space,
 )
 
+from nasproxy.analysis.results import load_run
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import InputError, RunError, SpaceError
 from nasproxy.progress import Silent
@@ -414,6 +415,16 @@ def test_failures_and_divergences_are_counted_and_the_rest_goes_on(tmp_path: Pat
     assert all("not this one (my_space.py:" in reason for reason in reasons["build"])
     assert all(math.isnan(reason) for reason in reasons["none"] | reasons["diverge"] if isinstance(reason, float))
     assert summary["winner"]["config"]["fate"] == "none"
+
+
+def test_whatever_an_error_says_the_table_can_be_written_and_read(tmp_path: Path):
+    said = "40\\r80\\r\\n, a file \\udcff, \\x00 and \\u2028"
+    text = HAZARDS.replace("FATES", '["none", "raise"]').replace("a broken dream", said)
+    found = run_search(settings_of(tmp_path, text=text, scheduler="none"))
+    assert found.summary["failed"] == 2
+    reasons = [reason for reason in load_run(found.directory).table["reason"] if reason]
+    assert len(reasons) == 2
+    assert all(reason.startswith("RuntimeError: 40") and "(my_space.py:" in reason for reason in reasons)
 
 
 GLUTTONS = """
