@@ -95,6 +95,7 @@ def _condense(order: Order) -> dict[str, Any]:
     began = time.perf_counter()
     from nasproxy.analysis.canvas import is_figure
     from nasproxy.analysis.proxy_images import save_proxy_grid
+    from nasproxy.condensation.checkpoints import check_checkpoint_replaceable
     from nasproxy.condensation.course import Course
     from nasproxy.datasets.load import load_dataset
     from nasproxy.kernels.library import why_none
@@ -113,6 +114,8 @@ def _condense(order: Order) -> dict[str, Any]:
             f"{order.picture} would be overwritten by a picture of the images, and is not that of a proxy {order.out}.",
             "Choose another --out, or move it away.",
         )
+    if not order.resume:
+        check_checkpoint_replaceable(order.checkpoint)
     device = resolve_device(order.device)
     dataset = load_dataset(
         order.dataset, data_dir=order.data_dir, image_size=order.image_size, skip_broken=order.skip_broken
