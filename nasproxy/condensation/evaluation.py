@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -17,12 +19,13 @@ from nasproxy.training.train import Images, evaluate, train
 class Evaluation:
     """Trains the same freshly initialised ConvNet on whatever images it is given, augmented as they are condensed.
 
-    Nothing is drawn from a generator that anybody else draws from.
+    Nothing is drawn from a generator that anybody else draws from, nor as anybody else draws: the teacher of soft
+    labels has the same architecture, and would begin with the same weights.
 
     Args:
         dataset: whose test part is looked at.
         recipe: its ``width`` and ``depth`` are the ConvNet's.
-        seed: of the initial weights and the batches.
+        seed: that the initial weights and the batches follow from.
         device: where to compute.
         precision: ``bfloat16`` or ``float32``.
 
@@ -36,7 +39,8 @@ class Evaluation:
     def __init__(
         self, dataset: ImageDataset, recipe: Condenser, *, seed: int, device: torch.device, precision: str
     ) -> None:
-        self._dataset, self._recipe, self._seed = dataset, recipe, seed
+        self._dataset, self._recipe = dataset, recipe
+        self._seed = int.from_bytes(hashlib.blake2b(f"{seed} evaluation".encode(), digest_size=8).digest()) >> 1
         self._device, self._precision = device, precision
         self._network()
 

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import tiny_dataset, with_other_held_out_images
 
+from nasproxy.condensation import evaluation
 from nasproxy.condensation.checkpoints import Checkpoints
 from nasproxy.condensation.course import Course
 from nasproxy.condensation.distribution_matching import DistributionRecipe
@@ -27,9 +28,13 @@ from nasproxy.condensation.networks import fresh_networks
 from nasproxy.condensation.outer_loop import Material
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
+from nasproxy.coresets import whole_training
+from nasproxy.coresets.whole_training import WholeRecipe
 from nasproxy.errors import CheckpointError, DatasetError, DivergedError, WriteError
+from nasproxy.networks.convnet import ConvNet
 from nasproxy.proxies import make
 from nasproxy.proxies.make import make_proxy, open_checkpoints
+from nasproxy.proxies.soft_labels import Teacher
 
 WHERE = {"seed": 3, "device": torch.device("cpu"), "precision": "float32"}
 DC = MatchingRecipe(ipc=2, iterations=5, matching_steps=2, inner_epochs=2, real_batch=4, width=4, depth=1)
@@ -279,6 +284,26 @@ def test_it_is_the_test_accuracy_of_a_training_that_nobody_notices(monkeypatch, 
     other = with_other_held_out_images(dataset)
     blind = Evaluation(other, DC, seed=0, device=WHERE["device"], precision="float32")
     assert blind.accuracy(train, dataset.train.labels) != good
+
+
+def test_the_student_of_a_teacher_does_not_begin_as_the_teacher_did(monkeypatch, dataset):
+    begun: list[torch.Tensor] = []
+
+    class Recorded(ConvNet):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            begun.append(self.classifier.weight.detach().clone())
+
+    for module in (whole_training, evaluation):
+        monkeypatch.setattr(module, "ConvNet", Recorded)
+    monkeypatch.setattr(Evaluation, "epochs", 1)
+    Teacher.of(dataset, WholeRecipe(1, width=DC.width, depth=DC.depth), **WHERE)
+    of_teacher = begun.pop()
+    begun.clear()
+    make_proxy(dataset, DC, **WHERE, course=Course(evaluate_every=5))
+    assert begun
+    assert not any(torch.equal(of_teacher, of_student) for of_student in begun)
+    assert all(torch.equal(begun[0], other) for other in begun)
 
 
 def test_divergence_keeps_what_was_before_and_names_it(monkeypatch, file, dataset):
