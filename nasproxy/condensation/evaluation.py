@@ -11,6 +11,7 @@ from torch import Tensor
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.networks.convnet import ConvNet
+from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.strategy import training_with
 from nasproxy.training.train import Images, evaluate, train
@@ -56,7 +57,7 @@ class Evaluation:
         kinds = self._recipe.augmentations(self._dataset)
         recipe = TrainingRecipe(self.epochs, augmentation=training_with(kinds))
         train(network, given, recipe, None, seed=self._seed, precision=self._precision)
-        pixels = self._dataset.normalisation.apply(self._dataset.test.images.to(self._device))
+        pixels = normalised_on(self._device, self._dataset.test.images, self._dataset.normalisation)
         test = Images(pixels, self._dataset.test.labels.to(self._device))
         return evaluate(network, test, epoch=self.epochs, precision=self._precision).accuracy
 

@@ -30,11 +30,14 @@ from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
 from nasproxy.coresets import whole_training
 from nasproxy.coresets.whole_training import WholeRecipe
+from nasproxy.datasets.pixel_memory import VARIABLE
 from nasproxy.errors import CheckpointError, DatasetError, DivergedError, WriteError
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.proxies import make
 from nasproxy.proxies.make import make_proxy, open_checkpoints
 from nasproxy.proxies.soft_labels import Teacher
+from nasproxy.training.on_demand import ImagesOnDemand
+from nasproxy.training.train import evaluate
 
 WHERE = {"seed": 3, "device": torch.device("cpu"), "precision": "float32"}
 DC = MatchingRecipe(ipc=2, iterations=5, matching_steps=2, inner_epochs=2, real_batch=4, width=4, depth=1)
@@ -284,6 +287,22 @@ def test_it_is_the_test_accuracy_of_a_training_that_nobody_notices(monkeypatch, 
     other = with_other_held_out_images(dataset)
     blind = Evaluation(other, DC, seed=0, device=WHERE["device"], precision="float32")
     assert blind.accuracy(train, dataset.train.labels) != good
+
+
+def test_a_test_part_that_memory_does_not_hold_is_normalised_batch_by_batch(monkeypatch, dataset):
+    monkeypatch.setattr(Evaluation, "epochs", 10)
+    watch = Evaluation(dataset, DC, seed=0, device=WHERE["device"], precision="float32")
+    train, seen = (dataset.normalisation.apply(dataset.train.images), dataset.train.labels), []
+    expected = watch.accuracy(*train)
+
+    def look(model, data, **how):
+        seen.append(data.images)
+        return evaluate(model, data, **how)
+
+    monkeypatch.setattr(evaluation, "evaluate", look)
+    monkeypatch.setenv(VARIABLE, "0")
+    assert watch.accuracy(*train) == expected
+    assert [type(images) for images in seen] == [ImagesOnDemand]
 
 
 def test_the_student_of_a_teacher_does_not_begin_as_the_teacher_did(monkeypatch, dataset):
