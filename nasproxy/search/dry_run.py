@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.optimize import nnls
 
 from nasproxy.analysis.text import Number, counted
@@ -35,7 +34,7 @@ from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Study, holds_trials, open_storage, studies_in
 from nasproxy.search.task import PROXY, WHOLE, Task
 from nasproxy.training.process import peak_memory_bytes, prepare_process
-from nasproxy.training.recorded import RECORDED
+from nasproxy.training.recorded import timed_epochs
 from nasproxy.training.train import Score
 from nasproxy.versions import usable_cores
 
@@ -257,17 +256,6 @@ def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress
     trained = np.maximum(np.subtract(twice, once), 0)
     speed = Speed(_fit(sizes, np.maximum(np.subtract(once, trained), 0)), _fit(sizes, trained / epochs))
     return _Timed(len(picked), speed, peak_memory_bytes(plan.device), failures)
-
-
-def timed_epochs(device: torch.device, epochs: int, batches: int) -> int:
-    """After how many epochs a training is first timed: of trainings whose steps a GPU records, when it would.
-
-    Args:
-        device: the workers'.
-        epochs: of a training in the search.
-        batches: of an epoch.
-    """
-    return -(-RECORDED // batches) if device.type == "cuda" and epochs * batches >= RECORDED else 1
 
 
 def _batches(plan: Plan) -> int:

@@ -9,10 +9,10 @@ from tiny_search import CANDIDATES, FINALISTS, RUNGS, Said, invoke, search_words
 from nasproxy.analysis.text import counted
 from nasproxy.search import dry_run as module
 from nasproxy.search.bench import Bench
-from nasproxy.search.dry_run import _spread, timed_epochs
+from nasproxy.search.dry_run import _spread
 from nasproxy.search.halving import PRUNERS, pruning_levels
 from nasproxy.search.task import Outcome, Task
-from nasproxy.training.recorded import RECORDED
+from nasproxy.training.recorded import RECORDED, timed_epochs
 from nasproxy.training.train import Score
 
 
