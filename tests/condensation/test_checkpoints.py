@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import tiny_dataset, with_other_held_out_images
 
-from nasproxy.condensation import evaluation
+from nasproxy.condensation import evaluation, outer_loop
 from nasproxy.condensation.checkpoints import Checkpoints
 from nasproxy.condensation.course import Course
 from nasproxy.condensation.distribution_matching import DistributionRecipe
@@ -30,6 +31,7 @@ from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
 from nasproxy.coresets import whole_training
 from nasproxy.coresets.whole_training import WholeRecipe
+from nasproxy.datasets.image_dataset import Normalisation
 from nasproxy.datasets.pixel_memory import VARIABLE
 from nasproxy.errors import CheckpointError, DatasetError, DivergedError, WriteError
 from nasproxy.networks.convnet import ConvNet
@@ -323,6 +325,30 @@ def test_the_student_of_a_teacher_does_not_begin_as_the_teacher_did(monkeypatch,
     assert begun
     assert not any(torch.equal(of_teacher, of_student) for of_student in begun)
     assert all(torch.equal(begun[0], other) for other in begun)
+
+
+def test_seconds_are_those_of_the_iterations_alone(monkeypatch, file, dataset):
+    """Or estimates by one iteration, and what a resume adds up, would count the rest as often."""
+    clock = 0.0
+
+    def taking(seconds, function):
+        def take(*arguments):
+            nonlocal clock
+            clock += seconds
+            return function(*arguments)
+
+        return take
+
+    monkeypatch.setattr(outer_loop, "time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr(Normalisation, "apply", taking(100, Normalisation.apply))
+    monkeypatch.setattr(Evaluation, "accuracy", taking(1000, lambda *_: 0.5))
+    monkeypatch.setattr(Material, "real_batch", taking(1, Material.real_batch))
+    an_iteration = 3 * DC.matching_steps
+    made = make_proxy(dataset, DC, **WHERE, use_cache=False, course=Course(evaluate_every=2))
+    assert (made.seconds, len(made.evaluations)) == (5 * an_iteration, 3)
+    stop(file, dataset)
+    made = go_on(file, dataset, evaluate_every=2)  # begins with an evaluation
+    assert (made.seconds, len(made.evaluations)) == (5 * an_iteration, 3)
 
 
 def test_divergence_keeps_what_was_before_and_names_it(monkeypatch, file, dataset):
