@@ -346,6 +346,8 @@ def test_seconds_are_those_of_the_iterations_alone(monkeypatch, file, dataset):
     an_iteration = 3 * DC.matching_steps
     made = make_proxy(dataset, DC, **WHERE, use_cache=False, course=Course(evaluate_every=2))
     assert (made.seconds, len(made.evaluations)) == (5 * an_iteration, 3)
+    for entry in cached(file):
+        entry.unlink()
     stop(file, dataset)
     made = go_on(file, dataset, evaluate_every=2)  # begins with an evaluation
     assert (made.seconds, len(made.evaluations)) == (5 * an_iteration, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from itertools import islice
 
@@ -147,6 +148,32 @@ def test_no_candidate_that_fits_is_an_error(dataset, space):
     with pytest.raises(InputError, match="takes 5 multiply-adds an image or less") as caught:
         replace(DC, network=space(), max_multiply_adds=5).make(dataset, seed=0, **WHERE)
     assert "--max-multiply-adds" in caught.value.hint
+
+
+def test_what_was_found_once_is_looked_for_until_it_is_found_again(dataset, space):
+    rule = '    def is_valid(self, config, image_size):\n        return config["width"] % 200 == 7 or "another"\n\n'
+    recipe = replace(
+        DC,
+        network=space(
+            ('"norm": ["batch", "layer", "none"], "width": [2, 3]', '"width": [*range(1000)]'),
+            ('config["norm"]', '"none"'),
+            ("    def build", rule + "    def build"),
+        ),
+        max_multiply_adds=10**9,
+    )
+    found = []
+    for seed in range(8):
+        networks, again = (
+            fresh_networks(dataset, recipe, torch.Generator().manual_seed(seed), WHERE["device"]) for _ in range(2)
+        )
+        with contextlib.suppress(InputError), networks.fresh():  # the first hundred may be without it
+            found.append((networks, again))
+    assert 0 < len(found) < 8
+    for networks, again in found:
+        again.restore(networks.state())
+        for _ in range(3):
+            with networks.fresh() as one, again.fresh() as other:
+                assert torch.equal(*weights([one, other]))
 
 
 FAILURES = [
