@@ -125,7 +125,12 @@ def _condense(order: Order) -> dict[str, Any]:
     with open_screen() as screen:
         teacher = _teacher(order.teacher_preset, dataset, where, screen)
         kept = open_checkpoints(
-            order.checkpoint, dataset, order.recipe, **where, every=order.checkpoint_every, teacher=teacher
+            order.checkpoint,
+            dataset,
+            order.recipe,
+            **where,
+            every=order.checkpoint_every,
+            teacher=None if teacher is None else teacher.facts,
         )
         start = kept.load() if kept is not None and order.resume else None
         began = began if teacher is None else time.perf_counter()

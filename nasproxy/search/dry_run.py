@@ -189,7 +189,7 @@ def _done(plan: Plan) -> dict[tuple[str, int], int]:
 
 
 def _condense_seconds(plan: Plan, progress: Progress) -> float | None:
-    """Of making the proxy; 0 where that is done already, None where nobody can say."""
+    """Of what is left of making the proxy; 0 where that is done already, None where nobody can say."""
     if (plan.directory / "proxy.safetensors").exists():
         return 0.0
     where: Any = {"device": plan.device, "precision": plan.settings.precision}
@@ -197,10 +197,14 @@ def _condense_seconds(plan: Plan, progress: Progress) -> float | None:
     teaching = 0.0 if recipe is None else teacher_seconds(plan.dataset, recipe, plan.method, seed=seed, **where)
     if plan.method is None or cached_proxy(plan.dataset, plan.method, seed=seed, **where).exists():
         return teaching
+    kept = plan.checkpoints()
+    start = kept.load() if kept is not None else None
     progress.stage("Timing the proxy", 1)
     seconds = plan.method.expected_seconds(plan.dataset, **where)
     progress.advance()
-    return None if seconds is None else seconds + teaching
+    if seconds is None:
+        return None
+    return teaching + seconds * (1 if start is None else 1 - len(start.losses) / plan.method.steps)
 
 
 @dataclass(frozen=True)
