@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +91,6 @@ def carry_out(order: Order) -> dict[str, Any]:
 
 
 def _condense(order: Order) -> dict[str, Any]:
-    began = time.perf_counter()
     from nasproxy.analysis.canvas import is_figure
     from nasproxy.analysis.proxy_images import save_proxy_grid
     from nasproxy.condensation.checkpoints import check_checkpoint_replaceable
@@ -133,8 +131,7 @@ def _condense(order: Order) -> dict[str, Any]:
             teacher=None if teacher is None else teacher.facts,
         )
         start = kept.load() if kept is not None and order.resume else None
-        began = began if teacher is None else time.perf_counter()
-        budget, done, iterations = Budget(order.time_budget, began), len(start.losses) if start else 0, 0
+        budget, done, iterations = Budget(order.time_budget), len(start.losses) if start else 0, 0
 
         def advance(_: int, loss: float) -> None:
             nonlocal iterations

@@ -226,6 +226,21 @@ def test_a_spent_budget_leaves_the_images_so_far_and_a_resume_finishes_them(monk
     assert invoke(*words, "--resume", "--json").json["cached"]
 
 
+def test_the_budget_is_of_condensing_and_not_of_loading_the_dataset(monkeypatch, folder):
+    real, late = time.perf_counter, 0.0
+
+    def load(*arguments, **settings):
+        nonlocal late
+        late += 3600
+        return load_dataset(*arguments, **settings)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + late)
+    monkeypatch.setattr("nasproxy.datasets.load.load_dataset", load)
+    said = invoke(*SMALL, "--iterations", "3", "--time-budget", "30", "--out", "a.safetensors", "--json")
+    assert said.code == 0, said.err
+    assert (late, said.json["iterations"], said.json["ended_by"]) == (3600, 3, "iterations")
+
+
 def test_the_accuracy_on_the_way_is_said_and_kept(monkeypatch, folder):
     monkeypatch.setattr(Evaluation, "epochs", 2)
     words = [*SMALL, "--iterations", "3", "--out", "a.safetensors"]
