@@ -95,6 +95,8 @@ def _condense(order: Order) -> dict[str, Any]:
     from nasproxy.analysis.proxy_images import save_proxy_grid
     from nasproxy.condensation.checkpoints import check_checkpoint_replaceable
     from nasproxy.condensation.course import Course
+    from nasproxy.condensation.networks import check_networks
+    from nasproxy.coresets.random import check_class_sizes
     from nasproxy.datasets.load import load_dataset
     from nasproxy.kernels.library import why_none
     from nasproxy.proxies.make import cached_proxy, make_proxy, open_checkpoints
@@ -120,6 +122,9 @@ def _condense(order: Order) -> dict[str, Any]:
     )
     where: Any = {"seed": order.seed, "device": device, "precision": resolve_precision(order.precision, device)}
     prepare_process(order.threads or usable_cores())
+    if isinstance(order.recipe, Condenser):  # what it would refuse is said before a teacher is trained
+        check_class_sizes(dataset, order.recipe.ipc)
+        check_networks(dataset, order.recipe)
     with open_screen() as screen:
         teacher = _teacher(order.teacher_preset, dataset, where, screen)
         kept = open_checkpoints(

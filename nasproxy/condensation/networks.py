@@ -40,7 +40,11 @@ class PaperNetworks:
 
     @contextmanager
     def fresh(self) -> Iterator[nn.Module]:
-        """A new network."""
+        """A new network.
+
+        Raises:
+            InputError: the images are too small for it.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed(self._generator))
             network = self.build(self._recipe.network)
@@ -166,7 +170,6 @@ def fresh_networks(
     """Where the networks of ``recipe`` come from.
 
     Raises:
-        InputError: the images are too small for the network.
         SpaceError: the search space cannot be loaded.
     """
     source = recipe.space_source()
@@ -174,6 +177,19 @@ def fresh_networks(
         return PaperNetworks(dataset, recipe, generator, device)
     limit = recipe.max_multiply_adds or int(_TIMES_THE_CONVNET * _of_the_convnet(dataset, recipe))
     return SpaceNetworks(source, dataset, limit, generator, device)
+
+
+def check_networks(dataset: ImageDataset, recipe: Condenser) -> None:
+    """Makes sure that images can be condensed with the networks of ``recipe``, as far as that is known beforehand.
+
+    Raises:
+        InputError: the images are too small for the network.
+        SpaceError: the search space cannot be loaded.
+    """
+    networks = fresh_networks(dataset, recipe, torch.Generator(), torch.device("cpu"))
+    if isinstance(networks, PaperNetworks):
+        with torch.device("meta"):
+            networks.build(recipe.network)
 
 
 def _of_the_convnet(dataset: ImageDataset, recipe: Condenser) -> int:
