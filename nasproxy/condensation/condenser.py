@@ -73,7 +73,7 @@ class Condenser(ProxyMethod):
     pooling: str = "average"
     chunk: int = 0
     space_digest: str = field(init=False, default="")
-    """Of the text of a space's file or module: an edited one is another setting."""
+    """Of the text of a space's file or module, or the version of its package: a changed one is another setting."""
 
     def __post_init__(self) -> None:
         self._check_counts("ipc", "iterations", "real_batch", "width", "depth")

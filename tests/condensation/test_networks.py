@@ -9,6 +9,7 @@ from itertools import islice
 import pytest
 import torch
 from tiny import tiny_dataset
+from tiny_search import register_space
 
 from nasproxy.condensation.distribution_matching import DistributionRecipe
 from nasproxy.condensation.networks import fresh_networks
@@ -262,6 +263,18 @@ def test_an_edited_module_is_another_setting_and_is_not_imported_for_it(tmp_path
     assert digests[0] == digests[1] != digests[2]
     assert all(digests)
     assert replace(DC, network="space:lone_package.nowhere:Small").space_digest == ""
+
+
+def test_another_version_of_a_package_is_another_setting(tmp_path, monkeypatch):
+    register_space(tmp_path, "stranger", "strange = stranger_spaces:Strange")
+    monkeypatch.syspath_prepend(tmp_path)
+    metadata = tmp_path / "stranger-1.0.dist-info" / "METADATA"
+    digests = []
+    for version in ("1.0", "1.0", "1.1"):
+        metadata.write_text(f"Metadata-Version: 2.1\nName: stranger\nVersion: {version}\n")
+        digests.append(replace(DC, network="space:strange").space_digest)
+    assert digests[0] == digests[1] != digests[2]
+    assert all(digests)
 
 
 @pytest.mark.parametrize(
