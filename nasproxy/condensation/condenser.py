@@ -153,9 +153,9 @@ class Condenser(ProxyMethod):
     def iteration(self, dataset: ImageDataset) -> Iterate:
         """What is done with the network of each outer iteration."""
 
-    @abstractmethod
     def augmentations(self, dataset: ImageDataset) -> tuple[str, ...]:
         """The kinds of augmentation of which each matching step draws one; none where it is empty."""
+        return ()
 
     def _check_space(self) -> None:
         source = self.space_source()
