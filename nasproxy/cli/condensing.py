@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,10 +91,12 @@ def carry_out(order: Order) -> dict[str, Any]:
 
 
 def _condense(order: Order) -> dict[str, Any]:
-    began = time.perf_counter()
     from nasproxy.analysis.canvas import is_figure
     from nasproxy.analysis.proxy_images import save_proxy_grid
+    from nasproxy.condensation.checkpoints import check_checkpoint_replaceable
     from nasproxy.condensation.course import Course
+    from nasproxy.condensation.networks import check_networks
+    from nasproxy.coresets.random import check_class_sizes
     from nasproxy.datasets.load import load_dataset
     from nasproxy.kernels.library import why_none
     from nasproxy.proxies.make import cached_proxy, make_proxy, open_checkpoints
@@ -113,20 +114,29 @@ def _condense(order: Order) -> dict[str, Any]:
             f"{order.picture} would be overwritten by a picture of the images, and is not that of a proxy {order.out}.",
             "Choose another --out, or move it away.",
         )
+    if not order.resume:
+        check_checkpoint_replaceable(order.checkpoint)
     device = resolve_device(order.device)
     dataset = load_dataset(
         order.dataset, data_dir=order.data_dir, image_size=order.image_size, skip_broken=order.skip_broken
     )
     where: Any = {"seed": order.seed, "device": device, "precision": resolve_precision(order.precision, device)}
     prepare_process(order.threads or usable_cores())
+    if isinstance(order.recipe, Condenser):  # what it would refuse is said before a teacher is trained
+        check_class_sizes(dataset, order.recipe.ipc)
+        check_networks(dataset, order.recipe)
     with open_screen() as screen:
         teacher = _teacher(order.teacher_preset, dataset, where, screen)
         kept = open_checkpoints(
-            order.checkpoint, dataset, order.recipe, **where, every=order.checkpoint_every, teacher=teacher
+            order.checkpoint,
+            dataset,
+            order.recipe,
+            **where,
+            every=order.checkpoint_every,
+            teacher=None if teacher is None else teacher.facts,
         )
         start = kept.load() if kept is not None and order.resume else None
-        began = began if teacher is None else time.perf_counter()
-        budget, done, iterations = Budget(order.time_budget, began), len(start.losses) if start else 0, 0
+        budget, done, iterations = Budget(order.time_budget), len(start.losses) if start else 0, 0
 
         def advance(_: int, loss: float) -> None:
             nonlocal iterations

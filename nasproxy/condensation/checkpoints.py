@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from nasproxy.errors import CheckpointError, WriteError
+from nasproxy.errors import CheckpointError, InputError, WriteError
 from nasproxy.files import write_atomically
 from nasproxy.interruption import unbroken
 
@@ -149,6 +149,26 @@ class Checkpoints:
                 f"{self.path} has {len(state.losses)} iterations already, but {self._iterations} were asked for.",
                 f"Ask for {len(state.losses)} or more, or remove it to start afresh.",
             )
+
+
+def check_checkpoint_replaceable(path: Path) -> None:
+    """Makes sure that writing a checkpoint to ``path`` overwrites nothing but a checkpoint.
+
+    Raises:
+        InputError: another file is there.
+    """
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = _KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        found = False
+    if not found:
+        raise InputError(
+            f"{path} would be overwritten by a checkpoint, and is none of nasproxy.",
+            "Choose another --out, or move it away.",
+        )
 
 
 def _state(written: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> State:

@@ -73,7 +73,7 @@ class Condenser(ProxyMethod):
     pooling: str = "average"
     chunk: int = 0
     space_digest: str = field(init=False, default="")
-    """Of the text of a space's file or module: an edited one is another setting."""
+    """Of the text of a space's file or module, or the version of its package: a changed one is another setting."""
 
     def __post_init__(self) -> None:
         self._check_counts("ipc", "iterations", "real_batch", "width", "depth")
@@ -153,9 +153,9 @@ class Condenser(ProxyMethod):
     def iteration(self, dataset: ImageDataset) -> Iterate:
         """What is done with the network of each outer iteration."""
 
-    @abstractmethod
     def augmentations(self, dataset: ImageDataset) -> tuple[str, ...]:
         """The kinds of augmentation of which each matching step draws one; none where it is empty."""
+        return ()
 
     def _check_space(self) -> None:
         source = self.space_source()

@@ -52,30 +52,23 @@ class _FirstConvolution:
 
 
 class _PlainConvolution:
-    """By torch's kernels.
+    """By torch's kernels, but that the weight's gradient of few pixels is a product of matrices."""
 
-    Args:
-        convolution: its present weight counts.
-        lowers: whether the weight's gradient of few pixels is a product of matrices.
-        is_first: of the network.
-    """
-
-    def __init__(self, convolution: nn.Conv2d, *, lowers: bool, is_first: bool) -> None:
+    def __init__(self, convolution: nn.Conv2d) -> None:
         self._weight = convolution.weight.detach().contiguous(memory_format=torch.channels_last)
-        self._padding, self._lowers, self._is_first = int(convolution.padding[0]), lowers, is_first
+        self._padding = int(convolution.padding[0])
         self._seen = self._weight
 
     def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h2 w2 o"]:
         self._seen = images.permute(0, 3, 1, 2)
         return F.conv2d(self._seen, self._weight, padding=self._padding).permute(0, 2, 3, 1).contiguous()
 
-    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> tuple[Tensor | None, Float[Tensor, "o i 3 3"]]:
+    def backward(self, slope: Float[Tensor, "n h2 w2 o"]) -> tuple[Tensor, Float[Tensor, "o i 3 3"]]:
         results = slope.permute(0, 3, 1, 2)
-        lowered = self._lowers and is_few_pixels(self._seen, self._weight, tiles=False)
-        wanted = (not self._is_first, not lowered, False)
+        wanted = (True, not is_few_pixels(self._seen, self._weight, tiles=False), False)
         back, on_weight, _ = torch_gradients(results, self._seen, self._weight, wanted, padding=self._padding)
-        found = weight_gradient(results, self._seen) if on_weight is None else on_weight
-        return None if back is None else back.permute(0, 2, 3, 1), found
+        assert back is not None
+        return back.permute(0, 2, 3, 1), weight_gradient(results, self._seen) if on_weight is None else on_weight
 
 
 Directions = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -103,17 +96,13 @@ class Block:
     Args:
         convolution: its present weight counts.
         norm: likewise.
-        direct: whether convolutions are all to be torch's.
         is_first: of the network.
     """
 
-    def __init__(self, convolution: nn.Conv2d, norm: InstanceNorm, *, direct: bool, is_first: bool) -> None:
+    def __init__(self, convolution: nn.Conv2d, norm: InstanceNorm, *, is_first: bool) -> None:
         self._padding, self._weight = int(convolution.padding[0]), convolution.weight.detach()
-        self._convolution: _Convolution
-        if is_first and not direct:
-            self._convolution = _FirstConvolution(convolution)
-        else:
-            self._convolution = _PlainConvolution(convolution, lowers=not direct, is_first=is_first)
+        kind = _FirstConvolution if is_first else _PlainConvolution
+        self._convolution: _Convolution = kind(convolution)
         self._scale, self._shift, self._eps = norm.weight.detach(), norm.bias.detach(), norm.eps
 
     def forward(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h2 w2 o"]:

@@ -2,7 +2,7 @@
 
 Activations lie channels-last from beginning to end, where torch's instance normalisation copies them to another layout
 and back, and their statistics are sums over rows of contiguous channels. The first convolution, of few channels, is a
-product of matrices, unless all are to be torch's.
+product of matrices.
 """
 
 from __future__ import annotations
@@ -69,14 +69,13 @@ class ConvNetGradients:
 
     Args:
         network: its present parameters count.
-        direct: whether all convolutions are to be torch's.
     """
 
-    def __init__(self, network: ConvNet, *, direct: bool) -> None:
+    def __init__(self, network: ConvNet) -> None:
         convolutions = [layer for layer in network.features if isinstance(layer, nn.Conv2d)]
         norms = [layer for layer in network.features if isinstance(layer, InstanceNorm)]
         self._blocks = [
-            Block(convolution, norm, direct=direct, is_first=at == 0)
+            Block(convolution, norm, is_first=at == 0)
             for at, (convolution, norm) in enumerate(zip(convolutions, norms, strict=True))
         ]
         self._weight, self._bias = network.classifier.weight.detach(), network.classifier.bias.detach()
@@ -133,7 +132,7 @@ class ConvNetGradients:
 
 
 def differentiable_gradients(
-    network: ConvNet, images: Float[Tensor, "n c h w"], label: Int64[Tensor, ""], *, direct: bool
+    network: ConvNet, images: Float[Tensor, "n c h w"], label: Int64[Tensor, ""]
 ) -> tuple[Tensor, ...]:
     """The gradients of the mean cross-entropy of images of one class, which can be differentiated in the images, once.
 
@@ -144,9 +143,8 @@ def differentiable_gradients(
         network: of which :func:`has_written_gradients` says that they are here.
         images: of one class.
         label: the class.
-        direct: whether all convolutions are to be torch's.
     """
-    written = ConvNetGradients(network, direct=direct)
+    written = ConvNetGradients(network)
     found: tuple[Tensor, ...] = _Differentiable.apply(images, label.repeat(len(images)), written)
     return found
 

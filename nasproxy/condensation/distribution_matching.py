@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nasproxy.condensation.augmented import Augmented
 from nasproxy.condensation.chunks import chunk_size
-from nasproxy.condensation.condenser import Condenser
 from nasproxy.condensation.frozen_statistics import SHOWN
 from nasproxy.condensation.outer_loop import Iterate, Material
 from nasproxy.datasets.image_dataset import ImageDataset
@@ -20,7 +20,6 @@ from nasproxy.errors import InputError
 from nasproxy.networks.classifier import extra_padding
 from nasproxy.networks.names import CONVNET
 from nasproxy.training.precision import autocast
-from nasproxy.training.strategy import AUTO, parse_strategy, strategy_of
 from nasproxy.training.train import Images, batch_norms, goes_by_its_batch, settled_statistics
 
 _WIDTH, _DEPTH = 128, 3  # of the default ConvNet
@@ -35,37 +34,19 @@ So do VGG-11 and ResNet-18, whose batch normalisation divides by how little a fe
 
 
 @dataclass(frozen=True)
-class DistributionRecipe(Condenser):
-    """Settings of distribution matching besides those of :class:`Condenser`. One iteration is one step of the images.
-
-    Args:
-        augmentation: kinds joined by hyphens, ``none``, or ``auto``, see
-            :func:`nasproxy.training.strategy.parse_strategy`; the same draw for real and synthetic images.
-    """
+class DistributionRecipe(Augmented):
+    """Settings of distribution matching: those of :class:`Augmented`. One iteration is one step of the images."""
 
     name: ClassVar[str] = "dm"
 
     iterations: int = 20_000
     image_learning_rate: float = 1.0
     initial: str = "real"
-    augmentation: str = AUTO
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        parse_strategy(self.augmentation, "")
 
     @classmethod
     def preset(cls, preset: str, ipc: int) -> DistributionRecipe:
         """``quick`` is about a minute on two cores for 16×16 images; ``paper`` is the defaults."""
         return cls(ipc=ipc, iterations=200) if preset == "quick" else cls(ipc=ipc)
-
-    def augmentations(self, dataset: ImageDataset) -> tuple[str, ...]:
-        """Those of the strategy."""
-        return parse_strategy(self.augmentation, dataset.name)
-
-    def for_dataset(self, dataset: ImageDataset) -> DistributionRecipe:
-        """With the augmentations that ``auto`` stands for."""
-        return replace(self, augmentation=strategy_of(self.augmentations(dataset)))
 
     def iteration(self, dataset: ImageDataset) -> Iterate:
         """See :func:`match_features`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.networks.convnet import ConvNet
+from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.strategy import training_with
 from nasproxy.training.train import Images, evaluate, train
@@ -17,12 +20,13 @@ from nasproxy.training.train import Images, evaluate, train
 class Evaluation:
     """Trains the same freshly initialised ConvNet on whatever images it is given, augmented as they are condensed.
 
-    Nothing is drawn from a generator that anybody else draws from.
+    Nothing is drawn from a generator that anybody else draws from, nor as anybody else draws: the teacher of soft
+    labels has the same architecture, and would begin with the same weights.
 
     Args:
         dataset: whose test part is looked at.
         recipe: its ``width`` and ``depth`` are the ConvNet's.
-        seed: of the initial weights and the batches.
+        seed: that the initial weights and the batches follow from.
         device: where to compute.
         precision: ``bfloat16`` or ``float32``.
 
@@ -36,7 +40,8 @@ class Evaluation:
     def __init__(
         self, dataset: ImageDataset, recipe: Condenser, *, seed: int, device: torch.device, precision: str
     ) -> None:
-        self._dataset, self._recipe, self._seed = dataset, recipe, seed
+        self._dataset, self._recipe = dataset, recipe
+        self._seed = int.from_bytes(hashlib.blake2b(f"{seed} evaluation".encode(), digest_size=8).digest()) >> 1
         self._device, self._precision = device, precision
         self._network()
 
@@ -52,7 +57,7 @@ class Evaluation:
         kinds = self._recipe.augmentations(self._dataset)
         recipe = TrainingRecipe(self.epochs, augmentation=training_with(kinds))
         train(network, given, recipe, None, seed=self._seed, precision=self._precision)
-        pixels = self._dataset.normalisation.apply(self._dataset.test.images.to(self._device))
+        pixels = normalised_on(self._device, self._dataset.test.images, self._dataset.normalisation)
         test = Images(pixels, self._dataset.test.labels.to(self._device))
         return evaluate(network, test, epoch=self.epochs, precision=self._precision).accuracy
 

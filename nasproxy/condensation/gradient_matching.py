@@ -177,8 +177,8 @@ def _differentiable_gradients(
     precision: str,
 ) -> Sequence[Tensor | None]:
     """The gradients of the mean cross-entropy of images of one class, differentiable in the images."""
-    if has_written_gradients(network, images):
-        found = differentiable_gradients(network, images, label, direct=is_direct(precision))
+    if not is_direct(precision) and has_written_gradients(network, images):
+        found = differentiable_gradients(network, images, label)
         of = dict(zip(network.parameters(), found, strict=True))
         return [of[parameter] for parameter in parameters]
     with differentiated_twice():

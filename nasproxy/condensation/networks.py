@@ -40,7 +40,11 @@ class PaperNetworks:
 
     @contextmanager
     def fresh(self) -> Iterator[nn.Module]:
-        """A new network."""
+        """A new network.
+
+        Raises:
+            InputError: the images are too small for it.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed(self._generator))
             network = self.build(self._recipe.network)
@@ -86,13 +90,14 @@ class SpaceNetworks:
         self._dataset, self._limit, self._device = dataset, max_multiply_adds, device
         self._generator = torch.Generator().manual_seed(_seed(generator))
         self._refused: set[int] = set()
+        self._accepted = False
 
     @contextmanager
     def fresh(self) -> Iterator[nn.Module]:
         """A new network of a new configuration; what fails in it is an error that names the configuration.
 
         Raises:
-            InputError: none of many that were drawn is valid and small enough.
+            InputError: none of the first that were drawn is valid and small enough.
             SpaceError: the network cannot be built, or what is done with it in the context cannot be done.
         """
         config, network = self._draw()
@@ -102,16 +107,19 @@ class SpaceNetworks:
     def state(self) -> dict[str, Tensor]:
         """Of the draws. The refused count too: they are passed over without drawing weights."""
         refused = torch.tensor(sorted(self._refused), dtype=torch.int64)
-        return {"generator": self._generator.get_state(), "refused": refused}
+        accepted = torch.tensor(self._accepted)
+        return {"generator": self._generator.get_state(), "refused": refused, "accepted": accepted}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Puts it back."""
         self._generator.set_state(state["generator"])
         self._refused = set(state["refused"].tolist())
+        self._accepted = bool(state["accepted"])
 
     def _draw(self) -> tuple[Config, nn.Module]:
         size = self._dataset.image_size
-        most = min(len(self._refused) + _TRIES, len(self._space))
+        # Where one was accepted there is something to find, and hours of work would be lost.
+        most = len(self._space) if self._accepted else min(_TRIES, len(self._space))
         while len(self._refused) < most:
             index = int(torch.randint(len(self._space), (), generator=self._generator))
             if index in self._refused:
@@ -120,10 +128,11 @@ class SpaceNetworks:
             with self._naming(config):
                 network = self._build(config) if self._space.is_valid(dict(config), size) is True else None
                 if network and count_multiply_adds(network, self._dataset.channels, size) <= self._limit:
+                    self._accepted = True
                     return config, network
             self._refused.add(index)
         raise InputError(
-            f"None of {min(_TRIES, len(self._space))} candidates drawn from {self._source} is valid at "
+            f"None of {len(self._refused)} candidates drawn from {self._source} is valid at "
             f"{size[0]}×{size[1]} pixels and takes {self._limit:,} multiply-adds an image or less.",
             "Raise --max-multiply-adds, or use --network convnet.",
         )
@@ -161,7 +170,6 @@ def fresh_networks(
     """Where the networks of ``recipe`` come from.
 
     Raises:
-        InputError: the images are too small for the network.
         SpaceError: the search space cannot be loaded.
     """
     source = recipe.space_source()
@@ -169,6 +177,19 @@ def fresh_networks(
         return PaperNetworks(dataset, recipe, generator, device)
     limit = recipe.max_multiply_adds or int(_TIMES_THE_CONVNET * _of_the_convnet(dataset, recipe))
     return SpaceNetworks(source, dataset, limit, generator, device)
+
+
+def check_networks(dataset: ImageDataset, recipe: Condenser) -> None:
+    """Makes sure that images can be condensed with the networks of ``recipe``, as far as that is known beforehand.
+
+    Raises:
+        InputError: the images are too small for the network.
+        SpaceError: the search space cannot be loaded.
+    """
+    networks = fresh_networks(dataset, recipe, torch.Generator(), torch.device("cpu"))
+    if isinstance(networks, PaperNetworks):
+        with torch.device("meta"):
+            networks.build(recipe.network)
 
 
 def _of_the_convnet(dataset: ImageDataset, recipe: Condenser) -> int:

@@ -126,7 +126,6 @@ class _Condensation:
         self._losses = list(course.start.losses) if course.start else []
         self._evaluations = list(course.start.evaluations) if course.start else []
         self._seconds = course.start.seconds if course.start else 0.0
-        self._since = time.perf_counter()
         self._evaluation = None
         if course.evaluate_every:
             self._evaluation = Evaluation(dataset, recipe, seed=seed, device=device, precision=precision)
@@ -140,6 +139,7 @@ class _Condensation:
 
     def run(self, iterate: Iterate, on_iteration: Callable[[int, float], None] | None) -> Condensed:
         """Iterates until the end, or until the course stops it."""
+        self._since = time.perf_counter()  # not what comes before: estimates multiply the time of an iteration
         try:
             self._evaluate_in_turn()  # a state that was kept before its evaluation
             while not self._is_over():

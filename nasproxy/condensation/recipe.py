@@ -71,10 +71,6 @@ class MatchingRecipe(Condenser):
             self, image_learning_rate=_MLP_IMAGE_LEARNING_RATE if layerwise else _MLP_FLAT_IMAGE_LEARNING_RATE
         )
 
-    def augmentations(self, dataset: ImageDataset) -> tuple[str, ...]:
-        """None."""
-        return ()
-
     def iteration(self, dataset: ImageDataset) -> Iterate:
         """See :func:`nasproxy.condensation.gradient_matching.match_gradients`."""
         from nasproxy.condensation.gradient_matching import match_gradients

@@ -20,7 +20,8 @@ class Forgetting(TrainedCoreset):
 
     An event is counted where an image that was classified rightly when last shown is classified wrongly. As in the
     paper, images never classified rightly come before all others. Most images have the same few events: among equals
-    the choice is random.
+    the choice is random, in the order in which ``random`` of the same seed draws them. Where all of a class are equal,
+    both pick the same images: a difference between the two methods comes of events alone.
     """
 
     name: ClassVar[str] = "forgetting"

@@ -22,12 +22,14 @@ from nasproxy.files import cached_file, make_folder, write_atomically
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.recipe import TrainingRecipe, whole_batch_size
+from nasproxy.training.recorded import timed_epochs
 from nasproxy.training.train import Images, train
 from nasproxy.versions import deciding_versions
 
 # The paper says no more than "models trained on the whole dataset"; its preset trains finalists for 100 epochs, too.
 EPOCHS = {"quick": 20, "paper": 100}
 """Of the training, by preset."""
+_TIMED = 4  # batches, by which the time of a training is told
 _KEY = "nasproxy"  # of the one metadata entry, a JSON document
 _FORGETTING = "forgetting"  # the tensor beside the weights
 
@@ -113,8 +115,10 @@ def trained_on_whole(
     make_folder(kept.parent)  # before the work, which would be lost without it
     pixels = normalised_on(device, dataset.train.images, dataset.normalisation)
     images = Images(pixels, dataset.train.labels.to(device))
-    network = _network(dataset, recipe, seed, device)
-    trained = watched_training(network, images, recipe.epochs, seed=seed, precision=precision, on_epoch=on_epoch)
+    network, size = _network(dataset, recipe, seed, device), whole_batch_size(len(images))
+    trained = watched_training(
+        network, images, recipe.epochs, batch_size=size, seed=seed, precision=precision, on_epoch=on_epoch
+    )
     _save(trained, kept)
     return trained
 
@@ -124,6 +128,7 @@ def watched_training(
     images: Images,
     epochs: int,
     *,
+    batch_size: int,
     seed: int,
     precision: str,
     on_epoch: Callable[[int, float], None] | None = None,
@@ -146,21 +151,30 @@ def watched_training(
             if on_epoch is not None:
                 on_epoch(len(losses), losses[-1])
 
-    recipe = TrainingRecipe(epochs=epochs, batch_size=whole_batch_size(len(images)))
+    recipe = TrainingRecipe(epochs=epochs, batch_size=batch_size)
     train(network, images, recipe, None, seed=seed, precision=precision, on_batch=watch)
     return WholeTraining(network.eval(), events.counts(), tuple(losses), time.perf_counter() - began)
 
 
 def expected_seconds(dataset: ImageDataset, recipe: WholeRecipe, *, device: torch.device, precision: str) -> float:
-    """Of a training, by a few of its batches."""
-    batches = 4
-    few = batches * whole_batch_size(len(dataset.train))
-    pixels, labels = dataset.train.images[:few].to(device), dataset.train.labels[:few].to(device)
-    images = Images(dataset.normalisation.apply(pixels), labels)
-    network = _network(dataset, recipe, 0, device)
-    for _ in range(2):  # the first also compiles kernels
-        seconds = watched_training(network, images, 1, seed=0, precision=precision).seconds
-    return recipe.epochs * seconds * len(dataset.train) / len(labels)
+    """Of a training, by a few of its batches; on a GPU that records its steps, by replayed ones."""
+    size = whole_batch_size(len(dataset.train))
+    pixels, labels = (rows[: _TIMED * size].to(device) for rows in (dataset.train.images, dataset.train.labels))
+    images, share = Images(dataset.normalisation.apply(pixels), labels), len(dataset.train) / len(labels)
+    batches = -(-len(labels) // size)
+    # The first also compiles kernels, or records.
+    epochs = max(2, timed_epochs(device, int(recipe.epochs * share), batches))
+    ends = list[float]()
+    watched_training(
+        _network(dataset, recipe, 0, device),
+        images,
+        epochs,
+        batch_size=size,
+        seed=0,
+        precision=precision,
+        on_epoch=lambda *_: ends.append(time.perf_counter()),
+    )
+    return recipe.epochs * share * (ends[-1] - ends[0]) / (epochs - 1)
 
 
 def _network(dataset: ImageDataset, recipe: WholeRecipe, seed: int, device: torch.device) -> ConvNet:

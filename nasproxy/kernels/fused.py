@@ -2,7 +2,8 @@
 
 torch computes one after another, each from memory to memory, which takes as long as the convolutions where a processor
 multiplies matrices fast. The kernels of ``maps.c`` read and write maps once each way (batch normalisation: twice), and
-compute in float32; only rounding differs. A gradient that is to be differentiated again is computed by torch's layers.
+compute in float32; only rounding differs. Their gradients cannot be differentiated again: passes whose gradients are,
+those of synthetic images, are not within :func:`fused_maps`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor, channels_last
 
@@ -158,15 +158,13 @@ class _ByGroups(torch.autograd.Function):
         mean, rate, results = _numbers(maps), _numbers(maps), _results(maps, pooling)
         _kernels()("forward", tail, maps, mean, rate, scale, shift, results)
         ctx.save_for_backward(maps, scale, shift, mean, rate, _needed(results, activation, pooling))
-        ctx.tail, ctx.settings = tail, (groups, eps, activation, pooling)
+        ctx.tail = tail
         return results
 
     @staticmethod
     def backward(ctx: Any, on_results: Tensor) -> tuple[Any, Any, Any, None, None, None, None]:
+        _check_once()
         maps, scale, shift, mean, rate, results = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            on_maps, on_scale, on_shift = _differentiable(maps, scale, shift, on_results, *ctx.settings)
-            return on_maps, on_scale, on_shift, None, None, None, None
         on_results = on_results.contiguous(memory_format=channels_last)
         on_maps, sums, along = torch.empty_like(maps), _numbers(maps), _numbers(maps)
         per_pixel = ctx.tail.per_pixel
@@ -196,16 +194,13 @@ class _ByGiven(torch.autograd.Function):
         tail, results = _tail(maps, 0, scale, shift, activation, pooling), _results(maps, pooling)
         _kernels()("forward", tail, maps, mean, rate, scale, shift, results)
         ctx.save_for_backward(maps, scale, shift, mean, rate, _needed(results, activation, pooling))
-        ctx.tail, ctx.eps, ctx.settings = tail, eps, (activation, pooling)
+        ctx.tail, ctx.eps = tail, eps
         return results
 
     @staticmethod
     def backward(ctx: Any, on_results: Tensor) -> tuple[Any, Any, Any, None, None, None, None, None]:
+        _check_once()
         maps, scale, shift, mean, rate, results = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            how = (None, ctx.eps, *ctx.settings, mean, rate)
-            on_maps, on_scale, on_shift = _differentiable(maps, scale, shift, on_results, *how)
-            return on_maps, on_scale, on_shift, None, None, None, None, None
         on_results, on_maps = on_results.contiguous(memory_format=channels_last), torch.empty_like(maps)
         given = (on_results, maps, results, mean, rate, scale, shift)
         on_scale = on_shift = sums = along = None
@@ -220,50 +215,10 @@ class _ByGiven(torch.autograd.Function):
         return on_maps, on_scale, on_shift, None, None, None, None, None
 
 
-def _differentiable(
-    maps: Tensor, scale: Tensor, shift: Tensor, on_results: Tensor, *how: Any
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients on maps, scale and shift, to be differentiated again."""
-    inputs = [tensor for tensor in (maps, scale, shift) if tensor.requires_grad]
-    results = _by_torch(maps, scale, shift, *how)
-    found = iter(torch.autograd.grad(results, inputs, on_results, create_graph=True, allow_unused=True))
-    on_maps, on_scale, on_shift = (next(found) if tensor.requires_grad else None for tensor in (maps, scale, shift))
-    return on_maps, on_scale, on_shift
-
-
-def _by_torch(
-    maps: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    groups: int | None,
-    eps: float | None,
-    activation: str,
-    pooling: str,
-    mean: Tensor | None = None,
-    rate: Tensor | None = None,
-) -> Tensor:
-    """What the kernels compute, by torch's functions."""
-    wide = maps.float()
-    if scale.dim() == 3:
-        assert eps is not None
-        found = F.layer_norm(wide, wide.shape[1:], scale.permute(2, 0, 1), shift.permute(2, 0, 1), eps)
-    elif groups is not None:
-        assert eps is not None
-        found = F.group_norm(wide, groups, scale, shift, eps)
-    elif eps is not None:
-        found = F.batch_norm(wide, None, None, scale, shift, training=True, eps=eps)
-    else:
-        assert mean is not None
-        assert rate is not None
-        found = (wide.movedim(1, -1) - mean) * rate * scale + shift
-        found = found.movedim(-1, 1)
-    if activation == "sigmoid":
-        found = found.sigmoid()
-    else:
-        found = found.relu() if activation == "relu" else F.leaky_relu(found, 0.01)
-    if pooling != "none":
-        found = F.max_pool2d(found, 2) if pooling == "max" else F.avg_pool2d(found, 2)
-    return found.to(maps.dtype)
+def _check_once() -> None:
+    """Refuses a gradient with a graph: torch's ``once_differentiable`` would leave it out of a sum in silence."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("Fused maps have no second derivative; compute the pass outside of fused_maps().")
 
 
 def _kernels() -> Kernels:

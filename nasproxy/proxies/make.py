@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def open_checkpoints(
     device: torch.device,
     precision: str,
     every: float = CHECKPOINT_EVERY,
-    teacher: Teacher | None = None,
+    teacher: Mapping[str, Any] | None = None,
 ) -> Checkpoints | None:
     """Where the state of making this proxy is kept while it is made; None where ``method`` cannot be gone on with.
 
@@ -121,7 +121,7 @@ def open_checkpoints(
         device: where it is computed.
         precision: ``bfloat16`` or ``float32``.
         every: seconds between two writes.
-        teacher: that the proxy gets soft labels from.
+        teacher: facts of the one that the proxy gets soft labels from; None where it gets none.
     """
     if not isinstance(method, Condenser):
         return None
@@ -129,7 +129,7 @@ def open_checkpoints(
     del settings["iterations"]
     facts = {"method": method.name, "fingerprint": dataset.fingerprint, **settings, **deciding_versions()}
     if teacher is not None:  # by which the images are evaluated
-        facts["soft_labels"] = teacher.facts
+        facts["soft_labels"] = teacher
     return Checkpoints(path, facts, iterations=method.iterations, every=every)
 
 

@@ -36,7 +36,7 @@ class Teacher:
     Args:
         training: on the whole training part.
         dataset: of that.
-        facts: all that the training depends on besides the data; JSON values.
+        facts: see :func:`teacher_facts`.
     """
 
     training: WholeTraining
@@ -63,7 +63,7 @@ class Teacher:
         """
         where: Any = {"seed": seed, "device": device, "precision": precision}
         training = trained_on_whole(dataset, recipe, **where, on_epoch=on_epoch)
-        return cls(training, dataset, {**asdict(recipe), **where, "device": device.type})
+        return cls(training, dataset, teacher_facts(recipe, **where))
 
     @torch.no_grad()
     def soft_labels(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
@@ -91,6 +91,11 @@ class Teacher:
             recipe={**proxy.recipe, "soft_labels": self.facts},
             seconds=proxy.seconds + (0.0 if counted else self.training.seconds),
         )
+
+
+def teacher_facts(recipe: WholeRecipe, *, seed: int, device: torch.device, precision: str) -> dict[str, Any]:
+    """All that a teacher's training depends on besides the data; JSON values."""
+    return {**asdict(recipe), "seed": seed, "device": device.type, "precision": precision}
 
 
 def softness(proxy: ProxySet) -> dict[str, float] | None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.optimize import nnls
 
 from nasproxy.analysis.text import Number, counted
@@ -35,7 +34,7 @@ from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Study, holds_trials, open_storage, studies_in
 from nasproxy.search.task import PROXY, WHOLE, Task
 from nasproxy.training.process import peak_memory_bytes, prepare_process
-from nasproxy.training.recorded import RECORDED
+from nasproxy.training.recorded import timed_epochs
 from nasproxy.training.train import Score
 from nasproxy.versions import usable_cores
 
@@ -190,7 +189,7 @@ def _done(plan: Plan) -> dict[tuple[str, int], int]:
 
 
 def _condense_seconds(plan: Plan, progress: Progress) -> float | None:
-    """Of making the proxy; 0 where that is done already, None where nobody can say."""
+    """Of what is left of making the proxy; 0 where that is done already, None where nobody can say."""
     if (plan.directory / "proxy.safetensors").exists():
         return 0.0
     where: Any = {"device": plan.device, "precision": plan.settings.precision}
@@ -198,10 +197,14 @@ def _condense_seconds(plan: Plan, progress: Progress) -> float | None:
     teaching = 0.0 if recipe is None else teacher_seconds(plan.dataset, recipe, plan.method, seed=seed, **where)
     if plan.method is None or cached_proxy(plan.dataset, plan.method, seed=seed, **where).exists():
         return teaching
+    kept = plan.checkpoints()
+    start = kept.load() if kept is not None else None
     progress.stage("Timing the proxy", 1)
     seconds = plan.method.expected_seconds(plan.dataset, **where)
     progress.advance()
-    return None if seconds is None else seconds + teaching
+    if seconds is None:
+        return None
+    return teaching + seconds * (1 if start is None else 1 - len(start.losses) / plan.method.steps)
 
 
 @dataclass(frozen=True)
@@ -257,17 +260,6 @@ def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress
     trained = np.maximum(np.subtract(twice, once), 0)
     speed = Speed(_fit(sizes, np.maximum(np.subtract(once, trained), 0)), _fit(sizes, trained / epochs))
     return _Timed(len(picked), speed, peak_memory_bytes(plan.device), failures)
-
-
-def timed_epochs(device: torch.device, epochs: int, batches: int) -> int:
-    """After how many epochs a training is first timed: of trainings whose steps a GPU records, when it would.
-
-    Args:
-        device: the workers'.
-        epochs: of a training in the search.
-        batches: of an epoch.
-    """
-    return -(-RECORDED // batches) if device.type == "cuda" and epochs * batches >= RECORDED else 1
 
 
 def _batches(plan: Plan) -> int:

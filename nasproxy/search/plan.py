@@ -11,17 +11,19 @@ from typing import Any
 import torch
 
 from nasproxy.analysis.event_file import check_tensorboard
+from nasproxy.condensation.checkpoints import Checkpoints
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.coresets.random import check_class_sizes
 from nasproxy.coresets.whole_training import WholeRecipe
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import InputError, RunError, nearest
-from nasproxy.proxies.make import load_matching_proxy
+from nasproxy.proxies.make import load_matching_proxy, open_checkpoints
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.procedure import Procedure
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.registry import proxy_names
+from nasproxy.proxies.soft_labels import teacher_facts
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.cluster import find_nodes, find_precision
 from nasproxy.search.devices import check_workers, cluster_workers, default_workers, resolve_device
@@ -37,6 +39,9 @@ from nasproxy.training.precision import resolve_precision
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.strategy import AUTO, NONE, parse_strategy, siamese_kinds, training_with
 from nasproxy.versions import library_versions, machine_facts
+
+HALF_MADE = "condensing.safetensors"
+"""The file of a run's directory that a proxy is gone on with from, until it is made."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,14 @@ class Plan:
             return parse_strategy(str(said or NONE), self.dataset.name)
         except InputError:  # a file of a method that means something else by the word
             return ()
+
+    def checkpoints(self) -> Checkpoints | None:
+        """Where the state of making the proxy is kept until it is made; None where it cannot be gone on with."""
+        if self.method is None:
+            return None
+        where: Any = {"seed": self.settings.seed, "device": self.device, "precision": self.settings.precision}
+        teacher = None if self.teacher_recipe is None else teacher_facts(self.teacher_recipe, **where)
+        return open_checkpoints(self.directory / HALF_MADE, self.dataset, self.method, **where, teacher=teacher)
 
     def by(self, method: ProxyMethod | Procedure | None) -> Plan:
         """The same plan with another way to rank; None is the given file, or no ranking at all."""

@@ -27,7 +27,7 @@ from nasproxy.files import make_folder, write_atomically
 from nasproxy.kernels.library import why_none
 from nasproxy.progress import Progress, Silent, within_step_of
 from nasproxy.proxies.candidate_score import CandidateScore
-from nasproxy.proxies.make import make_proxy, open_checkpoints
+from nasproxy.proxies.make import make_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.soft_labels import Teacher
@@ -41,7 +41,7 @@ from nasproxy.search.costs import Costs
 from nasproxy.search.curves import write_curves
 from nasproxy.search.inline import run_inline
 from nasproxy.search.known_spaces import remember_space
-from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
+from nasproxy.search.plan import HALF_MADE, Plan, make_plan, run_facts, study_name
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.rebuild import load_weights, rebuild
 from nasproxy.search.results import results_table, summarise
@@ -199,8 +199,8 @@ def kept_proxy(plan: Plan, progress: Progress, stopwatch: Stopwatch, budget: Bud
     Raises:
         BudgetError: ``budget`` was spent before the proxy was made.
     """
-    kept, half_made = plan.directory / "proxy.safetensors", plan.directory / "condensing.safetensors"
-    settings, checkpoints = plan.settings, None
+    kept, half_made = plan.directory / "proxy.safetensors", plan.directory / HALF_MADE
+    settings, checkpoints = plan.settings, plan.checkpoints()
     if kept.exists():
         proxy = load_proxy(kept)
         proxy.check_matches(plan.dataset)
@@ -219,7 +219,6 @@ def kept_proxy(plan: Plan, progress: Progress, stopwatch: Stopwatch, budget: Bud
             stopwatch.tick()
 
         where: Any = {"seed": settings.seed, "device": plan.device, "precision": settings.precision}
-        checkpoints = open_checkpoints(half_made, plan.dataset, method, **where, teacher=teacher)
         start, budget = checkpoints.load() if checkpoints else None, budget or Budget()
         if method.steps:
             progress.stage(method.verb, method.steps, done=len(start.losses) if start else 0)

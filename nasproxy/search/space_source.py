@@ -79,10 +79,14 @@ class SpaceSource:
 
     @property
     def code(self) -> str:
-        """The text of the file that defines the space, unless an installed package registers it.
+        """The text of the file that defines the space; of one that a package registers, the package and its version.
 
-        It is empty as well for a module that has none, or cannot be found. Nobody's code is run.
+        It is empty for nasproxy's own, which go with its version, and for a module that has no file or cannot be found.
+        Nobody's code is run.
         """
+        if self.kind == "registered":
+            package = _entry_point(self.name).dist
+            return "" if package is None or package.name == "nasproxy" else f"{package.name} {package.version}"
         return _module_text(self.name, self.folder) if self.kind == "module" else self.text
 
     @property

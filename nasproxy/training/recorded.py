@@ -45,6 +45,17 @@ Record = Callable[[Callable[[], Results]], tuple[Callable[[], object], Results]]
 logger = logging.getLogger(__name__)
 
 
+def timed_epochs(device: torch.device, epochs: int, batches: int) -> int:
+    """In how many epochs a training that is to be timed comes to what a GPU records, if trainings there are recorded.
+
+    Args:
+        device: that is trained on.
+        epochs: of the trainings whose time is to be told.
+        batches: of an epoch.
+    """
+    return -(-RECORDED // batches) if device.type == "cuda" and epochs * batches >= RECORDED else 1
+
+
 @dataclass(frozen=True)
 class _Recording:
     inputs: tuple[Tensor, ...]

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -225,6 +226,21 @@ def test_a_spent_budget_leaves_the_images_so_far_and_a_resume_finishes_them(monk
     assert invoke(*words, "--resume", "--json").json["cached"]
 
 
+def test_the_budget_is_of_condensing_and_not_of_loading_the_dataset(monkeypatch, folder):
+    real, late = time.perf_counter, 0.0
+
+    def load(*arguments, **settings):
+        nonlocal late
+        late += 3600
+        return load_dataset(*arguments, **settings)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + late)
+    monkeypatch.setattr("nasproxy.datasets.load.load_dataset", load)
+    said = invoke(*SMALL, "--iterations", "3", "--time-budget", "30", "--out", "a.safetensors", "--json")
+    assert said.code == 0, said.err
+    assert (late, said.json["iterations"], said.json["ended_by"]) == (3600, 3, "iterations")
+
+
 def test_the_accuracy_on_the_way_is_said_and_kept(monkeypatch, folder):
     monkeypatch.setattr(Evaluation, "epochs", 2)
     words = [*SMALL, "--iterations", "3", "--out", "a.safetensors"]
@@ -262,9 +278,13 @@ def test_a_kill_before_the_proxy_is_written_costs_no_iteration(monkeypatch, fold
 
 
 def test_nothing_is_overwritten_but_a_proxy_and_its_picture(folder):
-    for name in ("notes.safetensors", "photo.png"):
+    for name in ("notes.safetensors", "photo.png", "a.checkpoint.safetensors"):
         (folder / name).write_text("mine")
-    for out, named in (("notes.safetensors", "notes.safetensors"), ("photo.safetensors", "photo.png")):
+    for out, named in (
+        ("notes.safetensors", "notes.safetensors"),
+        ("photo.safetensors", "photo.png"),
+        ("a.safetensors", "a.checkpoint.safetensors"),
+    ):
         said = invoke("condense", *TINY, "--out", out, "--json")
         assert (said.code, said.json["error"]["kind"]) == (2, "input"), said.err
         assert said.json["error"]["message"].startswith(f"{named} would be overwritten")
@@ -272,7 +292,14 @@ def test_nothing_is_overwritten_but_a_proxy_and_its_picture(folder):
         assert {path.name: path.read_text() for path in folder.iterdir()} == {
             "notes.safetensors": "mine",
             "photo.png": "mine",
+            "a.checkpoint.safetensors": "mine",
         }
+    proxy, other = folder / "b.safetensors", folder / "b.checkpoint.safetensors"
+    assert invoke("condense", *TINY, "--out", proxy.name).code == 0
+    shutil.copy(proxy, other)  # a proxy is no checkpoint
+    said = invoke("condense", *TINY, "--seed", "1", "--checkpoint-every", "1e-9", "--out", proxy.name, "--json")
+    assert (said.code, said.json["error"]["kind"], other.read_bytes()) == (2, "input", proxy.read_bytes()), said.err
+    (folder / "a.checkpoint.safetensors").unlink()
     assert [invoke("condense", *TINY, "--out", "a.safetensors").code for _ in range(2)] == [0, 0]
     (folder / "photo.png").rename(folder / "a.png")
     said = invoke("condense", *TINY, "--out", "a.safetensors", "--json")

@@ -7,12 +7,14 @@ import torch
 from tiny_search import CANDIDATES, FINALISTS, RUNGS, Said, invoke, search_words, write_space
 
 from nasproxy.analysis.text import counted
+from nasproxy.condensation.distribution_matching import DistributionRecipe
+from nasproxy.coresets.whole_training import WholeRecipe
 from nasproxy.search import dry_run as module
 from nasproxy.search.bench import Bench
-from nasproxy.search.dry_run import _spread, timed_epochs
+from nasproxy.search.dry_run import _spread
 from nasproxy.search.halving import PRUNERS, pruning_levels
 from nasproxy.search.task import Outcome, Task
-from nasproxy.training.recorded import RECORDED
+from nasproxy.training.recorded import RECORDED, timed_epochs
 from nasproxy.training.train import Score
 
 
@@ -74,6 +76,22 @@ def test_what_is_timed_over_several_epochs_is_told_for_one(tmp_path: Path, monke
     seconds = dry(tmp_path, "--json").json["seconds"]["search"]
     assert asked[:3] == [3, 3, 6]
     assert seconds == pytest.approx(sum(rung.candidates * (2.0 + 0.5 * rung.epochs) for rung in RUNGS))
+
+
+@pytest.mark.parametrize("labels", [[], ["--soft-labels"]], ids=["hard", "soft"])
+def test_of_a_half_made_proxy_the_rest_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: list[str]):
+    few = DistributionRecipe(ipc=2, iterations=4, real_batch=4, width=4, depth=1)
+    monkeypatch.setattr(DistributionRecipe, "preset", lambda preset, ipc: few)
+    monkeypatch.setattr(DistributionRecipe, "expected_seconds", lambda *_, **where: 100.0)
+    monkeypatch.setattr(WholeRecipe, "preset", lambda preset: WholeRecipe(1, width=4, depth=1))
+    words = ("--proxy", "dm", *labels)
+    space = write_space(tmp_path)
+    assert invoke(*search_words(space, tmp_path / "run", *words, "--time-budget", "1e-9")).code == 1
+    assert dry(tmp_path, *words, "--resume", "--json").json["seconds"]["condense"] == 75
+    half_made = tmp_path / "run" / "condensing.safetensors"
+    half_made.write_bytes(half_made.read_bytes()[:-1])
+    said = dry(tmp_path, *words, "--resume", "--json")
+    assert (said.code, said.json["error"]["kind"]) == (2, "checkpoint")
 
 
 def test_people_can_read_it(tmp_path: Path):

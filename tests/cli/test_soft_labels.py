@@ -171,6 +171,17 @@ def test_condense_writes_them_and_show_tells_of_them(photos, folder, monkeypatch
     assert "Soft labels: entropy" in in_words.out
 
 
+@pytest.mark.parametrize(
+    ("words", "named"), [(["--network", "vgg11"], "VGG-11"), (["--ipc", "99"], "99 images per class")], ids=str
+)
+def test_what_cannot_be_condensed_is_said_before_the_teacher_is_trained(photos, folder, monkeypatch, words, named):
+    monkeypatch.setenv("NASPROXY_CACHE", str(folder / "empty"))
+    said = invoke(*DC, "--dataset", photos, "--soft-labels", *words, "--json")
+    assert said.code == 2
+    assert named in said.json["error"]["message"]
+    assert "teacher" not in said.err
+
+
 def test_convert_says_what_a_format_cannot_hold(photos):
     assert invoke(*DC, "--dataset", photos, "--soft-labels", "--out", "soft.safetensors").code == 0
     for suffix in (".parquet", ".png"):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import tiny_dataset, with_other_held_out_images
 
+from nasproxy.condensation import evaluation, outer_loop
 from nasproxy.condensation.checkpoints import Checkpoints
 from nasproxy.condensation.course import Course
 from nasproxy.condensation.distribution_matching import DistributionRecipe
@@ -27,9 +29,17 @@ from nasproxy.condensation.networks import fresh_networks
 from nasproxy.condensation.outer_loop import Material
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
+from nasproxy.coresets import whole_training
+from nasproxy.coresets.whole_training import WholeRecipe
+from nasproxy.datasets.image_dataset import Normalisation
+from nasproxy.datasets.pixel_memory import VARIABLE
 from nasproxy.errors import CheckpointError, DatasetError, DivergedError, WriteError
+from nasproxy.networks.convnet import ConvNet
 from nasproxy.proxies import make
 from nasproxy.proxies.make import make_proxy, open_checkpoints
+from nasproxy.proxies.soft_labels import Teacher
+from nasproxy.training.on_demand import ImagesOnDemand
+from nasproxy.training.train import evaluate
 
 WHERE = {"seed": 3, "device": torch.device("cpu"), "precision": "float32"}
 DC = MatchingRecipe(ipc=2, iterations=5, matching_steps=2, inner_epochs=2, real_batch=4, width=4, depth=1)
@@ -279,6 +289,68 @@ def test_it_is_the_test_accuracy_of_a_training_that_nobody_notices(monkeypatch, 
     other = with_other_held_out_images(dataset)
     blind = Evaluation(other, DC, seed=0, device=WHERE["device"], precision="float32")
     assert blind.accuracy(train, dataset.train.labels) != good
+
+
+def test_a_test_part_that_memory_does_not_hold_is_normalised_batch_by_batch(monkeypatch, dataset):
+    monkeypatch.setattr(Evaluation, "epochs", 10)
+    watch = Evaluation(dataset, DC, seed=0, device=WHERE["device"], precision="float32")
+    train, seen = (dataset.normalisation.apply(dataset.train.images), dataset.train.labels), []
+    expected = watch.accuracy(*train)
+
+    def look(model, data, **how):
+        seen.append(data.images)
+        return evaluate(model, data, **how)
+
+    monkeypatch.setattr(evaluation, "evaluate", look)
+    monkeypatch.setenv(VARIABLE, "0")
+    assert watch.accuracy(*train) == expected
+    assert [type(images) for images in seen] == [ImagesOnDemand]
+
+
+def test_the_student_of_a_teacher_does_not_begin_as_the_teacher_did(monkeypatch, dataset):
+    begun: list[torch.Tensor] = []
+
+    class Recorded(ConvNet):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            begun.append(self.classifier.weight.detach().clone())
+
+    for module in (whole_training, evaluation):
+        monkeypatch.setattr(module, "ConvNet", Recorded)
+    monkeypatch.setattr(Evaluation, "epochs", 1)
+    Teacher.of(dataset, WholeRecipe(1, width=DC.width, depth=DC.depth), **WHERE)
+    of_teacher = begun.pop()
+    begun.clear()
+    make_proxy(dataset, DC, **WHERE, course=Course(evaluate_every=5))
+    assert begun
+    assert not any(torch.equal(of_teacher, of_student) for of_student in begun)
+    assert all(torch.equal(begun[0], other) for other in begun)
+
+
+def test_seconds_are_those_of_the_iterations_alone(monkeypatch, file, dataset):
+    """Or estimates by one iteration, and what a resume adds up, would count the rest as often."""
+    clock = 0.0
+
+    def taking(seconds, function):
+        def take(*arguments):
+            nonlocal clock
+            clock += seconds
+            return function(*arguments)
+
+        return take
+
+    monkeypatch.setattr(outer_loop, "time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr(Normalisation, "apply", taking(100, Normalisation.apply))
+    monkeypatch.setattr(Evaluation, "accuracy", taking(1000, lambda *_: 0.5))
+    monkeypatch.setattr(Material, "real_batch", taking(1, Material.real_batch))
+    an_iteration = 3 * DC.matching_steps
+    made = make_proxy(dataset, DC, **WHERE, use_cache=False, course=Course(evaluate_every=2))
+    assert (made.seconds, len(made.evaluations)) == (5 * an_iteration, 3)
+    for entry in cached(file):
+        entry.unlink()
+    stop(file, dataset)
+    made = go_on(file, dataset, evaluate_every=2)  # begins with an evaluation
+    assert (made.seconds, len(made.evaluations)) == (5 * an_iteration, 3)
 
 
 def test_divergence_keeps_what_was_before_and_names_it(monkeypatch, file, dataset):

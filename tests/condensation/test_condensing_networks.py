@@ -10,7 +10,7 @@ from tiny import tiny_dataset
 from torch import nn
 
 from nasproxy.condensation.distribution_matching import DistributionRecipe
-from nasproxy.condensation.networks import fresh_networks
+from nasproxy.condensation.networks import check_networks, fresh_networks
 from nasproxy.condensation.recipe import DISTANCES, MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
 from nasproxy.errors import InputError
@@ -70,6 +70,11 @@ def test_the_convnet_is_the_one_described():
 def test_images_too_small_for_the_network_are_an_error():
     with pytest.raises(InputError, match="16×16 pixels is too small for VGG-11, which takes 32×32 or more"):
         replace(DC, network="vgg11").make(dataset_for("lenet"), seed=0, **WHERE)
+    before = torch.get_rng_state()
+    with pytest.raises(InputError, match="too small for VGG-11"):
+        check_networks(dataset_for("lenet"), replace(DC, network="vgg11"))
+    check_networks(dataset_for("vgg11"), replace(DC, network="vgg11"))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("recipe", [DC, SiameseRecipe(ipc=1), DistributionRecipe(ipc=1)], ids=["dc", "dsa", "dm"])

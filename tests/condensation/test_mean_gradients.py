@@ -14,6 +14,7 @@ from nasproxy.condensation import convnet_block
 from nasproxy.condensation.chunks import chunk_size
 from nasproxy.condensation.convnet_gradients import ConvNetGradients, has_written_gradients
 from nasproxy.condensation.distribution_matching import DistributionRecipe
+from nasproxy.condensation.gradient_matching import matching_loss
 from nasproxy.condensation.mean_gradients import mean_gradients
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.networks import build
@@ -43,13 +44,12 @@ def whole(network, images, labels):
 @pytest.mark.parametrize(
     ("size", "channels", "depth"), [((8, 8), 3, 2), ((28, 28), 1, 3), ((8, 20), 1, 2), ((4, 4), 2, 1)]
 )
-@pytest.mark.parametrize("direct", [False, True])
-def test_the_written_gradients_are_the_convnets(size, channels, depth, direct):
+def test_the_written_gradients_are_the_convnets(size, channels, depth):
     network = convnet(size, channels, depth=depth)
     images, labels = batch(size, channels)
     assert has_written_gradients(network, images)
     with torch.no_grad():
-        found = ConvNetGradients(network, direct=direct).gradients(images, labels)
+        found = ConvNetGradients(network).gradients(images, labels)
     for ours, theirs in zip(found, whole(network, images, labels), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-10)
 
@@ -76,13 +76,16 @@ def test_small_maps_of_many_channels_are_as_exact_and_direct_ones_are_all_torchs
     for name in ("lowered_pixels", "weight_gradient"):
         real = getattr(convnet_block, name)
         monkeypatch.setattr(convnet_block, name, lambda *a, name=name, real=real: (calls.append(name), real(*a))[1])
-    for direct, lowered in ((False, ["lowered_pixels", "weight_gradient"]), (True, [])):
+    with torch.no_grad():
+        written = ConvNetGradients(network).gradients(images, labels)
+    assert float((torch.cat([g.flatten() for g in written]) - exact).norm() / exact.norm()) < 1e-5
+    lowered = ["lowered_pixels", "weight_gradient"]
+    # One first convolution; of the maps of 4×4 and 2×2 the smaller.
+    assert sorted(calls) == lowered
+    for precision, expected in (("float32", lowered), ("float32-direct", [])):
         calls.clear()
-        with torch.no_grad():
-            written = ConvNetGradients(network, direct=direct).gradients(images, labels)
-        assert float((torch.cat([g.flatten() for g in written]) - exact).norm() / exact.norm()) < 1e-5
-        # One first convolution; of the maps of 4×4 and 2×2 the smaller.
-        assert sorted(calls) == lowered
+        matching_loss(network, images, images, 1, distance="layerwise-cosine", precision=precision)
+        assert sorted(calls) == expected
 
 
 @pytest.mark.parametrize(

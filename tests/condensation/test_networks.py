@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
 from tiny import tiny_dataset
+from tiny_search import register_space
 
 from nasproxy.condensation.distribution_matching import DistributionRecipe
 from nasproxy.condensation.networks import fresh_networks
@@ -149,6 +151,32 @@ def test_no_candidate_that_fits_is_an_error(dataset, space):
     assert "--max-multiply-adds" in caught.value.hint
 
 
+def test_what_was_found_once_is_looked_for_until_it_is_found_again(dataset, space):
+    rule = '    def is_valid(self, config, image_size):\n        return config["width"] % 200 == 7 or "another"\n\n'
+    recipe = replace(
+        DC,
+        network=space(
+            ('"norm": ["batch", "layer", "none"], "width": [2, 3]', '"width": [*range(1000)]'),
+            ('config["norm"]', '"none"'),
+            ("    def build", rule + "    def build"),
+        ),
+        max_multiply_adds=10**9,
+    )
+    found = []
+    for seed in range(8):
+        networks, again = (
+            fresh_networks(dataset, recipe, torch.Generator().manual_seed(seed), WHERE["device"]) for _ in range(2)
+        )
+        with contextlib.suppress(InputError), networks.fresh():  # the first hundred may be without it
+            found.append((networks, again))
+    assert 0 < len(found) < 8
+    for networks, again in found:
+        again.restore(networks.state())
+        for _ in range(3):
+            with networks.fresh() as one, again.fresh() as other:
+                assert torch.equal(*weights([one, other]))
+
+
 FAILURES = [
     (DC, ("return nn.Seq", "1 / 0; return nn.Seq"), r"ZeroDivisionError.*\(my_space.py:\d+\)"),
     (DC, ("nn.LazyLinear(num_classes)", "nn.LazyLinear(num_classes + 1)"), "expected"),
@@ -235,6 +263,18 @@ def test_an_edited_module_is_another_setting_and_is_not_imported_for_it(tmp_path
     assert digests[0] == digests[1] != digests[2]
     assert all(digests)
     assert replace(DC, network="space:lone_package.nowhere:Small").space_digest == ""
+
+
+def test_another_version_of_a_package_is_another_setting(tmp_path, monkeypatch):
+    register_space(tmp_path, "stranger", "strange = stranger_spaces:Strange")
+    monkeypatch.syspath_prepend(tmp_path)
+    metadata = tmp_path / "stranger-1.0.dist-info" / "METADATA"
+    digests = []
+    for version in ("1.0", "1.0", "1.1"):
+        metadata.write_text(f"Metadata-Version: 2.1\nName: stranger\nVersion: {version}\n")
+        digests.append(replace(DC, network="space:strange").space_digest)
+    assert digests[0] == digests[1] != digests[2]
+    assert all(digests)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,13 @@ from itertools import pairwise
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import tiny_dataset
 
-from nasproxy.coresets.forgetting import most_forgotten
+from nasproxy.coresets.forgetting import Forgetting, most_forgotten
 from nasproxy.coresets.forgetting_events import ForgettingEvents
+from nasproxy.coresets.random import draw_per_class
+from nasproxy.coresets.whole_training import WholeTraining
+from nasproxy.networks.convnet import ConvNet
 
 EPOCHS = st.integers(1, 8).flatmap(lambda n: st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=1))
 
@@ -40,6 +44,23 @@ def test_the_most_forgotten_come_first(events, seed, data):
     chosen = most_forgotten(torch.tensor(events), count, generator(seed)).tolist()
     assert len(set(chosen)) == count
     assert [events[i] for i in chosen] == sorted(events, reverse=True)[:count]
+
+
+def test_among_equals_the_choice_is_that_of_random_images():
+    dataset, seed = tiny_dataset((9, 7)), 3
+    drawn = draw_per_class(dataset, 4, generator(seed))
+    network = ConvNet(1, 2, (8, 8), width=4, depth=1)
+
+    def chosen(events):
+        return Forgetting(ipc=4).choose(dataset, WholeTraining(network, events, (), 0.0), seed)
+
+    events = torch.zeros(16)
+    assert torch.equal(chosen(events), drawn)
+    (first, *_, last), forgotten = drawn[:4].tolist(), int(dataset.train.indices_by_class(2)[0][0])
+    events[last] = 1
+    assert chosen(events)[:4].tolist() == [last, first, *drawn[1:3].tolist()]
+    events[forgotten] = 2
+    assert int(chosen(events)[0]) == forgotten
 
 
 def test_equals_are_drawn_by_the_seed_and_evenly():

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from tiny import tiny_dataset, with_other_held_out_images
 
 from nasproxy import versions
+from nasproxy.coresets import whole_training
 from nasproxy.coresets.whole_training import WholeRecipe, expected_seconds, trained_on_whole, watched_training
 from nasproxy.errors import DivergedError, InputError, WriteError
 from nasproxy.networks.convnet import ConvNet
@@ -185,7 +186,7 @@ def test_the_seeds_of_the_process_are_left_alone(dataset):
 def test_a_training_that_diverges_says_so_at_once():
     data = Images(torch.full((20, 1, 8, 8), torch.nan), torch.arange(20) % 2)
     with pytest.raises(DivergedError, match="loss became nan in epoch 1") as caught:
-        watched_training(ConvNet(1, 2, (8, 8), width=4, depth=1), data, 5, seed=0, precision="float32")
+        watched_training(ConvNet(1, 2, (8, 8), width=4, depth=1), data, 5, batch_size=16, seed=0, precision="float32")
     assert caught.value.hint
 
 
@@ -214,3 +215,21 @@ def test_an_interrupted_training_leaves_no_entry(dataset, cache):
 def test_estimating_the_time_writes_nothing(dataset, cache):
     assert expected_seconds(dataset, RECIPE, **WHERE) > 0
     assert kept(cache) == []
+
+
+@pytest.mark.parametrize(("recording", "epochs"), [(1, 2), (8, 8)])
+def test_the_batches_that_are_timed_are_those_of_the_training(monkeypatch, recording, epochs):
+    dataset, shown = tiny_dataset((500, 300)), []
+
+    class Seen(ConvNet):
+        def forward(self, images):
+            shown.append(len(images))
+            return super().forward(images)
+
+    monkeypatch.setattr(whole_training, "ConvNet", Seen)
+    run(dataset, replace(RECIPE, epochs=1))
+    assert set(shown) == {50}
+    shown.clear()
+    monkeypatch.setattr(whole_training, "timed_epochs", lambda *_: recording)
+    expected_seconds(dataset, RECIPE, **WHERE)
+    assert shown == 4 * epochs * [50]

@@ -101,7 +101,7 @@ def test_the_evaluating_network_aims_at_them(dataset, teacher, monkeypatch):
 
 def test_a_condensation_is_not_gone_on_with_under_other_labels(dataset, teacher, tmp_path):
     def stopped(teacher):
-        kept = open_checkpoints(tmp_path / "state", dataset, CONDENSED, **WHERE, every=0.0, teacher=teacher)
+        kept = open_checkpoints(tmp_path / "state", dataset, CONDENSED, **WHERE, every=0.0, teacher=teacher.facts)
         return kept, make(dataset, teacher=teacher, use_cache=False, course=Course(kept, None, lambda: True))
 
     _, proxy = stopped(teacher)
@@ -109,7 +109,7 @@ def test_a_condensation_is_not_gone_on_with_under_other_labels(dataset, teacher,
     assert len(proxy.soft_labels) == 4
     with pytest.raises(CheckpointError, match="soft_labels was"):
         open_checkpoints(tmp_path / "state", dataset, CONDENSED, **WHERE).load()
-    assert open_checkpoints(tmp_path / "state", dataset, CONDENSED, **WHERE, teacher=teacher).load() is not None
+    assert open_checkpoints(tmp_path / "state", dataset, CONDENSED, **WHERE, teacher=teacher.facts).load() is not None
 
 
 def test_a_coresets_own_training_counts_once(dataset, teacher):

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_dataset
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nasproxy.datasets.image_dataset import Normalisation
 from nasproxy.datasets.pixel_memory import VARIABLE
@@ -37,6 +38,28 @@ def test_indexes_and_splits_as_the_tensor_does(n, channels, side, size, seed):
     assert [len(batch) for batch in lazy.split(size)] == [len(batch) for batch in whole.split(size)]
     assert torch.equal(torch.cat(list(lazy.split(size))), whole)
     assert (lazy.shape, len(lazy), lazy.device) == (whole.shape, len(whole), whole.device)
+
+
+def test_normalising_takes_the_memory_of_its_result_and_has_the_bits_of_the_formula():
+    rooms = []
+
+    class Rooms(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), settings=None):
+            made = function(*arguments, **(settings or {}))
+            if made.shape == pixels.shape:
+                rooms.append(made)  # and is kept, or its place would be given away again
+            return made
+
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.arange(256, dtype=torch.uint8).repeat(2, 3, 16, 1)
+    for _ in range(20):
+        mean, std = (torch.rand(2, 3, generator=generator) + 0.01).tolist()
+        with Rooms():
+            found = Normalisation(tuple(mean), tuple(std)).apply(pixels)
+        assert {room.untyped_storage().data_ptr() for room in rooms} == {found.untyped_storage().data_ptr()}
+        rooms.clear()
+        expected = (pixels.float() / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+        assert torch.equal(found, expected)
 
 
 def test_which_of_the_two_is_a_question_of_memory(monkeypatch):
