@@ -27,12 +27,12 @@ from nasproxy.search.cluster import find_nodes, find_precision
 from nasproxy.search.devices import check_workers, cluster_workers, default_workers, resolve_device
 from nasproxy.search.import_path import check_folder
 from nasproxy.search.known_spaces import text_digest
-from nasproxy.search.run_directory import check_run, default_directory
+from nasproxy.search.run_directory import check_run, default_directory, token_of
 from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings, without_password
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import SpaceSource
-from nasproxy.search.study import studies_in
+from nasproxy.search.study import of_another_run, studies_in
 from nasproxy.training.precision import resolve_precision
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.strategy import AUTO, NONE, parse_strategy, siamese_kinds, training_with
@@ -228,12 +228,15 @@ def _check_storage(settings: SearchSettings, directory: Path) -> None:
     if settings.storage is None:
         return
     name, was = study_name(settings, directory), _storage_of(directory)
-    taken = name in studies_in(settings.storage)
+    studies = studies_in(settings.storage)
+    taken = name in studies
     if taken and not (directory / "run.json").exists():
         raise RunError(
             f"The storage holds a study {name} already, and {directory} no run to go with it.",
             "Choose an --out of another name.",
         )
+    if taken and studies[name] not in (None, token_of(directory)):
+        raise of_another_run(name)
     if not taken and was not in (None, without_password(settings.storage)):
         raise RunError(
             f"The storage holds no study {name}; the run in {directory} was begun with {was}.",

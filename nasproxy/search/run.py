@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,15 @@ from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.rebuild import rebuild
 from nasproxy.search.results import results_table, summarise
-from nasproxy.search.run_directory import check_kept, check_run, check_unused, open_run, weights_file, write_json
+from nasproxy.search.run_directory import (
+    check_kept,
+    check_run,
+    check_unused,
+    open_run,
+    token_of,
+    weights_file,
+    write_json,
+)
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Study, holds_trials, open_storage
@@ -102,17 +111,20 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     prepare_process(usable_cores())
     candidates, costs = measure_candidates(plan, progress)
     directory = plan.directory
-    with open_run(directory, facts, resume=resume):
+    with open_run(directory, {**facts, "token": secrets.token_hex(8)}, resume=resume):
         with contextlib.suppress(NasproxyError):  # a cache that cannot be written stops nobody
             remember_space(plan.settings.space, plan.source)
         budget = Budget(plan.settings.time_budget, began)
         stopwatch = Stopwatch(directory / "seconds.json", began)
-        before = (directory / "proxy.safetensors").exists() and _read_summary(directory)
+        before = _read_summary(directory)
+        whole = plan.procedure is not None or (directory / "proxy.safetensors").exists()
         proxy = _ranked_on(plan, progress, stopwatch, budget)
         storage, name = open_storage(directory, plan.settings.storage), study_name(plan.settings, directory)
         check_kept(directory, study=holds_trials(storage, name))
         space = plan.space
         study = Study(storage, name, space.choices, space.distributions)
+        if plan.settings.storage is not None:
+            study.claim(token_of(directory))
         campaign = _campaign(plan, candidates, study, costs, len(proxy), progress, stopwatch, budget)
         done = campaign.finished
         try:
@@ -125,7 +137,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
                 study,
                 campaign.ranking,
                 plan.settings.objectives,
-                campaign.finalists,
+                campaign.finalists or None,
                 space.choices,
             )
             with contextlib.suppress(NasproxyError):
@@ -135,10 +147,10 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
                 stopwatch.keep()
         summary = _summary(plan, campaign, table, study)
         if plan.settings.calibrate is None:
-            _keep_calibration(summary, before or {})
+            _keep_calibration(summary, before)
         if summary["calibration"] and (warned := warning(summary["calibration"])):
             progress.note(warned)
-        if done and before and _holds(directory, before, summary):
+        if done and whole and _holds(directory, before, summary):
             return SearchResult(before, table, directory)
         summary["winner_directory"] = _hand_over(plan, summary, progress)
         summary["seconds"] = stopwatch.seconds
@@ -158,7 +170,7 @@ def _say_what_inline_ignores(settings: SearchSettings, progress: Progress) -> No
 def _write_curves(plan: Plan, campaign: Campaign, study: Study, progress: Progress) -> None:
     """TensorBoard's event files of the finalists, where they were asked for."""
     settings = plan.settings
-    if not settings.tensorboard:
+    if not settings.tensorboard or not campaign.finalists:  # those of before are not to be removed for nothing
         return
     recipe, folder = settings.finalist_recipe(len(plan.dataset.train)), plan.directory / "tensorboard"
     unwatched = write_curves(folder, campaign.finalists, study, recipe, settings.repeats or 1)

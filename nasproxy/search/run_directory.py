@@ -110,6 +110,15 @@ def write_json(path: Path, value: Mapping[str, Any]) -> Path:
     return write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def token_of(directory: Path) -> str | None:
+    """What the study of the run in ``directory`` knows it by; None where there is no run, or an older one."""
+    try:
+        token = json.loads((directory / "run.json").read_text(encoding="utf-8"))["token"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(token)
+
+
 def check_run(directory: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
     """Makes sure that a run may begin, or go on, in ``directory``; changes nothing.
 

@@ -281,6 +281,8 @@ class SearchSettings:
 
 
 _TRIALS = 100
+# A password ends at the first @, as SQLAlchemy reads it, and may hold slashes; one that is mistyped, at the last.
+_USER = re.compile(r"(?<=://)[^:/@]*(?::[^@]*)?@(?:[^/\s]*@)?")
 _NAMES = {
     "preset": PRESETS,
     "finalist_augmentation": AUGMENTATIONS,
@@ -326,9 +328,11 @@ def _whole(name: str, value: object) -> int:
         raise InputError(f"{_option(name)} must be a whole number, got {value!r}.") from error
 
 
-def without_password(storage: str) -> str:
-    """An Optuna storage address without user, password and query, for all to read."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", storage).partition("?")[0]
+def without_password(storage: str, instead: str = "") -> str:
+    """An Optuna storage address for all to read: ``instead`` of user, password and query."""
+    bare = re.sub(_USER, instead and f"{instead}@", storage)
+    address, mark, _ = bare.partition("?")
+    return address + (mark and instead and mark + instead)
 
 
 def _option(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -88,6 +89,22 @@ def test_who_is_interrupted_hears_how_to_go_on_with_what_has_begun(folder: Path,
     with pytest.raises(KeyboardInterrupt), saying_how_to_resume(None):
         raise KeyboardInterrupt
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("given", [["--storage", "{}"], ["--storage={}"]])
+def test_who_is_interrupted_hears_no_password(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, given: list[str]
+):
+    address = "postgresql://me:se/cret@host/db?password=secret"
+    words = [word.format(address) for word in given]
+    monkeypatch.setattr(sys, "argv", ["nasproxy", "search", *words, "--dataset", "data?/a@b"])
+    write_json(folder / "run.json", {})
+    with pytest.raises(KeyboardInterrupt), saying_how_to_resume(folder):
+        raise KeyboardInterrupt
+    said = capsys.readouterr().err
+    masked = shlex.join([word.format("postgresql://***@host/db?***") for word in given])
+    assert f"nasproxy search {masked} --dataset 'data?/a@b' --out {folder} --resume" in said
+    assert "cret" not in said
 
 
 def test_a_new_folder_is_kept_and_told_only_if_the_run_has_begun(folder: Path, capsys: pytest.CaptureFixture[str]):
