@@ -347,7 +347,6 @@ def _summary(plan: Plan, campaign: Campaign, table: pd.DataFrame, study: Study) 
         "proxy": settings.proxy,
         **summarise(campaign, table, study),
         "calibration": None,
-        "seconds": campaign.stage_seconds,
         "run": str(plan.directory),
     }
     if settings.calibrate is not None:

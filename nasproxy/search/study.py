@@ -89,6 +89,7 @@ class Study:
         }
         self._distributions = distributions or (lambda _: categorical)
         self._trial_ids: dict[str, int] = {}
+        self._latencies: dict[str, float] = {}
         self.measurements: dict[Key, Measurement] = {}
         self.states: dict[str, TrialState] = {}
         self._id = self._open(name)
@@ -131,7 +132,7 @@ class Study:
                 self._record_on_trial(task.candidate, name, _to_json(found))
             else:
                 self._storage.set_study_user_attr(self._id, f"{name}:{task.candidate.id}", _to_json(found))
-        self.measurements[task.key] = found
+        self._keep(task.key, found)
 
     def settle(
         self, candidate: Candidate, state: TrialState, epochs: int, score: Score | None, reason: str = ""
@@ -159,14 +160,18 @@ class Study:
         with _writing(), self._storage.together() if isinstance(self._storage, Journal) else contextlib.nullcontext():
             yield
 
-    def latency_ms(self, candidate_id: str, epochs: int) -> float | None:
-        """Milliseconds of a candidate's forward pass, measured after ``epochs`` on the proxy; None where it was not."""
-        found = self.measurements.get((candidate_id, PROXY, epochs, 0))
-        return None if found is None else found.latency_ms
+    def latency_ms(self, candidate_id: str) -> float | None:
+        """Milliseconds of a candidate's forward pass; None where it was not measured."""
+        return self._latencies.get(candidate_id)
 
     def has(self, keys: Iterable[Key]) -> bool:
         """Whether every one of these measurements is there."""
         return all(key in self.measurements for key in keys)
+
+    def _keep(self, key: Key, found: Measurement) -> None:
+        self.measurements[key] = found
+        if found.latency_ms is not None:
+            self._latencies[key[0]] = found.latency_ms
 
     def _record_on_trial(self, candidate: Candidate, name: str, value: dict[str, Any]) -> None:
         if candidate.id in self._trial_ids:
@@ -203,7 +208,7 @@ class Study:
         for name, value in self._storage.get_study_user_attrs(self._id).items():
             if name != RUN:
                 data, epochs, repeat, candidate = name.split(":")
-                self.measurements[candidate, data, int(epochs), int(repeat)] = _from_json(value)
+                self._keep((candidate, data, int(epochs), int(repeat)), _from_json(value))
 
     def _read_trial(self, trial: FrozenTrial) -> None:
         candidate = trial.user_attrs["id"]
@@ -213,7 +218,7 @@ class Study:
             data, *numbers = name.split(":")
             if data == PROXY:
                 epochs, repeat = map(int, numbers)
-                self.measurements[candidate, data, epochs, repeat] = _from_json(value)
+                self._keep((candidate, data, epochs, repeat), _from_json(value))
 
 
 def open_storage(directory: Path, address: str | None) -> BaseStorage:
