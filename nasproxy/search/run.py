@@ -139,6 +139,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
                 plan.settings.objectives,
                 campaign.finalists or None,
                 space.choices,
+                plan.settings.repeats or 1,
             )
             with contextlib.suppress(NasproxyError):
                 write_atomically(directory / "results.csv", table.to_csv(index=False).encode())
