@@ -20,7 +20,7 @@ from nasproxy.export.description import Description, parse_description
 from nasproxy.export.trace import MOST_CHECKED
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.known_spaces import space_of_run
-from nasproxy.search.rebuild import rebuild
+from nasproxy.search.rebuild import fill, rebuild
 from nasproxy.search.run_directory import weights_file
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.task import WHOLE
@@ -81,14 +81,7 @@ class Finalist:
             RunError: the weights are not those of the network that the space builds.
         """
         model = self.fresh()
-        try:
-            model.load_state_dict(dict(self.weights))
-        except RuntimeError as error:
-            raise RunError(
-                f"The weights of {self.entry['id']} do not fit the network that the space builds:"
-                f" {str(error).splitlines()[-1].strip()}",
-                "The run was made with other code; search again.",
-            ) from error
+        fill(model, self.weights, str(self.entry["id"]))
         return model.eval()
 
     def images(self) -> Float[Tensor, "n c h w"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from nasproxy.proxies.procedure import Procedure
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.registry import proxy_names
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.cluster import find_nodes, find_precision
+from nasproxy.search.cluster import check_unconnected, find_nodes, find_precision
 from nasproxy.search.devices import check_workers, cluster_workers, default_workers, resolve_device
 from nasproxy.search.import_path import check_folder
 from nasproxy.search.known_spaces import text_digest
-from nasproxy.search.run_directory import check_run, default_directory, token_of
+from nasproxy.search.run_directory import check_run, default_directory, facts_of, token_of
 from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings, without_password
 from nasproxy.search.space import SearchSpace
@@ -50,6 +49,7 @@ class Plan:
         space: the search space.
         candidates: the valid ones that take part.
         device: that this process computes on; the workers' is ``settings.device``.
+        precision: of what this process computes; the workers' is ``settings.precision``.
         workers: processes of Ray.
         given_proxy: the proxy, where a file was given.
         method: how the proxy is made, where it is made.
@@ -64,6 +64,7 @@ class Plan:
     space: SearchSpace
     candidates: list[Candidate]
     device: torch.device
+    precision: str
     workers: int
     given_proxy: ProxySet | None
     method: ProxyMethod | None
@@ -119,7 +120,7 @@ class Plan:
 
 
 def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
-    """Loads and checks everything the user named; writes nothing."""
+    """Loads and checks everything the user named; makes no run directory and changes none."""
     if settings.tensorboard:
         check_tensorboard()
     if settings.out is not None:
@@ -129,7 +130,7 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
     elif resume:
         raise InputError("--resume needs the --out directory of the run to resume.", "Pass --out DIR.")
     settings = settings.resolved()
-    settings, device, workers = _place(settings)
+    settings, device, precision, workers = _place(settings)
     source = SpaceSource.parse(settings.space)
     method = _method(settings)
     dataset = load_dataset(
@@ -147,14 +148,17 @@ def make_plan(settings: SearchSettings, *, resume: bool) -> Plan:
     _check_counts(settings, len(candidates))
     directory = settings.out or default_directory(space.name, settings.proxy)
     _check_storage(settings, directory)
-    plan = Plan(settings, dataset, source, space, candidates, device, workers, given, None, invalid, directory)
+    plan = Plan(
+        settings, dataset, source, space, candidates, device, precision, workers, given, None, invalid, directory
+    )
     return plan.by(method)
 
 
-def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, int]:
-    """The settings with the workers' device and precision, the device of this process, and the number of workers."""
+def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, str, int]:
+    """The settings with the workers' device and precision, those of this process, and the number of workers."""
     if settings.executor == "tune":
         check_folder()
+        check_unconnected()
     address, precision = settings.address, settings.precision
     nodes = None if address is None else find_nodes(address)
     device = here = resolve_device(settings.device, nodes)
@@ -172,8 +176,9 @@ def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, int]
             here = torch.device("cpu")
         if device.type == "cuda" and precision == "auto":
             precision = find_precision(address)
-    settings = replace(settings, device=device.type, precision=resolve_precision(precision, device))
-    return settings, here, workers
+    placed = replace(settings, device=device.type, precision=resolve_precision(precision, device))
+    own = placed.precision if here.type == device.type else resolve_precision(settings.precision, here)
+    return placed, here, own, workers
 
 
 def _check_counts(settings: SearchSettings, candidates: int) -> None:
@@ -190,10 +195,13 @@ def _method(settings: SearchSettings) -> ProxyMethod | Procedure | None:
     names = proxy_names()
     if settings.proxy in names:
         return settings.proxy_method()
-    if not Path(settings.proxy).is_file():
-        raise InputError(
-            f"No proxy is called {settings.proxy!r}, and there is no file of that name.", nearest(settings.proxy, names)
-        )
+    reason = "there is no file of that name"
+    try:
+        is_file = Path(settings.proxy).is_file()
+    except OSError as error:
+        is_file, reason = False, f"no file of that name can be looked at: {error.strerror}"
+    if not is_file:
+        raise InputError(f"No proxy is called {settings.proxy!r}, and {reason}.", nearest(settings.proxy, names))
     return None
 
 
@@ -216,10 +224,8 @@ def _check_same_storage(settings: SearchSettings, directory: Path) -> None:
 
 def _storage_of(directory: Path) -> str | None:
     """The storage that a run was begun with, without its password; None is the journal in its directory, or no run."""
-    try:
-        storage = json.loads((directory / "run.json").read_text(encoding="utf-8"))["settings"]["storage"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    settings = facts_of(directory).get("settings")
+    storage = settings.get("storage") if isinstance(settings, dict) else None
     return without_password(storage) if isinstance(storage, str) else None
 
 
@@ -264,7 +270,7 @@ def run_facts(plan: Plan) -> dict[str, Any]:
         "schema": 1,
         "identity": {
             **plan.settings.identity(),
-            # Resolved, and nothing where there is none: so have it runs of before there was a choice.
+            # Resolved; None where there is none, as runs begun before this option existed have it.
             "augmentation": None if plan.procedure or plan.augmentation == NONE else plan.augmentation,
             "fingerprint": dataset.fingerprint,
             "choices": choices,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Mapping
 
-from nasproxy.errors import SpaceError
+import torch
+from torch import Tensor, nn
+
+from nasproxy.errors import RunError, SpaceError
 from nasproxy.networks.materialise import materialise
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.space import SearchSpace
@@ -48,3 +50,19 @@ def rebuild(
                 f"{space.name} cannot build {candidate.id}: {error_text(error, space_location(error, space))}",
                 "With --debug the whole traceback is shown.",
             ) from error
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor], candidate_id: str) -> None:
+    """Puts what a training has left into the network that it began with.
+
+    Raises:
+        RunError: the weights are not those of this network.
+    """
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise RunError(
+            f"The weights of {candidate_id} do not fit the network that the space builds:"
+            f" {str(error).splitlines()[-1].strip()}",
+            "The run was made with other code; search again.",
+        ) from error

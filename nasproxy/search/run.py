@@ -44,12 +44,13 @@ from nasproxy.search.inline import run_inline
 from nasproxy.search.known_spaces import remember_space
 from nasproxy.search.plan import Plan, make_plan, run_facts, study_name
 from nasproxy.search.proposals import Proposals
-from nasproxy.search.rebuild import rebuild
+from nasproxy.search.rebuild import fill, rebuild
 from nasproxy.search.results import results_table, summarise
 from nasproxy.search.run_directory import (
     check_kept,
     check_run,
     check_unused,
+    facts_of,
     open_run,
     token_of,
     weights_file,
@@ -61,7 +62,7 @@ from nasproxy.search.study import Study, holds_trials, open_storage
 from nasproxy.search.task import WHOLE, Outcome
 from nasproxy.training.memory import release_memory
 from nasproxy.training.process import prepare_process
-from nasproxy.versions import library_versions, usable_cores
+from nasproxy.versions import deciding_versions, library_versions, usable_cores
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     plan = make_plan(settings, resume=resume)
     facts = run_facts(plan)
     check_run(plan.directory, facts["identity"], resume=resume)
+    _say_what_it_was_begun_with(plan.directory, progress)
     for note in plan.dataset.notes:
         progress.note(note)
     if plan.given_proxy is not None and plan.given_proxy.doubt:
@@ -168,6 +170,15 @@ def _say_what_inline_ignores(settings: SearchSettings, progress: Progress) -> No
         progress.note(f"--executor inline trains in this process alone; {' and '.join(ignored)} make no difference.")
 
 
+def _say_what_it_was_begun_with(directory: Path, progress: Progress) -> None:
+    """Of a run that goes on, whether by other versions of what decides its numbers."""
+    was, now = facts_of(directory).get("versions"), deciding_versions()
+    other = [name for name in now if isinstance(was, dict) and was.get(name) not in (None, now[name])]
+    if isinstance(was, dict) and other:
+        before, after = (", ".join(f"{name} {versions[name]}" for name in other) for versions in (was, now))
+        progress.note(f"This run was begun with {before} and goes on with {after}, whose scores may differ a little.")
+
+
 def _write_curves(plan: Plan, campaign: Campaign, study: Study, progress: Progress) -> None:
     """TensorBoard's event files of the finalists, where they were asked for."""
     settings = plan.settings
@@ -231,7 +242,7 @@ def kept_proxy(plan: Plan, progress: Progress, stopwatch: Stopwatch, budget: Bud
             progress.advance(f"{method.loss_name} {loss:.2f}")
             stopwatch.tick()
 
-        where: Any = {"seed": settings.seed, "device": plan.device, "precision": settings.precision}
+        where: Any = {"seed": settings.seed, "device": plan.device, "precision": plan.precision}
         checkpoints = open_checkpoints(half_made, plan.dataset, method, **where, teacher=teacher)
         start, budget = checkpoints.load() if checkpoints else None, budget or Budget()
         if method.steps:
@@ -265,7 +276,7 @@ def _teacher(plan: Plan, progress: Progress, stopwatch: Stopwatch) -> Teacher | 
         progress.advance(f"training loss {loss:.2f}")
         stopwatch.tick()
 
-    where: Any = {"seed": settings.seed, "device": plan.device, "precision": settings.precision}
+    where: Any = {"seed": settings.seed, "device": plan.device, "precision": plan.precision}
     return Teacher.of(plan.dataset, recipe, **where, on_epoch=said)
 
 
@@ -394,7 +405,7 @@ def _hand_over(plan: Plan, summary: Mapping[str, Any], progress: Progress) -> st
         num_classes=dataset.num_classes,
         seed=candidate.seed(plan.settings.seed, repeat, WHOLE),
     )
-    model.load_state_dict(load_file(weights_file(directory, winner["id"], repeat)))
+    fill(model, load_file(weights_file(directory, winner["id"], repeat)), winner["id"])
     validation = dataset.validation.images.cpu()
     images = dataset.normalisation.apply(validation[torch.arange(MOST_CHECKED) % len(validation)])
     card = model_card(description, Origin(run_facts(plan), summary, winner), library="pytorch", loading=STANDALONE)

@@ -265,7 +265,7 @@ class SearchSettings:
         # No score depends on these, and a finished run may be calibrated.
         apart |= {"storage", "calibrate", "min_correlation", "tensorboard"}
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
-        # As runs have it of before there was a choice.
+        # None, as runs begun before these options existed have it.
         kept["soft_labels"] = self.soft_labels or None
         if self.norm_statistics == NORM_STATISTICS[0]:
             kept["norm_statistics"] = None

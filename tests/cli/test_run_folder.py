@@ -43,6 +43,29 @@ def test_a_directory_that_is_taken_is_refused_before_data_are_loaded(command: li
         assert reason in said.json["error"]["message"]
 
 
+@pytest.mark.parametrize("more", [[], ["--resume"]])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_directory_that_cannot_be_looked_at_is_refused_before_data_are_loaded(
+    command: list[str], more: list[str], folder: Path
+):
+    error = invoke(*command, *NO_DATA, *more, "--out", "a" * 300, "--json").json["error"]
+    assert error["kind"] in ("run", "write")
+    assert "File name too long" in error["message"]
+    assert "--out" in error["hint"]
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "file/proxy.safetensors"])
+def test_a_proxy_file_that_cannot_be_looked_at_is_none(name: str, folder: Path):
+    (folder / "file").touch()
+    error = invoke("search", "--proxy", name, "--json").json["error"]
+    assert error["kind"] == "input"
+    assert error["message"].startswith(f"No proxy is called {name!r}, and no file of that name can be looked at") == (
+        name != "file/proxy.safetensors"
+    )
+    assert "random" in error["hint"]
+
+
 @pytest.mark.parametrize("command", ["search", "compare"])
 def test_while_another_process_works_in_it_it_is_refused_before_data_are_loaded(command: str, folder: Path):
     space = write_space(folder)

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -616,6 +617,28 @@ def test_what_is_kept_of_the_code_of_a_file_stays_the_same(tmp_path: Path):
     source = SpaceSource.parse(str(write_space(tmp_path)))
     assert text_digest(source) == hashlib.sha256(SPACE.encode()).hexdigest()[:16]
     assert text_digest(SpaceSource.parse("convnet720")) == hashlib.sha256(b"").hexdigest()[:16]
+
+
+def test_a_run_that_goes_on_with_other_versions_says_so(tmp_path: Path):
+    words = search_words(write_space(tmp_path), tmp_path / "run", "--limit", "2", "--top-k", "1")
+    assert "was begun with" not in invoke(*words).err
+    assert "was begun with" not in invoke(*words, "--resume").err
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    facts["versions"] |= {"torch": "1.0", "ray": "1.0"}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts))
+    said = invoke(*words, "--resume")
+    assert said.code == 0
+    assert f"This run was begun with torch 1.0 and goes on with torch {version('torch')}, whose scores" in said.err
+
+
+def test_weights_that_do_not_fit_at_the_hand_over_are_an_error(tmp_path: Path):
+    text = SPACE.replace('config["width"])', 'config["width"] + os.path.exists(__file__ + ".wider"))')
+    settings = settings_of(tmp_path, text=text, limit=2, top_k=1)
+    run_search(settings)
+    shutil.rmtree(tmp_path / "run" / "winner")
+    (tmp_path / "my_space.py.wider").touch()
+    with pytest.raises(RunError, match="do not fit the network that the space builds: size mismatch"):
+        run_search(settings, resume=True)
 
 
 def test_a_leftover_of_an_interrupted_write_does_no_harm(finished: SearchResult, tmp_path: Path):
