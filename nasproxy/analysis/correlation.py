@@ -86,7 +86,7 @@ def spearman(
     return RankAgreement(rho, interval, kendall, count, None if interval else CONSTANT_DRAWS, level)
 
 
-def proxy_order(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+def proxy_order(rows: Sequence[Mapping[Any, Any]]) -> list[float]:
     """A number for each candidate, higher for a better one on the proxy, equal for what it ties.
 
     Who was trained for longer comes before whom a score was held against earlier, and what diverged comes last.
