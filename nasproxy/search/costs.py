@@ -81,7 +81,7 @@ def measure_cost(
             model = materialise(model, torch.zeros(2, channels, *image_size), num_classes)
         return Cost(count_parameters(model), count_multiply_adds(model, channels, image_size))
     except (Exception, SystemExit) as error:
-        # Here alone: a worker must not catch SystemExit, which Ray raises there to end the process.
+        # The driver may; a worker must not catch SystemExit: Ray raises it there to end the process.
         return Cost(0, 0, error_text(error, space_location(error, space)))
 
 

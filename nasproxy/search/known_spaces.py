@@ -20,7 +20,7 @@ from nasproxy.search.space_source import SpaceSource, registered_spaces
 
 
 def text_digest(source: SpaceSource) -> str:
-    """What ``run.json`` keeps of a space's code: a hash of its file's text; of none where a package registers it."""
+    """What ``run.json`` keeps of a space's code: a hash of its file's text, or of none where a package registers it."""
     return hashlib.sha256(source.code.encode()).hexdigest()[:16]
 
 

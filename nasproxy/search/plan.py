@@ -54,7 +54,8 @@ class Plan:
         given_proxy: the proxy, where a file was given.
         method: how the proxy is made, where it is made.
         procedure: how candidates are trained on real images instead, where they are.
-        invalid: configurations left out because they make no sense at this image size.
+        invalid: configurations left out because they make no sense at this image size; of a space that is too large to
+            be listed, those that were met.
         directory: of the run.
     """
 
@@ -74,7 +75,7 @@ class Plan:
 
     @property
     def valid(self) -> int:
-        """Configurations of the space that make sense at this image size."""
+        """Configurations of the space that make sense at this image size, as far as is known."""
         return len(self.space) - self.invalid
 
     @property
