@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -80,6 +82,19 @@ def spearman(
     draws = bootstrap_rhos([one], other, resamples=resamples, seed=seed)[0]
     interval = percentile_interval(draws, level)
     return RankAgreement(rho, interval, kendall, count, None if interval else CONSTANT_DRAWS, level)
+
+
+def proxy_order(rows: Sequence[Mapping[Any, Any]]) -> list[float]:
+    """A number for each candidate, higher for a better one on the proxy, equal for what it ties.
+
+    Who was trained for longer comes before whom a score was held against earlier, and what diverged comes last.
+
+    Args:
+        rows: of ``results.csv``, with ``diverged``, ``proxy_epochs`` and ``proxy_accuracy``.
+    """
+    keys = [(not row["diverged"], row["proxy_epochs"], row["proxy_accuracy"]) for row in rows]
+    levels = sorted(set(keys))
+    return [float(levels.index(key)) for key in keys]
 
 
 def paired_scores(x: ArrayLike, y: ArrayLike) -> tuple[Scores, Scores]:

@@ -17,7 +17,7 @@ def explain(agreement: RankAgreement) -> list[str]:
     """Sentences on how far the proxy's order of the finalists agrees with their whole-data order, and how sure that is.
 
     Args:
-        agreement: of the finalists' validation accuracies on the proxy and on the whole data.
+        agreement: of the finalists' order on the proxy and their validation accuracies on the whole data.
     """
     if agreement.rho is None:
         return [f"How far the two orders agree cannot be said: {agreement.reason}."]

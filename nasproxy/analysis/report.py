@@ -12,7 +12,7 @@ from PIL import Image
 
 from nasproxy.analysis import figures
 from nasproxy.analysis.calibration_figure import calibration_figure
-from nasproxy.analysis.correlation import RankAgreement, spearman
+from nasproxy.analysis.correlation import RankAgreement, proxy_order, spearman
 from nasproxy.analysis.effects import best_count, choice_effects
 from nasproxy.analysis.explain import against_winner, agreement_of, explain, explain_calibration
 from nasproxy.analysis.page import data_address, figure_address, render_page
@@ -98,8 +98,8 @@ def _page(results: RunResults) -> dict[str, Any]:
 def _agreement(results: RunResults) -> RankAgreement:
     """As the summary has it; of what there is while the run is unfinished."""
     if not results.finished:
-        finished = results.table.dropna(subset=["proxy_accuracy", "whole_accuracy"])
-        return spearman(finished["proxy_accuracy"], finished["whole_accuracy"])
+        finished = results.table.dropna(subset=["proxy_epochs", "proxy_accuracy", "whole_accuracy"])
+        return spearman(proxy_order(finished.to_dict("records")), finished["whole_accuracy"])
     return agreement_of(results.summary["agreement"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import signal
 import sys
@@ -23,6 +24,7 @@ from nasproxy.versions import version_report
 _UsageError: Any = typer.BadParameter.__base__
 _ClickException: Any = _UsageError.__base__
 _INTERRUPTED = 130  # typer's code for a KeyboardInterrupt, whatever signal it was
+_REFUSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)  # by the system, wherever a path is first looked at
 
 app = typer.Typer(
     name="nasproxy",
@@ -113,6 +115,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
+            message, hint = f"{error.filename}: {error.strerror}.", "Name another path, or see to its permissions."
+            return _report("input", message, hint, 2, as_json=as_json)
         what = f"{type(error).__name__}: {error}"
         hint = "This is a defect of nasproxy; run again with --debug and report the traceback."
         code = _report("internal", what, hint, 1, as_json=as_json)

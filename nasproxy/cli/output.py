@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nasproxy.search.settings import without_password
+
 _documents: ContextVar[TextIO | None] = ContextVar("_documents", default=None)
 
 
@@ -47,8 +49,11 @@ def say_how_to_go_on(out: Path) -> None:
 
 
 def command_to_go_on(out: Path) -> str:
-    """This command, with ``--resume`` and the directory of the run."""
+    """This command, with ``--resume`` and the directory of the run; stars stand for what may be secret."""
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--json")]
+    for number, word in enumerate(words):
+        if word.startswith("--storage=") or words[number - 1 : number] == ["--storage"]:
+            words[number] = without_password(word, "***")
     given = [] if any(word == "--out" or word.startswith("--out=") for word in words) else ["--out", str(out)]
     return shlex.join(["nasproxy", *words, *given, "--resume"])
 

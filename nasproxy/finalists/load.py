@@ -19,7 +19,7 @@ from nasproxy.export.description import Description, parse_description
 from nasproxy.export.trace import MOST_CHECKED
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.known_spaces import space_of_run
-from nasproxy.search.rebuild import has_nan, load_weights, rebuild
+from nasproxy.search.rebuild import fill, has_nan, load_weights, rebuild
 from nasproxy.search.run_directory import how_to_resume
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.task import WHOLE
@@ -86,14 +86,7 @@ class Finalist:
         if has_nan(self.weights):
             raise self.diverged()
         model = self.fresh()
-        try:
-            model.load_state_dict(dict(self.weights))
-        except RuntimeError as error:
-            raise RunError(
-                f"The weights of {self.entry['id']} do not fit the network that the space builds:"
-                f" {str(error).splitlines()[-1].strip()}",
-                "The run was made with other code; search again.",
-            ) from error
+        fill(model, self.weights, str(self.entry["id"]))
         return model.eval()
 
     def diverged(self) -> RunError:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nasproxy.analysis.correlation import spearman
+from nasproxy.analysis.correlation import proxy_order, spearman
 from nasproxy.analysis.explain import agreement_of
 from nasproxy.analysis.text import interval, signed
 from nasproxy.search.candidate import Candidate
@@ -52,7 +52,7 @@ def calibration(
         _entry(rows[one.id], [measurements[one.id, WHOLE, epochs, repeat] for repeat in range(repeats)])
         for one in sample
     ]
-    order = _order([rows[one.id] for one in sample])
+    order = proxy_order([rows[one.id] for one in sample])
     agreement = spearman(order, [np.nan if e["whole_accuracy"] is None else e["whole_accuracy"] for e in found])
     best = max((entry["whole_accuracy"] for entry in found if entry["whole_accuracy"] is not None), default=None)
     return {
@@ -93,10 +93,3 @@ def _entry(row: Mapping[str, Any], whole: Sequence[Measurement]) -> dict[str, An
         "whole_accuracy": None if reason is not None else sum(accuracies) / len(accuracies),
         "reason": reason,
     }
-
-
-def _order(rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    """A number for each candidate, higher for a better one on the proxy, equal for what it ties."""
-    keys = [(not row["diverged"], row["proxy_epochs"], row["proxy_accuracy"]) for row in rows]
-    levels = sorted(set(keys))
-    return [float(levels.index(key)) for key in keys]

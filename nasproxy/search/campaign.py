@@ -83,9 +83,7 @@ class Campaign:
         self._settings = settings
         self._costs = costs
         self._study = study
-        self.standings = Standings(
-            settings, costs, study, lambda candidate: study.latency_ms(candidate.id, self.rungs[0].epochs)
-        )
+        self.standings = Standings(settings, costs, study)
         """The candidates' scores, and their order."""
         self._model = CostModel(costs, proxy_images=proxy_images, train_images=train_images)
         self._whole_model = CostModel(costs, proxy_images=proxy_images, train_images=train_images, data=WHOLE)
@@ -400,9 +398,7 @@ class Campaign:
         eliminated: list[Candidate] = []
         for level, candidates in stopped.items():
             ranked = self.standings.ranked(candidates, settings.epochs)
-            for candidate in ranked:
-                last = self.standings.score(candidate, PROXY, settings.epochs)
-                self._study.settle(candidate, TrialState.PRUNED, level, last)
+            self.standings.settle(ranked, TrialState.PRUNED, settings.epochs, level)
             eliminated += ranked
         return complete + eliminated
 

@@ -61,6 +61,19 @@ def check_address(address: str) -> None:
         )
 
 
+def check_unconnected() -> None:
+    """Makes sure that this process has no Ray of its own, or of a cluster, yet; does not load Ray.
+
+    Raises:
+        InputError: it has.
+    """
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        raise InputError(
+            "Ray is already running in this process.", "Call ray.shutdown() first, or use executor='inline'."
+        )
+
+
 def find_nodes(address: str) -> list[Node]:
     """The living nodes of the cluster at ``address``.
 

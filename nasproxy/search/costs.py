@@ -80,7 +80,8 @@ def measure_cost(
         if any(is_lazy(parameter) for parameter in model.parameters()):
             model = materialise(model, torch.zeros(2, channels, *image_size), num_classes)
         return Cost(count_parameters(model), count_multiply_adds(model, channels, image_size))
-    except (Exception, SystemExit) as error:  # not so in a worker, which SystemExit ends where Ray terminates it
+    except (Exception, SystemExit) as error:
+        # The driver may; a worker must not catch SystemExit: Ray raises it there to end the process.
         return Cost(0, 0, error_text(error, space_location(error, space)))
 
 

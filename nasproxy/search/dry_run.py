@@ -192,7 +192,7 @@ def _condense_seconds(plan: Plan, progress: Progress) -> float | None:
     """Of what is left of making the proxy; 0 where that is done already, None where nobody can say."""
     if (plan.directory / "proxy.safetensors").exists():
         return 0.0
-    where: Any = {"device": plan.device, "precision": plan.settings.precision}
+    where: Any = {"device": plan.device, "precision": plan.precision}
     recipe, seed = plan.teacher_recipe, plan.settings.seed
     teaching = 0.0 if recipe is None else teacher_seconds(plan.dataset, recipe, plan.method, seed=seed, **where)
     if plan.method is None or cached_proxy(plan.dataset, plan.method, seed=seed, **where).exists():
@@ -233,7 +233,7 @@ def _measure(plan: Plan, candidates: Sequence[Candidate], costs: Costs, progress
             plan.dataset,
             _stand_in(plan),
             device=plan.device.type,
-            precision=settings.precision,
+            precision=plan.precision,
             threads=settings.threads_per_worker,
             real_statistics=settings.norm_statistics == "real",
         )

@@ -20,8 +20,8 @@ from nasproxy.search.space_source import SpaceSource, registered_spaces
 
 
 def text_digest(source: SpaceSource) -> str:
-    """What ``run.json`` keeps of a space's code: a hash of the file's text; the same for all that come in packages."""
-    return hashlib.sha256(source.text.encode()).hexdigest()[:16]
+    """What ``run.json`` keeps of a space's code: a hash of its file's text, or of none where a package registers it."""
+    return hashlib.sha256(source.code.encode()).hexdigest()[:16]
 
 
 def remember_space(spec: str, source: SpaceSource) -> None:

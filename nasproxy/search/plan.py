@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,16 @@ from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.registry import proxy_names
 from nasproxy.proxies.soft_labels import teacher_facts
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.cluster import find_nodes, find_precision
+from nasproxy.search.cluster import check_unconnected, find_nodes, find_precision
 from nasproxy.search.devices import check_workers, cluster_workers, default_workers, resolve_device
 from nasproxy.search.import_path import check_folder
 from nasproxy.search.known_spaces import text_digest
-from nasproxy.search.run_directory import check_run, default_directory
+from nasproxy.search.run_directory import check_run, default_directory, facts_of, token_of
 from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings, without_password
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import SpaceSource
-from nasproxy.search.study import studies_in
+from nasproxy.search.study import of_another_run, studies_in
 from nasproxy.training.precision import resolve_precision
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.strategy import AUTO, NONE, parse_strategy, siamese_kinds, training_with
@@ -55,11 +54,13 @@ class Plan:
         space: the search space.
         candidates: the valid ones that take part.
         device: that this process computes on; the workers' is ``settings.device``.
+        precision: of what this process computes; the workers' is ``settings.precision``.
         workers: processes of Ray.
         given_proxy: the proxy, where a file was given.
         method: how the proxy is made, where it is made.
         procedure: how candidates are trained on real images instead, where they are.
-        invalid: configurations left out because they make no sense at this image size.
+        invalid: configurations left out because they make no sense at this image size; of a space that is too large to
+            be listed, those that were met.
         directory: of the run.
     """
 
@@ -69,6 +70,7 @@ class Plan:
     space: SearchSpace
     candidates: list[Candidate]
     device: torch.device
+    precision: str
     workers: int
     given_proxy: ProxySet | None
     method: ProxyMethod | None
@@ -78,7 +80,7 @@ class Plan:
 
     @property
     def valid(self) -> int:
-        """Configurations of the space that make sense at this image size."""
+        """Configurations of the space that make sense at this image size, as far as is known."""
         return len(self.space) - self.invalid
 
     @property
@@ -119,7 +121,7 @@ class Plan:
         """Where the state of making the proxy is kept until it is made; None where it cannot be gone on with."""
         if self.method is None:
             return None
-        where: Any = {"seed": self.settings.seed, "device": self.device, "precision": self.settings.precision}
+        where: Any = {"seed": self.settings.seed, "device": self.device, "precision": self.precision}
         teacher = None if self.teacher_recipe is None else teacher_facts(self.teacher_recipe, **where)
         return open_checkpoints(self.directory / HALF_MADE, self.dataset, self.method, **where, teacher=teacher)
 
@@ -132,7 +134,7 @@ class Plan:
 
 
 def make_plan(settings: SearchSettings, *, resume: bool, makes_images: bool = True) -> Plan:
-    """Loads and checks everything the user named; writes nothing.
+    """Loads and checks everything the user named; makes no run directory and changes none.
 
     Args:
         settings: of the search.
@@ -148,7 +150,7 @@ def make_plan(settings: SearchSettings, *, resume: bool, makes_images: bool = Tr
     elif resume:
         raise InputError("--resume needs the --out directory of the run to resume.", "Pass --out DIR.")
     settings = settings.resolved()
-    settings, device, workers = _place(settings)
+    settings, device, precision, workers = _place(settings)
     source = SpaceSource.parse(settings.space)
     method = _method(settings)
     dataset = load_dataset(
@@ -166,14 +168,17 @@ def make_plan(settings: SearchSettings, *, resume: bool, makes_images: bool = Tr
     _check_counts(settings, len(candidates))
     directory = settings.out or default_directory(space.name, settings.proxy)
     _check_storage(settings, directory)
-    plan = Plan(settings, dataset, source, space, candidates, device, workers, given, None, invalid, directory)
+    plan = Plan(
+        settings, dataset, source, space, candidates, device, precision, workers, given, None, invalid, directory
+    )
     return plan.by(method)
 
 
-def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, int]:
-    """The settings with the workers' device and precision, the device of this process, and the number of workers."""
+def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, str, int]:
+    """The settings with the workers' device and precision, those of this process, and the number of workers."""
     if settings.executor == "tune":
         check_folder()
+        check_unconnected()
     address, precision = settings.address, settings.precision
     nodes = None if address is None else find_nodes(address)
     device = here = resolve_device(settings.device, nodes)
@@ -191,8 +196,9 @@ def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, int]
             here = torch.device("cpu")
         if device.type == "cuda" and precision == "auto":
             precision = find_precision(address)
-    settings = replace(settings, device=device.type, precision=resolve_precision(precision, device))
-    return settings, here, workers
+    placed = replace(settings, device=device.type, precision=resolve_precision(precision, device))
+    own = placed.precision if here.type == device.type else resolve_precision(settings.precision, here)
+    return placed, here, own, workers
 
 
 def _check_counts(settings: SearchSettings, candidates: int) -> None:
@@ -209,10 +215,13 @@ def _method(settings: SearchSettings) -> ProxyMethod | Procedure | None:
     names = proxy_names()
     if settings.proxy in names:
         return settings.proxy_method()
-    if not Path(settings.proxy).is_file():
-        raise InputError(
-            f"No proxy is called {settings.proxy!r}, and there is no file of that name.", nearest(settings.proxy, names)
-        )
+    reason = "there is no file of that name"
+    try:
+        is_file = Path(settings.proxy).is_file()
+    except OSError as error:
+        is_file, reason = False, f"no file of that name can be looked at: {error.strerror}"
+    if not is_file:
+        raise InputError(f"No proxy is called {settings.proxy!r}, and {reason}.", nearest(settings.proxy, names))
     return None
 
 
@@ -235,10 +244,8 @@ def _check_same_storage(settings: SearchSettings, directory: Path) -> None:
 
 def _storage_of(directory: Path) -> str | None:
     """The storage that a run was begun with, without its password; None is the journal in its directory, or no run."""
-    try:
-        storage = json.loads((directory / "run.json").read_text(encoding="utf-8"))["settings"]["storage"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    settings = facts_of(directory).get("settings")
+    storage = settings.get("storage") if isinstance(settings, dict) else None
     return without_password(storage) if isinstance(storage, str) else None
 
 
@@ -247,12 +254,15 @@ def _check_storage(settings: SearchSettings, directory: Path) -> None:
     if settings.storage is None:
         return
     name, was = study_name(settings, directory), _storage_of(directory)
-    taken = name in studies_in(settings.storage)
+    studies = studies_in(settings.storage)
+    taken = name in studies
     if taken and not (directory / "run.json").exists():
         raise RunError(
             f"The storage holds a study {name} already, and {directory} no run to go with it.",
             "Choose an --out of another name.",
         )
+    if taken and studies[name] not in (None, token_of(directory)):
+        raise of_another_run(name)
     if not taken and was not in (None, without_password(settings.storage)):
         raise RunError(
             f"The storage holds no study {name}; the run in {directory} was begun with {was}.",
@@ -280,7 +290,7 @@ def run_facts(plan: Plan) -> dict[str, Any]:
         "schema": 1,
         "identity": {
             **plan.settings.identity(),
-            # Resolved, and nothing where there is none: so have it runs of before there was a choice.
+            # Resolved; None where there is none, as runs begun before this option existed have it.
             "augmentation": None if plan.procedure or plan.augmentation == NONE else plan.augmentation,
             "fingerprint": dataset.fingerprint,
             "choices": choices,

@@ -90,3 +90,19 @@ def _read(file: Path, directory: Path) -> dict[str, Tensor]:
         raise RunError(
             f"{file} cannot be read: {error}.", f"Delete it, and train it again with: {how_to_resume(directory)}"
         ) from error
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor], candidate_id: str) -> None:
+    """Puts what a training has left into the network that it began with.
+
+    Raises:
+        RunError: the weights are not those of this network.
+    """
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise RunError(
+            f"The weights of {candidate_id} do not fit the network that the space builds:"
+            f" {str(error).splitlines()[-1].strip()}",
+            "The run was made with other code; search again.",
+        ) from error

@@ -10,14 +10,14 @@ from typing import Any
 import pandas as pd
 from optuna.trial import TrialState
 
-from nasproxy.analysis.correlation import spearman
+from nasproxy.analysis.correlation import proxy_order, spearman
 from nasproxy.analysis.pareto import front_numbers
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
 from nasproxy.search.settings import OBJECTIVES
 from nasproxy.search.space import ABSENT
-from nasproxy.search.study import Measurement, Study
+from nasproxy.search.study import Key, Measurement, Study, mean_score
 from nasproxy.search.task import PROXY, WHOLE
 
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -31,6 +31,7 @@ def results_table(
     objectives: Sequence[str] = ("accuracy",),
     finalists: Sequence[Candidate] | None = None,
     choices: Iterable[str] = (),
+    repeats: int = 1,
 ) -> pd.DataFrame:
     """One row a candidate: the ranked ones best first, then what has no rank yet, then failures.
 
@@ -39,20 +40,22 @@ def results_table(
     Columns: rank, id, state, ``params_<choice>`` for each of ``choices`` and whatever else the candidates have,
     proxy_epochs, proxy_accuracy, proxy_cross_entropy (nats), diverged, parameters, multiply_adds, latency_ms (only if
     that is an objective), seconds (on the proxy, all rungs), whole_accuracy, whole_cross_entropy, test_accuracy,
-    whole_seconds, pareto, reason. Accuracies are fractions; whole_* are of the ``finalists``, by default of all that
-    were ever trained on the whole data (before a resume others may have been finalists). ``pareto`` marks the
+    whole_seconds, pareto, reason. Accuracies are fractions; proxy_* are of the longest training that has all of its
+    ``repeats``, by which candidates are ranked, or else of the longest; whole_* are of the ``finalists``, by default of
+    all that were ever trained on the whole data (before a resume others may have been finalists). ``pareto`` marks the
     candidates trained in full that no other such candidate beats in all ``objectives``; where accuracy is the only one,
     in accuracy and multiply-adds.
     """
-    by_candidate: dict[str, list[tuple[str, int, Measurement]]] = {candidate.id: [] for candidate in candidates}
+    by_candidate: dict[str, list[tuple[Key, Measurement]]] = {candidate.id: [] for candidate in candidates}
     final = None if finalists is None else {candidate.id for candidate in finalists}
-    for (candidate_id, data, epochs, _), measurement in study.measurements.items():
+    for key, measurement in study.measurements.items():
+        candidate_id, data, *_ = key
         if candidate_id in by_candidate and (data == PROXY or final is None or candidate_id in final):
-            by_candidate[candidate_id].append((data, epochs, measurement))
+            by_candidate[candidate_id].append((key, measurement))
     ranks = {candidate.id: number for number, candidate in enumerate(ranking, 1)}
     names = list(dict.fromkeys([*choices, *(name for candidate in candidates for name in candidate.config)]))
     rows = [
-        _row(candidate, names, ranks, costs[candidate.id], study, by_candidate[candidate.id])
+        _row(candidate, names, ranks, costs[candidate.id], study, by_candidate[candidate.id], repeats)
         for candidate in candidates
     ]
     table = pd.DataFrame(rows)
@@ -70,7 +73,8 @@ def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str
     rows: dict[str, Any] = {str(row["id"]): row for row in chosen.to_dict("records")}
     top = [_entry(number, candidate, rows[candidate.id]) for number, candidate in enumerate(campaign.finalists, 1)]
     trained = [entry for entry in top if entry["whole_accuracy"] is not None]
-    agreement = spearman([entry["proxy_accuracy"] for entry in trained], [entry["whole_accuracy"] for entry in trained])
+    order = proxy_order([rows[entry["id"]] for entry in trained])
+    agreement = spearman(order, [entry["whole_accuracy"] for entry in trained])
     rungs = [
         {
             "epochs": rung.epochs,
@@ -124,33 +128,44 @@ def _row(
     ranks: Mapping[str, int],
     cost: Cost,
     study: Study,
-    measurements: Sequence[tuple[str, int, Measurement]],
+    measurements: Sequence[tuple[Key, Measurement]],
+    repeats: int,
 ) -> dict[str, Any]:
-    on_proxy = [(epochs, m) for data, epochs, m in measurements if data == PROXY]
-    longest = max((epochs for epochs, m in on_proxy if m.failure is None), default=None)
-    proxy = [m for epochs, m in on_proxy if epochs == longest and m.failure is None]
-    whole = [m for data, _, m in measurements if data == WHOLE and m.failure is None]
-    diverged = any(m.scores[-1].diverged for m in proxy)
-    failures = [m.failure for *_, m in measurements if m.failure is not None]
+    on_proxy = [m for (_, data, *_), m in measurements if data == PROXY]
+    longest, proxy = _ranked_by(measurements, repeats)
+    score = mean_score(proxy) if proxy else None
+    diverged = score is not None and score.diverged
+    whole = [m for (_, data, *_), m in measurements if data == WHOLE and m.failure is None]
+    failures = [m.failure for _, m in measurements if m.failure is not None]
     return {
         "rank": ranks.get(candidate.id),
         "id": candidate.id,
         "state": _STATES.get(study.states.get(candidate.id, TrialState.WAITING), "waiting"),
         **{f"params_{name}": candidate.config.get(name, ABSENT) for name in choices},
         "proxy_epochs": longest if longest is None or diverged else max(m.scores[-1].epoch for m in proxy),
-        "proxy_accuracy": _mean([m.scores[-1].accuracy for m in proxy]),
-        "proxy_cross_entropy": _finite(_mean([m.scores[-1].cross_entropy for m in proxy])),
+        "proxy_accuracy": None if score is None else score.accuracy,
+        "proxy_cross_entropy": None if score is None else _finite(score.cross_entropy),
         "diverged": diverged,
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
-        "latency_ms": next((m.latency_ms for _, m in on_proxy if m.latency_ms is not None), None),
-        "seconds": sum(m.seconds for _, m in on_proxy),
+        "latency_ms": study.latency_ms(candidate.id),
+        "seconds": sum(m.seconds for m in on_proxy),
         "whole_accuracy": _mean([m.scores[-1].accuracy for m in whole]),
         "whole_cross_entropy": _finite(_mean([m.scores[-1].cross_entropy for m in whole])),
         "test_accuracy": _mean([m.test_accuracy for m in whole if m.test_accuracy is not None]),
         "whole_seconds": sum(m.seconds for m in whole) if whole else None,
         "reason": cost.failure or next(iter(failures), None),
     }
+
+
+def _ranked_by(measurements: Sequence[tuple[Key, Measurement]], repeats: int) -> tuple[int | None, list[Measurement]]:
+    """Epochs and repeats of the longest training on the proxy that has all of its repeats, or else of the longest."""
+    found: dict[int, list[Measurement]] = {}
+    for (_, data, epochs, _), measurement in sorted(measurements, key=lambda one: one[0]):
+        if data == PROXY and measurement.failure is None:
+            found.setdefault(epochs, []).append(measurement)
+    longest = max(found, key=lambda epochs: (len(found[epochs]) >= repeats, epochs), default=None)
+    return longest, [] if longest is None else found[longest]
 
 
 def _on_front(table: pd.DataFrame, objectives: Sequence[str]) -> pd.Series[bool]:

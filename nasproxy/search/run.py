@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,16 +44,25 @@ from nasproxy.search.inline import run_inline
 from nasproxy.search.known_spaces import remember_space
 from nasproxy.search.plan import HALF_MADE, Plan, make_plan, run_facts, study_name
 from nasproxy.search.proposals import Proposals
-from nasproxy.search.rebuild import load_weights, rebuild
+from nasproxy.search.rebuild import fill, load_weights, rebuild
 from nasproxy.search.results import results_table, summarise
-from nasproxy.search.run_directory import check_kept, check_run, check_unused, open_run, weights_file, write_json
+from nasproxy.search.run_directory import (
+    check_kept,
+    check_run,
+    check_unused,
+    facts_of,
+    open_run,
+    token_of,
+    weights_file,
+    write_json,
+)
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Study, holds_trials, open_storage
 from nasproxy.search.task import WHOLE, Outcome
 from nasproxy.training.memory import release_memory
 from nasproxy.training.process import prepare_process
-from nasproxy.versions import library_versions, usable_cores
+from nasproxy.versions import deciding_versions, library_versions, usable_cores
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     plan = make_plan(settings, resume=resume)
     facts = run_facts(plan)
     check_run(plan.directory, facts["identity"], resume=resume)
+    _say_what_it_was_begun_with(plan.directory, progress)
     for note in plan.dataset.notes:
         progress.note(note)
     if plan.given_proxy is not None and plan.given_proxy.doubt:
@@ -102,17 +113,20 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     prepare_process(usable_cores())
     candidates, costs = measure_candidates(plan, progress)
     directory = plan.directory
-    with open_run(directory, facts, resume=resume):
+    with open_run(directory, {**facts, "token": secrets.token_hex(8)}, resume=resume):
         with contextlib.suppress(NasproxyError):  # a cache that cannot be written stops nobody
             remember_space(plan.settings.space, plan.source)
         budget = Budget(plan.settings.time_budget, began)
         stopwatch = Stopwatch(directory / "seconds.json", began)
-        before = (directory / "proxy.safetensors").exists() and _read_summary(directory)
+        before = _read_summary(directory)
+        whole = plan.procedure is not None or (directory / "proxy.safetensors").exists()
         proxy = _ranked_on(plan, progress, stopwatch, budget)
         storage, name = open_storage(directory, plan.settings.storage), study_name(plan.settings, directory)
         check_kept(directory, study=holds_trials(storage, name))
         space = plan.space
         study = Study(storage, name, space.choices, space.distributions)
+        if plan.settings.storage is not None:
+            study.claim(token_of(directory))
         campaign = _campaign(plan, candidates, study, costs, len(proxy), progress, stopwatch, budget)
         done = campaign.finished
         try:
@@ -125,8 +139,9 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
                 study,
                 campaign.ranking,
                 plan.settings.objectives,
-                campaign.finalists,
+                campaign.finalists or None,
                 space.choices,
+                plan.settings.repeats or 1,
             )
             with contextlib.suppress(NasproxyError):
                 write_atomically(directory / "results.csv", table.to_csv(index=False).encode())
@@ -135,10 +150,10 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
                 stopwatch.keep()
         summary = _summary(plan, campaign, table, study)
         if plan.settings.calibrate is None:
-            _keep_calibration(summary, before or {})
+            _keep_calibration(summary, before)
         if summary["calibration"] and (warned := warning(summary["calibration"])):
             progress.note(warned)
-        if done and before and _holds(directory, before, summary):
+        if done and whole and _holds(directory, before, summary):
             return SearchResult(before, table, directory)
         summary["winner_directory"] = _hand_over(plan, summary, progress)
         summary["seconds"] = stopwatch.seconds
@@ -155,10 +170,19 @@ def _say_what_inline_ignores(settings: SearchSettings, progress: Progress) -> No
         progress.note(f"--executor inline trains in this process alone; {' and '.join(ignored)} make no difference.")
 
 
+def _say_what_it_was_begun_with(directory: Path, progress: Progress) -> None:
+    """Of a run that goes on, whether by other versions of what decides its numbers."""
+    was, now = facts_of(directory).get("versions"), deciding_versions()
+    other = [name for name in now if isinstance(was, dict) and was.get(name) not in (None, now[name])]
+    if isinstance(was, dict) and other:
+        before, after = (", ".join(f"{name} {versions[name]}" for name in other) for versions in (was, now))
+        progress.note(f"This run was begun with {before} and goes on with {after}, whose scores may differ a little.")
+
+
 def _write_curves(plan: Plan, campaign: Campaign, study: Study, progress: Progress) -> None:
     """TensorBoard's event files of the finalists, where they were asked for."""
     settings = plan.settings
-    if not settings.tensorboard:
+    if not settings.tensorboard or not campaign.finalists:  # those of before are not to be removed for nothing
         return
     recipe, folder = settings.finalist_recipe(len(plan.dataset.train)), plan.directory / "tensorboard"
     unwatched = write_curves(folder, campaign.finalists, study, recipe, settings.repeats or 1)
@@ -218,7 +242,7 @@ def kept_proxy(plan: Plan, progress: Progress, stopwatch: Stopwatch, budget: Bud
             progress.advance(f"{method.loss_name} {loss:.2f}")
             stopwatch.tick()
 
-        where: Any = {"seed": settings.seed, "device": plan.device, "precision": settings.precision}
+        where: Any = {"seed": settings.seed, "device": plan.device, "precision": plan.precision}
         start, budget = checkpoints.load() if checkpoints else None, budget or Budget()
         if method.steps:
             progress.stage(method.verb, method.steps, done=len(start.losses) if start else 0)
@@ -251,7 +275,7 @@ def _teacher(plan: Plan, progress: Progress, stopwatch: Stopwatch) -> Teacher | 
         progress.advance(f"training loss {loss:.2f}")
         stopwatch.tick()
 
-    where: Any = {"seed": settings.seed, "device": plan.device, "precision": settings.precision}
+    where: Any = {"seed": settings.seed, "device": plan.device, "precision": plan.precision}
     return Teacher.of(plan.dataset, recipe, **where, on_epoch=said)
 
 
@@ -334,7 +358,6 @@ def _summary(plan: Plan, campaign: Campaign, table: pd.DataFrame, study: Study) 
         "proxy": settings.proxy,
         **summarise(campaign, table, study),
         "calibration": None,
-        "seconds": campaign.stage_seconds,
         "run": str(plan.directory),
     }
     if settings.calibrate is not None:
@@ -384,7 +407,7 @@ def _hand_over(plan: Plan, summary: Mapping[str, Any], progress: Progress) -> st
         num_classes=dataset.num_classes,
         seed=candidate.seed(plan.settings.seed, repeat, WHOLE),
     )
-    model.load_state_dict(dict(weights))
+    fill(model, weights, winner["id"])
     validation = dataset.validation.images.cpu()
     images = dataset.normalisation.apply(validation[torch.arange(MOST_CHECKED) % len(validation)])
     card = model_card(description, Origin(run_facts(plan), summary, winner), library="pytorch", loading=STANDALONE)

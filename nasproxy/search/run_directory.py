@@ -84,15 +84,26 @@ def open_run(directory: Path, facts: Mapping[str, Any], *, resume: bool) -> Iter
 
 
 def check_unused(directory: Path) -> None:
-    """Makes sure that no process works in ``directory`` at the moment; for those who will, before they begin.
+    """Makes sure that no process works in ``directory`` at the moment; called early by commands that will work in it.
 
     Raises:
-        RunError: one does.
+        RunError: one does, or the directory cannot be looked at.
         WriteError: the directory cannot be written.
     """
-    if (directory / ".lock").exists():
+    with _looking_at(directory):
+        has_lock = (directory / ".lock").exists()
+    if has_lock:
         with _lock(directory):
             pass
+
+
+@contextlib.contextmanager
+def _looking_at(directory: Path) -> Iterator[None]:
+    """Has what the system refuses told as an error that names the directory."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{directory} cannot be looked at: {error.strerror}.", "Choose another --out.") from error
 
 
 def _lock(directory: Path) -> contextlib.AbstractContextManager[None]:
@@ -115,17 +126,35 @@ def write_json(path: Path, value: Mapping[str, Any]) -> Path:
     return write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def token_of(directory: Path) -> str | None:
+    """What the study of the run in ``directory`` knows it by; None where there is no run, or an older one."""
+    token = facts_of(directory).get("token")
+    return token if isinstance(token, str) else None
+
+
+def facts_of(directory: Path) -> dict[str, Any]:
+    """``run.json``; empty where there is none that can be read."""
+    try:
+        return dict(json.loads((directory / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def check_run(directory: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
     """Makes sure that a run may begin, or go on, in ``directory``; changes nothing.
 
     Raises:
-        RunError: the directory holds something else, another run, or a run not to be resumed.
+        RunError: the directory cannot be looked at, or holds something else, another run, or a run not to be resumed.
     """
-    if directory.exists() and not directory.is_dir():
-        raise RunError(f"{directory} is a file.", "Choose another --out.")
     file = directory / "run.json"
-    if not file.exists():
-        if directory.exists() and any(not path.name.startswith(".") for path in directory.iterdir()):
+    with _looking_at(directory):
+        is_folder, begun = directory.is_dir(), file.exists()
+        is_file = directory.exists() and not is_folder
+        is_used = is_folder and any(not path.name.startswith(".") for path in directory.iterdir())
+    if is_file:
+        raise RunError(f"{directory} is a file.", "Choose another --out.")
+    if not begun:
+        if is_used:
             raise RunError(f"{directory} holds files, but no run.", "Choose an empty or new --out.")
         return
     try:
@@ -142,12 +171,28 @@ def check_run(directory: Path, identity: Mapping[str, Any], *, resume: bool) -> 
         )
     differing = [name for name in wanted if there.get(name) != wanted[name]]
     if differing:
+        edited = {*differing} <= {*_CONTENT, "choices"}
+        how = "Bring back what was changed" if edited else "Repeat the options it was started with"
         raise RunError(
             f"{directory} holds a different run: "
-            + "; ".join(f"{name} was {there.get(name)!r}, now {wanted[name]!r}" for name in differing)
+            + "; ".join(_difference(name, there.get(name), wanted[name]) for name in differing)
             + ".",
-            "Repeat the options it was started with, or choose another --out.",
+            f"{how}, or choose another --out.",
         )
+
+
+_CONTENT = {
+    "space_text": "the code of the search space",
+    "fingerprint": "the images, labels or split of the dataset",
+    "proxy_fingerprint": "the images or labels of the proxy file",
+}
+"""What an identity keeps a hash of."""
+
+
+def _difference(name: str, was: object, now: object) -> str:
+    if name in _CONTENT:
+        return f"{_CONTENT[name]} ({name}) changed since"
+    return f"{name} was {was!r}, now {now!r}"
 
 
 def check_kept(directory: Path, *, study: bool) -> None:

@@ -12,11 +12,19 @@ from nasproxy.search.space import Config, SearchSpace
 from nasproxy.search.space_contract import why_no_answer
 from nasproxy.search.space_source import space_location
 
+MOST = 10_000_000
+"""Candidates of one search: more of them fill the memory."""
+
+_LISTED = 1_000_000
+"""A sample is drawn from all valid candidates of a space that is no larger."""
+
 
 def choose_candidates(
     space: SearchSpace, image_size: tuple[int, int], *, limit: int | None, seed: int
 ) -> tuple[list[Candidate], int]:
     """All valid candidates of ``space``, or a stratified sample of ``limit`` of them, and the number of invalid ones.
+
+    Of a space of more than a million candidates, only so many are looked at as a sample takes.
 
     Args:
         space: to choose from.
@@ -26,24 +34,44 @@ def choose_candidates(
 
     Raises:
         InputError: ``limit`` is larger than the number of valid candidates.
-        SpaceError: no candidate is valid, or ``is_valid`` raises or answers neither yes nor no.
+        SpaceError: no candidate is valid, there are too many, or ``is_valid`` raises or answers neither yes nor no.
     """
-    configs = list(space)
-    answers = [_ask(space, config, image_size) for config in configs]
+    size = len(space)
+    if min(size, limit or size) > MOST:
+        raise SpaceError(
+            f"{space.name} has {size:,} candidates; a search takes {MOST:,} at most.",
+            "Use --limit N to rank a sample of N.",
+        )
+    configs, answers = _look_at(space, image_size, limit=limit, seed=seed)
     valid = [config for config, answer in zip(configs, answers, strict=True) if answer is True]
+    whose = space.name if len(configs) == size else f"{len(configs):,} drawn from {space.name}"
     if not valid:
         reason = next((answer for answer in answers if isinstance(answer, str)), "is_valid returned False")
         raise SpaceError(
-            f"No candidate of {space.name} is valid at {image_size[0]}×{image_size[1]} pixels: {reason}.",
+            f"No candidate of {whose} is valid at {image_size[0]}×{image_size[1]} pixels: {reason}.",
             "Choose a larger --image-size.",
         )
     if limit is not None and limit > len(valid):
         raise InputError(
-            f"--limit {limit} is more than the {len(valid)} valid candidates of {space.name}.",
-            "Leave it out to rank all of them.",
+            f"--limit {limit} is more than the {len(valid)} valid candidates of {whose}.",
+            f"Use --limit {len(valid)} or less.",
         )
     chosen = valid if limit is None else stratified(space, valid, limit, seed)
     return [Candidate.of(config) for config in chosen], len(configs) - len(valid)
+
+
+def _look_at(
+    space: SearchSpace, image_size: tuple[int, int], *, limit: int | None, seed: int
+) -> tuple[list[Config], list[bool | str]]:
+    """All configurations, or as many of a large space as hold ``limit`` valid ones, and what ``is_valid`` says."""
+    size = len(space)
+    count = size if limit is None or size <= _LISTED else limit
+    while True:
+        configs = list(space) if count == size else space.sample(count, seed)
+        answers = [_ask(space, config, image_size) for config in configs]
+        if limit is None or answers.count(True) >= limit or count >= min(size, _LISTED):
+            return configs, answers
+        count = min(2 * count, _LISTED)
 
 
 def stratified(space: SearchSpace, valid: Sequence[Config], count: int, seed: int) -> list[Config]:

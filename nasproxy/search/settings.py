@@ -268,7 +268,7 @@ class SearchSettings:
         # No score depends on these, and a finished run may be calibrated.
         apart |= {"storage", "calibrate", "min_correlation", "tensorboard"}
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in apart}
-        # As runs have it of before there was a choice.
+        # None, as runs begun before these options existed have it.
         kept["soft_labels"] = self.soft_labels or None
         if self.learning_rate == LEARNING_RATE:
             kept["learning_rate"] = None
@@ -286,6 +286,8 @@ class SearchSettings:
 
 
 _TRIALS = 100
+# A password ends at the first @, as SQLAlchemy reads it, and may hold slashes; one that is mistyped, at the last.
+_USER = re.compile(r"(?<=://)[^:/@]*(?::[^@]*)?@(?:[^/\s]*@)?")
 _NAMES = {
     "preset": PRESETS,
     "finalist_augmentation": AUGMENTATIONS,
@@ -331,9 +333,11 @@ def _whole(name: str, value: object) -> int:
         raise InputError(f"{_option(name)} must be a whole number, got {value!r}.") from error
 
 
-def without_password(storage: str) -> str:
-    """An Optuna storage address without user, password and query, for all to read."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", storage).partition("?")[0]
+def without_password(storage: str, instead: str = "") -> str:
+    """An Optuna storage address for all to read: ``instead`` of user, password and query."""
+    bare = re.sub(_USER, instead and f"{instead}@", storage)
+    address, mark, _ = bare.partition("?")
+    return address + (mark and instead and mark + instead)
 
 
 def _option(name: str) -> str:

@@ -21,8 +21,8 @@ class Stage:
         before: trainings that stages of the same name had, which the user sees as one.
         total: trainings of all of them together.
         in_order: whether they are handed out as they stand, instead of the longest first.
-        sure: told of each candidate that a training of the stage has ended of, says which trainings of the next stage
-            are sure to come since then, whatever this one still brings; None where nobody can say.
+        sure: called with a candidate whenever one of its trainings in this stage ends; returns the trainings of the
+            next stage that are sure to come since then, whatever this one still brings. None where nobody can say.
     """
 
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from optuna.trial import TrialState
 
@@ -28,21 +28,13 @@ class Standings:
         settings: of the search, resolved.
         costs: of each candidate, by id.
         study: where results are.
-        latency_ms: of a candidate, where it was measured.
     """
 
-    def __init__(
-        self,
-        settings: SearchSettings,
-        costs: Mapping[str, Cost],
-        study: Study,
-        latency_ms: Callable[[Candidate], float | None],
-    ) -> None:
+    def __init__(self, settings: SearchSettings, costs: Mapping[str, Cost], study: Study) -> None:
         self._objectives = settings.objectives
         self._repeats = range(settings.repeats or 1)
         self._costs = costs
         self._study = study
-        self._latency_ms = latency_ms
 
     def score(self, candidate: Candidate, data: str, epochs: int) -> Score | None:
         """The mean score of a candidate after ``epochs`` on ``data``; None where a repeat failed or is missing."""
@@ -66,7 +58,7 @@ class Standings:
         sizes: dict[str, float | None] = {
             "parameters": cost.parameters,
             "multiply-adds": cost.multiply_adds,
-            "latency": self._latency_ms(candidate),
+            "latency": self._study.latency_ms(candidate.id),
         }
         if score.diverged:  # nobody wants it for its size
             sizes = {}
@@ -91,12 +83,21 @@ class Standings:
         keys = [(front, *_place(*row)) for front, row in zip(fronts, scored, strict=True)]
         return [scored[position][0] for position in sorted(range(len(keys)), key=keys.__getitem__)]
 
-    def settle(self, candidates: Sequence[Candidate], state: TrialState, epochs: int) -> None:
-        """Closes trials, or notes that they go on, with the scores after ``epochs`` on the proxy."""
+    def settle(
+        self, candidates: Sequence[Candidate], state: TrialState, epochs: int, stopped: int | None = None
+    ) -> None:
+        """Closes trials, or notes that they go on, with the scores after ``epochs`` on the proxy.
+
+        Args:
+            candidates: of the trials.
+            state: that they come to.
+            epochs: of their training.
+            stopped: after how many it was stopped; None where it was not.
+        """
         for start in range(0, len(candidates), _TOGETHER):
             with self._study.together():
                 for candidate in candidates[start : start + _TOGETHER]:
-                    self._study.settle(candidate, state, epochs, self.score(candidate, PROXY, epochs))
+                    self._study.settle(candidate, state, stopped or epochs, self.score(candidate, PROXY, epochs))
 
     def _reasons(self) -> dict[str, str]:
         """Why candidates failed, by id: of several reasons the first that was recorded."""

@@ -25,9 +25,13 @@ from nasproxy.errors import RunError, WriteError
 from nasproxy.files import flush
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.journal import Journal
+from nasproxy.search.settings import without_password
 from nasproxy.search.space import Config, Scalar
 from nasproxy.search.task import PROXY, Outcome
 from nasproxy.training.train import Score
+
+RUN = "run"
+"""The attribute of a study by which the run that it belongs to knows it, where several may share a storage."""
 
 Key = tuple[str, str, int, int]
 """(candidate id, data, epochs, repeat): what a measurement is filed under."""
@@ -79,11 +83,13 @@ class Study:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._storage = storage
+        self._name = name
         categorical: dict[str, BaseDistribution] = {
             key: CategoricalDistribution(tuple(values)) for key, values in choices.items()
         }
         self._distributions = distributions or (lambda _: categorical)
         self._trial_ids: dict[str, int] = {}
+        self._latencies: dict[str, float] = {}
         self.measurements: dict[Key, Measurement] = {}
         self.states: dict[str, TrialState] = {}
         self._id = self._open(name)
@@ -95,6 +101,23 @@ class Study:
                 f"The study {name} holds what no search of nasproxy wrote: {type(error).__name__} {error}.",
                 "Choose another --out, or another --storage.",
             ) from error
+
+    def claim(self, run: str | None) -> None:
+        """Makes sure that these are a run's results; a study that holds nothing becomes its own.
+
+        Args:
+            run: what the run is known by; None is one of before it was known by anything.
+
+        Raises:
+            RunError: the study is another run's.
+        """
+        with _reading():
+            attributes = self._storage.get_study_user_attrs(self._id)
+        if run is not None and not attributes and not self.states:
+            with _writing():
+                self._storage.set_study_user_attr(self._id, RUN, run)
+        elif attributes.get(RUN) != run:
+            raise of_another_run(self._name)
 
     def record(self, outcome: Outcome) -> None:
         """Stores one measurement, durably, before it returns."""
@@ -109,7 +132,7 @@ class Study:
                 self._record_on_trial(task.candidate, name, _to_json(found))
             else:
                 self._storage.set_study_user_attr(self._id, f"{name}:{task.candidate.id}", _to_json(found))
-        self.measurements[task.key] = found
+        self._keep(task.key, found)
 
     def settle(
         self, candidate: Candidate, state: TrialState, epochs: int, score: Score | None, reason: str = ""
@@ -137,14 +160,18 @@ class Study:
         with _writing(), self._storage.together() if isinstance(self._storage, Journal) else contextlib.nullcontext():
             yield
 
-    def latency_ms(self, candidate_id: str, epochs: int) -> float | None:
-        """Milliseconds of a candidate's forward pass, measured after ``epochs`` on the proxy; None where it was not."""
-        found = self.measurements.get((candidate_id, PROXY, epochs, 0))
-        return None if found is None else found.latency_ms
+    def latency_ms(self, candidate_id: str) -> float | None:
+        """Milliseconds of a candidate's forward pass; None where it was not measured."""
+        return self._latencies.get(candidate_id)
 
     def has(self, keys: Iterable[Key]) -> bool:
         """Whether every one of these measurements is there."""
         return all(key in self.measurements for key in keys)
+
+    def _keep(self, key: Key, found: Measurement) -> None:
+        self.measurements[key] = found
+        if found.latency_ms is not None:
+            self._latencies[key[0]] = found.latency_ms
 
     def _record_on_trial(self, candidate: Candidate, name: str, value: dict[str, Any]) -> None:
         if candidate.id in self._trial_ids:
@@ -179,8 +206,9 @@ class Study:
         for trial in self._storage.get_all_trials(self._id, deepcopy=False):
             self._read_trial(trial)
         for name, value in self._storage.get_study_user_attrs(self._id).items():
-            data, epochs, repeat, candidate = name.split(":")
-            self.measurements[candidate, data, int(epochs), int(repeat)] = _from_json(value)
+            if name != RUN:
+                data, epochs, repeat, candidate = name.split(":")
+                self._keep((candidate, data, int(epochs), int(repeat)), _from_json(value))
 
     def _read_trial(self, trial: FrozenTrial) -> None:
         candidate = trial.user_attrs["id"]
@@ -190,7 +218,7 @@ class Study:
             data, *numbers = name.split(":")
             if data == PROXY:
                 epochs, repeat = map(int, numbers)
-                self.measurements[candidate, data, epochs, repeat] = _from_json(value)
+                self._keep((candidate, data, epochs, repeat), _from_json(value))
 
 
 def open_storage(directory: Path, address: str | None) -> BaseStorage:
@@ -206,8 +234,10 @@ def open_storage(directory: Path, address: str | None) -> BaseStorage:
         try:
             return optuna.storages.get_storage(address)
         except Exception as error:
+            shown = without_password(address)
             raise RunError(
-                f"Optuna cannot open the storage {address!r}: {error}", "Example: sqlite:///study.db"
+                f"Optuna cannot open the storage {shown!r}: {str(error).replace(address, shown)}",
+                "Example: sqlite:///study.db",
             ) from error
     journal = directory / "study.log"
     journal.with_name("study.log.lock").unlink(missing_ok=True)
@@ -221,17 +251,27 @@ def open_storage(directory: Path, address: str | None) -> BaseStorage:
     return found
 
 
-def studies_in(address: str) -> list[str]:
-    """The names of the studies in a storage; of an SQLite database that is still to be made none, and it is not made.
+def of_another_run(name: str) -> RunError:
+    """What there is to say of a study that holds another run's results."""
+    return RunError(
+        f"The study {name} in the storage is of another run in a folder of the same name.",
+        "Give this run's folder another name and go on with --resume and that --out; nothing of it is lost.",
+    )
+
+
+def studies_in(address: str) -> dict[str, str | None]:
+    """The names of the studies in a storage, and what the run of each is known by.
+
+    Of an SQLite database that is still to be made there are none, and it is not made.
 
     Raises:
         RunError: the address cannot be opened.
     """
     if (file := _sqlite_file(address)) is not None and not file.exists() and os.access(file.parent, os.W_OK):
-        return []
+        return {}
     storage = open_storage(Path(), address)
     with _reading():
-        return optuna.get_all_study_names(storage)
+        return {study.study_name: study.user_attrs.get(RUN) for study in storage.get_all_studies()}
 
 
 def _sqlite_file(address: str) -> Path | None:

@@ -39,11 +39,11 @@ from ray import tune  # noqa: E402
 from ray.exceptions import RayError  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-from nasproxy.errors import ClusterError, InputError, NasproxyError  # noqa: E402
+from nasproxy.errors import ClusterError, NasproxyError  # noqa: E402
 from nasproxy.interruption import is_ending, unbroken  # noqa: E402
 from nasproxy.search.bench import Bench, Payload  # noqa: E402
 from nasproxy.search.campaign import Campaign  # noqa: E402
-from nasproxy.search.cluster import Node  # noqa: E402
+from nasproxy.search.cluster import Node, check_unconnected  # noqa: E402
 from nasproxy.search.devices import capacity  # noqa: E402
 from nasproxy.search.last_words import last_words  # noqa: E402
 from nasproxy.search.local_ray import Vitals, keeping_signals, loopback_only, ray_folder  # noqa: E402
@@ -347,10 +347,7 @@ def run_on_tune(
 @contextlib.contextmanager
 def _connected(address: str | None, cores: int, folder: Path) -> Iterator[None]:
     """A running cluster, or a Ray of its own for the time of a search: silent, without dashboard, on this machine."""
-    if ray.is_initialized():
-        raise InputError(
-            "Ray is already running in this process.", "Call ray.shutdown() first, or use executor='inline'."
-        )
+    check_unconnected()
     for name in ("ray", "ray.tune", "ray.air", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # Until Ray is shut down, which a dead one may not survive either.

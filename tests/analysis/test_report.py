@@ -6,10 +6,12 @@ import json
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 from synthetic_run import CHOICES, SMALL, make_proxy, make_run, write_json
 
 from nasproxy.analysis.report import write_report
+from nasproxy.analysis.text import signed
 from nasproxy.errors import RunError, WriteError
 
 HOSTILE = '"><script>alert(1)</script><img src=http://example.org/x onerror=alert(2)>'
@@ -129,6 +131,17 @@ def test_an_unfinished_run_says_so_and_shows_what_there_is(tmp_path):
     assert "This run is unfinished" in page.text
     assert "between the two orders of the 5 finalists" in page.text
     assert len(page.tables[-1]) == 1 + 16
+
+
+def test_the_agreement_of_an_unfinished_run_is_of_the_proxys_order(tmp_path):
+    directory = make_run(tmp_path / "run", top=10, finished=False)
+    table = pd.read_csv(directory / "results.csv", keep_default_na=False, na_values=[""])
+    table.loc[table["proxy_epochs"] == 20, "proxy_accuracy"] += 0.3
+    table.to_csv(directory / "results.csv", index=False)
+    order = table["proxy_epochs"] + table["proxy_accuracy"]
+    rho, other = (each.corr(table["whole_accuracy"], method="spearman") for each in (order, table["proxy_accuracy"]))
+    assert signed(rho) != signed(other)
+    assert f"of the 10 finalists is {signed(rho)}:" in report(directory).text
 
 
 def test_a_run_that_has_only_started(tmp_path):

@@ -192,3 +192,22 @@ def test_no_message_is_longer_than_a_person_reads(world: Path):
     for words, *_ in WRONG.values():
         said = invoke(*search_words(Path("my_space.py"), Path("run")), *words, "--json")
         assert len(json.dumps(said.json["error"]["message"])) < 600
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "{}"],
+        ["export", "{}", "--out", "net"],
+        ["condense", "--iterations", "1", "--out", "{}"],
+        ["search", "--proxy", "random", "--storage", "sqlite:///{}"],
+    ],
+)
+def test_a_path_that_the_system_refuses_to_look_at_is_named(folder: Path, words: list[str]):
+    said = invoke(*(word.format("a" * 300) for word in words), "--json")
+    assert said.code == 2
+    error = said.json["error"]
+    assert error["kind"] != "internal"
+    assert "a" * 300 in error["message"]
+    assert error["hint"]
+    assert not list(folder.iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -40,6 +41,29 @@ def test_a_directory_that_is_taken_is_refused_before_data_are_loaded(command: li
         said = invoke(*command, *NO_DATA, *words, "--json")
         assert said.code == 2
         assert reason in said.json["error"]["message"]
+
+
+@pytest.mark.parametrize("more", [[], ["--resume"]])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_directory_that_cannot_be_looked_at_is_refused_before_data_are_loaded(
+    command: list[str], more: list[str], folder: Path
+):
+    error = invoke(*command, *NO_DATA, *more, "--out", "a" * 300, "--json").json["error"]
+    assert error["kind"] in ("run", "write")
+    assert "File name too long" in error["message"]
+    assert "--out" in error["hint"]
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "file/proxy.safetensors"])
+def test_a_proxy_file_that_cannot_be_looked_at_is_none(name: str, folder: Path):
+    (folder / "file").touch()
+    error = invoke("search", "--proxy", name, "--json").json["error"]
+    assert error["kind"] == "input"
+    assert error["message"].startswith(f"No proxy is called {name!r}, and no file of that name can be looked at") == (
+        name != "file/proxy.safetensors"
+    )
+    assert "random" in error["hint"]
 
 
 @pytest.mark.parametrize("command", ["search", "compare"])
@@ -88,6 +112,22 @@ def test_who_is_interrupted_hears_how_to_go_on_with_what_has_begun(folder: Path,
     with pytest.raises(KeyboardInterrupt), saying_how_to_resume(None):
         raise KeyboardInterrupt
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("given", [["--storage", "{}"], ["--storage={}"]])
+def test_who_is_interrupted_hears_no_password(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, given: list[str]
+):
+    address = "postgresql://me:se/cret@host/db?password=secret"
+    words = [word.format(address) for word in given]
+    monkeypatch.setattr(sys, "argv", ["nasproxy", "search", *words, "--dataset", "data?/a@b"])
+    write_json(folder / "run.json", {})
+    with pytest.raises(KeyboardInterrupt), saying_how_to_resume(folder):
+        raise KeyboardInterrupt
+    said = capsys.readouterr().err
+    masked = shlex.join([word.format("postgresql://***@host/db?***") for word in given])
+    assert f"nasproxy search {masked} --dataset 'data?/a@b' --out {folder} --resume" in said
+    assert "cret" not in said
 
 
 def test_a_new_folder_is_kept_and_told_only_if_the_run_has_begun(folder: Path, capsys: pytest.CaptureFixture[str]):

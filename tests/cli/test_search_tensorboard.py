@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tiny_search import Said, invoke, read_table, recorded_trainings, search_words, write_space
+from tiny_search import FINALISTS, SPACE, Said, invoke, read_table, recorded_trainings, search_words, write_space
 
 EPOCHS = 3
 WORDS = ["--finalist-epochs", str(EPOCHS), "--precision", "float32"]
@@ -97,6 +97,27 @@ def test_finalists_of_before_are_shown_with_what_is_known(home: Path):
     for curves in _curves(home / "late").values():
         assert sorted(curves) == ["accuracy/validation", "loss/validation", "schedule/learning rate"]
         assert [epoch for epoch, _ in curves["accuracy/validation"]] == [EPOCHS]
+
+
+def test_an_interrupted_calibration_of_a_finished_run_leaves_the_finalists_as_they_were(home: Path):
+    text = SPACE.replace(
+        "        if self.training:",
+        '        if self.training and os.path.exists(__file__ + ".interrupt"):\n            raise KeyboardInterrupt\n'
+        "        if self.training:",
+    )
+    space = write_space(home, text, "interrupted.py")
+    words = search_words(space, home / "interrupted", *WORDS, "--tensorboard")
+    assert invoke(*words).code == 0
+    table, curves = read_table(home / "interrupted"), _curves(home / "interrupted")
+    assert table["whole_accuracy"].notna().sum() == len(curves) == FINALISTS
+    interrupt = home / "interrupted.py.interrupt"
+    interrupt.touch()
+    assert invoke(*words, "--resume", "--calibrate", "12").code == 130
+    pd.testing.assert_frame_equal(read_table(home / "interrupted"), table)
+    assert _curves(home / "interrupted") == curves
+    interrupt.unlink()
+    assert invoke(*words, "--resume", "--calibrate", "12").code == 0
+    pd.testing.assert_frame_equal(read_table(home / "interrupted"), table)
 
 
 def test_a_finalist_that_diverges_ends_where_it_left_the_finite_numbers(home: Path):

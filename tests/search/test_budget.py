@@ -16,6 +16,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from pandas.testing import assert_frame_equal
 from test_campaign import (
+    CHOICES,
     FAILS_AT_ONCE,
     RUNGS,
     SAMPLED,
@@ -24,6 +25,7 @@ from test_campaign import (
     Trainer,
     all_proposed,
     campaign_of,
+    costs_of,
     made,
     outcome_of,
     run_plainly,
@@ -36,7 +38,10 @@ from tiny_search import CANDIDATES, invoke, read_table, recorded_trainings, sear
 from nasproxy.condensation.distribution_matching import DistributionRecipe
 from nasproxy.proxies.proxy_file import load_proxy
 from nasproxy.search.budget import Budget
+from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
+from nasproxy.search.results import results_table, summarise
+from nasproxy.search.study import Study
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
 from nasproxy.training.train import Score
 
@@ -283,6 +288,48 @@ def test_a_budget_that_suffices_changes_nothing(tmp_path: Path):
     for name, words in (("plain", []), ("rich", ["--time-budget", "60"])):
         assert invoke(*search_words(space, tmp_path / name, *words)).code == 0
     assert_frame_equal(read_table(tmp_path / "rich"), read_table(tmp_path / "plain"))
+
+
+def ranked_table(campaign: Campaign, study: Study, repeats: int = 1) -> pd.DataFrame:
+    costs, finalists = costs_of(campaign.candidates), campaign.finalists
+    table = results_table(
+        campaign.candidates, costs, study, campaign.ranking, finalists=finalists, choices=CHOICES, repeats=repeats
+    )
+    return table[table["rank"].notna()]
+
+
+def test_where_some_repeats_of_a_rung_are_missing_the_table_has_the_scores_that_ranked():
+    in_part = 0
+    for after in range(2 * FIRST, 2 * FIRST + 8):
+        trainer, asked = Trainer(), replace(SETTINGS, repeats=2)
+        budget = Ends(trainer, after)
+        campaign, study = campaign_of(InMemoryStorage(), settings=asked, progress=Listener(), budget=budget)
+        run_shuffled(campaign, trainer, random.Random(after), 1)
+        table = ranked_table(campaign, study, 2)
+        keys = [table["proxy_epochs"] * -1, table["proxy_accuracy"] * -1, table["proxy_cross_entropy"]]
+        assert list(zip(*keys, strict=True)) == sorted(zip(*keys, strict=True))
+        on_proxy = [key[:3] for key in study.measurements if key[1] == PROXY]
+        in_part += any(on_proxy.count(key) == 1 for key in on_proxy)
+        top = summarise(campaign, table, study)["top"]
+        assert [entry["proxy_accuracy"] for entry in top] == table["proxy_accuracy"][:2].tolist()
+    assert in_part
+
+
+def test_the_agreement_is_of_the_order_of_finalists_that_trained_for_different_times():
+    differ = 0
+    for after in range(FIRST + 1, FIRST + 6):
+        trainer, asked = Trainer(), replace(SETTINGS, top_k=8)
+        budget = Ends(trainer, after)
+        campaign, study = campaign_of(InMemoryStorage(), settings=asked, progress=Listener(), budget=budget)
+        run_shuffled(campaign, trainer, random.Random(0), 1)
+        table = ranked_table(campaign, study)
+        finalists = table[table["whole_accuracy"].notna()]
+        assert finalists["proxy_epochs"].nunique() == 2
+        order, whole = 10 * finalists["proxy_epochs"] + finalists["proxy_accuracy"], finalists["whole_accuracy"]
+        rho = summarise(campaign, table, study)["agreement"]["rho"]
+        assert rho == pytest.approx(order.corr(whole, method="spearman"))
+        differ += rho != pytest.approx(finalists["proxy_accuracy"].corr(whole, method="spearman"))
+    assert differ
 
 
 def test_candidates_of_a_cut_rung_are_not_closed():

@@ -118,6 +118,14 @@ def test_a_calibrated_run_that_is_gone_on_with_keeps_its_estimate(calibrated: Sa
         assert load_run(home / "run").summary["calibration"] == calibrated.json["calibration"]
 
 
+def test_a_run_ranked_without_a_proxys_images_keeps_its_estimate_too(home: Path):
+    words = search_words(write_space(home), home / "stopped", "--json", "--proxy", "early-stopping")
+    calibrated = invoke(*words, "--calibrate", "5").json
+    assert calibrated["calibration"]["n"] == 5
+    assert invoke(*words, "--resume").json == calibrated
+    assert load_run(home / "stopped").summary == calibrated
+
+
 def test_the_estimate_is_spearmans_rho_of_the_order_and_the_accuracies(calibrated: Said):
     found = calibrated.json["calibration"]
     assert (found["n"], len(found["sample"]), found["ranked"], found["failed"]) == (9, 9, 12, 0)

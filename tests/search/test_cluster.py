@@ -571,6 +571,19 @@ def test_the_precision_is_the_cluster_s(monkeypatch: pytest.MonkeyPatch, found: 
     assert asked == ["head:6379"]
 
 
+def test_what_this_machine_computes_itself_has_its_own_precision(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plan, "find_nodes", lambda _: MIXED)
+    monkeypatch.setattr(plan, "find_precision", lambda _: "bfloat16")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    settings = SearchSettings(address="head:6379", proxy="random")
+    found = make_plan(settings, resume=False)
+    assert (found.device.type, found.precision) == ("cpu", "float32")
+    assert (found.settings.device, found.settings.precision) == ("cuda", "bfloat16")
+    assert make_plan(replace(settings, precision="bfloat16"), resume=False).precision == "bfloat16"
+
+
 @pytest.mark.parametrize(
     ("workers", "share", "fits"), [(1, 1.0, True), (2, 1.0, False), (4, 0.25, True), (5, 0.25, False), (1, 2.0, False)]
 )

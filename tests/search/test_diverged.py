@@ -104,6 +104,20 @@ def test_where_nothing_else_is_left_it_becomes_a_finalist():
     assert numbers(campaign.finalists) == [0, 1]
 
 
+def test_one_of_whose_repeats_diverges_has_the_score_that_ranked_it():
+    class Half(Trainer):
+        def perform(self, task: Task) -> Outcome:
+            wild = task.repeat == 1 and task.candidate.config["n"] == 5
+            return Outcome(task, (Score(task.epochs, 0.0, math.inf),), 0.0) if wild else super().perform(task)
+
+    campaign, study = campaign_of(InMemoryStorage(), settings=replace(SETTINGS, scheduler="none", repeats=2))
+    run_plainly(campaign, Half())
+    table = results_table(campaign.candidates, costs_of(campaign.candidates), study, campaign.ranking, repeats=2)
+    last = table.iloc[-1]
+    assert (last["params_n"], last["diverged"], last["proxy_accuracy"]) == (5, True, 0.0)
+    assert study.measurements[str(last["id"]), PROXY, 100, 0].scores[-1].accuracy > 0
+
+
 BOTH = replace(SETTINGS, objectives=("accuracy", "multiply-adds"))
 SMALLEST = {n for n in range(40) if n % 7 == 0}
 

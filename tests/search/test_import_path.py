@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import ray
 from tiny_search import invoke, search_words, write_space
 
 import nasproxy
@@ -21,6 +22,17 @@ def test_another_nasproxy_in_the_present_folder_is_refused(tmp_path: Path, monke
     assert f"{tmp_path.resolve()} holds another nasproxy" in said.err
     assert not (tmp_path / "run").exists()
     assert invoke(*search_words(write_space(tmp_path), tmp_path / "run")).code == 0  # in this process there is but one
+
+
+def test_a_ray_that_runs_in_this_process_already_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    said = invoke(*search_words(write_space(tmp_path), tmp_path / "run", "--executor", "tune"))
+    assert said.code == 2
+    assert "Ray is already running in this process." in said.err
+    assert not (tmp_path / "run").exists()
+    assert invoke(*search_words(write_space(tmp_path), tmp_path / "run")).code == 0
 
 
 def test_its_own_folder_is_as_good_as_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

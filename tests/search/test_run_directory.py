@@ -75,6 +75,21 @@ def test_a_run_goes_on_whose_description_says_more_than_is_asked_today(tmp_path)
         pass
 
 
+def test_what_was_edited_since_is_named_and_is_to_be_brought_back(tmp_path):
+    texts = {"space_text": "1f", "fingerprint": "2f", "proxy_fingerprint": "3f", "choices": {"width": [1]}}
+    with open_run(tmp_path / "run", facts(**texts), resume=False):
+        pass
+    edited = refuse(tmp_path / "run", resume=True, **{**texts, "space_text": "9a", "choices": {"width": [2]}})
+    assert "the code of the search space (space_text) changed since" in edited.message
+    assert "9a" not in edited.message
+    assert edited.hint.startswith("Bring back what was changed")
+    others = refuse(tmp_path / "run", resume=True, **{**texts, "fingerprint": "9a", "proxy_fingerprint": "8a"}).message
+    assert "the images, labels or split of the dataset (fingerprint) changed since" in others
+    assert "the images or labels of the proxy file (proxy_fingerprint) changed since" in others
+    both = refuse(tmp_path / "run", resume=True, **{**texts, "fingerprint": "9a", "seed": 3})
+    assert both.hint.startswith("Repeat the options")
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, resume):
     (tmp_path / "thesis").mkdir()

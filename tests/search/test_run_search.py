@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
+import sqlite3
 import subprocess
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +34,16 @@ from tiny_search import (
 )
 
 from nasproxy.analysis.results import load_run
+from nasproxy.condensation.distribution_matching import DistributionRecipe
 from nasproxy.datasets.load import load_dataset
-from nasproxy.errors import InputError, RunError, SpaceError
+from nasproxy.errors import BudgetError, InputError, RunError, SpaceError
 from nasproxy.progress import Silent
 from nasproxy.proxies.make import random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.search import run as module
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.dry_run import dry_run
+from nasproxy.search.known_spaces import space_of_run, text_digest
 from nasproxy.search.plan import make_plan
 from nasproxy.search.run import SearchResult, kept_proxy, run_search
 from nasproxy.search.run_directory import open_run
@@ -250,6 +256,41 @@ def test_runs_of_one_name_do_not_mix_in_a_shared_database(tmp_path: Path):
     assert_frame_equal(read_table(second.directory), read_table(alone.directory))
 
 
+def test_a_run_that_has_no_results_yet_takes_none_from_another_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    few = DistributionRecipe(ipc=2, iterations=4, real_batch=4, width=4, depth=1)
+    monkeypatch.setattr(DistributionRecipe, "preset", lambda preset, ipc: few)
+    address = f"sqlite:///{tmp_path}/study.db"
+    first = settings_of(tmp_path / "a", storage=address, proxy="dm", time_budget=1e-9)
+    with pytest.raises(BudgetError):
+        run_search(first)
+    second = run_search(settings_of(tmp_path / "b", storage=address, seed=1))
+    before = contents(tmp_path)
+    for go_on in (run_search, dry_run):
+        with pytest.raises(RunError, match="nasproxy-run in the storage is of another run") as caught:
+            go_on(replace(first, time_budget=None), resume=True)
+    assert contents(tmp_path) == before
+    assert "another name" in caught.value.hint
+    (tmp_path / "a" / "run").rename(tmp_path / "a" / "mine")
+    found = run_search(replace(first, time_budget=None, out=tmp_path / "a" / "mine"), resume=True)
+    alone = run_search(settings_of(tmp_path / "c", proxy="dm"))
+    assert_frame_equal(read_table(found.directory), read_table(alone.directory))
+    again = run_search(settings_of(tmp_path / "b", storage=address, seed=1), resume=True)
+    assert again.summary == second.summary
+
+
+def test_a_run_from_before_its_study_knew_it_is_gone_on_with(tmp_path: Path):
+    settings = settings_of(tmp_path, storage=f"sqlite:///{tmp_path}/study.db", limit=2, top_k=1)
+    first = run_search(settings)
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        assert database.execute("DELETE FROM study_user_attributes WHERE key = 'run'").rowcount == 1
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    del facts["token"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts))
+    assert run_search(settings, resume=True).summary == first.summary
+
+
 def test_a_run_begun_anew_in_a_shared_database_takes_nothing_from_the_one_before(tmp_path: Path):
     settings = settings_of(tmp_path, storage=f"sqlite:///{tmp_path}/study.db")
     run_search(settings)
@@ -312,6 +353,9 @@ def test_a_lost_study_of_a_run_that_has_had_results_is_an_error(
 def test_no_password_of_a_storage_is_kept(tmp_path: Path):
     secret = SearchSettings(storage="postgresql+psycopg2://me:secret@host/db?password=secret")
     assert secret.as_json()["storage"] == "postgresql+psycopg2://host/db"
+    for password in ("se/cr/et", "s:e?c", "s@e", ""):
+        secret = SearchSettings(storage=f"postgresql://me:{password}@host:5432/db")
+        assert secret.as_json()["storage"] == "postgresql://host:5432/db"
     run_search(settings_of(tmp_path, storage=f"sqlite:///{tmp_path}/study.db?timeout=7", limit=2, top_k=1))
     text = (tmp_path / "run" / "run.json").read_text()
     assert f"sqlite:///{tmp_path}/study.db" in text
@@ -572,6 +616,51 @@ def test_a_space_whose_build_changed_is_another_run(tmp_path: Path):
     run_search(settings_of(tmp_path, limit=2, top_k=1))
     with pytest.raises(RunError):
         run_search(settings_of(tmp_path, text=SPACE.replace("nn.Tanh", "nn.GELU"), limit=2, top_k=1), resume=True)
+
+
+def test_a_space_in_a_module_that_was_edited_is_another_run_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    module = write_space(tmp_path / "edited_package", name="spaces.py")
+    settings = settings_of(tmp_path, space="edited_package.spaces:Tiny", limit=2, top_k=1)
+    run_search(settings)
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert space_of_run(facts, tmp_path / "run", None).module_name == "edited_package.spaces"
+    module.write_text(SPACE.replace("nn.Tanh", "nn.GELU"))
+    with pytest.raises(RunError, match="space_text"):
+        run_search(settings, resume=True)
+    for given in (None, settings.space):
+        with pytest.raises(RunError, match="is not what built the networks"):
+            space_of_run(facts, tmp_path / "run", given)
+    module.write_text(SPACE)
+    assert run_search(settings, resume=True).summary["evaluated"] == 2
+
+
+def test_what_is_kept_of_the_code_of_a_file_stays_the_same(tmp_path: Path):
+    source = SpaceSource.parse(str(write_space(tmp_path)))
+    assert text_digest(source) == hashlib.sha256(SPACE.encode()).hexdigest()[:16]
+    assert text_digest(SpaceSource.parse("convnet720")) == hashlib.sha256(b"").hexdigest()[:16]
+
+
+def test_a_run_that_goes_on_with_other_versions_says_so(tmp_path: Path):
+    words = search_words(write_space(tmp_path), tmp_path / "run", "--limit", "2", "--top-k", "1")
+    assert "was begun with" not in invoke(*words).err
+    assert "was begun with" not in invoke(*words, "--resume").err
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    facts["versions"] |= {"torch": "1.0", "ray": "1.0"}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts))
+    said = invoke(*words, "--resume")
+    assert said.code == 0
+    assert f"This run was begun with torch 1.0 and goes on with torch {version('torch')}, whose scores" in said.err
+
+
+def test_weights_that_do_not_fit_at_the_hand_over_are_an_error(tmp_path: Path):
+    text = SPACE.replace('config["width"])', 'config["width"] + os.path.exists(__file__ + ".wider"))')
+    settings = settings_of(tmp_path, text=text, limit=2, top_k=1)
+    run_search(settings)
+    shutil.rmtree(tmp_path / "run" / "winner")
+    (tmp_path / "my_space.py.wider").touch()
+    with pytest.raises(RunError, match="do not fit the network that the space builds: size mismatch"):
+        run_search(settings, resume=True)
 
 
 def test_a_leftover_of_an_interrupted_write_does_no_harm(finished: SearchResult, tmp_path: Path):

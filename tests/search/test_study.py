@@ -239,6 +239,13 @@ def test_an_address_that_optuna_cannot_open_is_an_error_that_names_it(tmp_path, 
     assert "sqlite:///" in caught.value.hint
 
 
+def test_no_password_is_told_of_an_address_that_optuna_cannot_open(tmp_path):
+    with pytest.raises(RunError) as caught:
+        open_storage(tmp_path, "postgresql+nothing://me:se/cret@host/db?password=secret")
+    assert "'postgresql+nothing://host/db'" in caught.value.message
+    assert "cret" not in str(caught.value)
+
+
 def test_a_database_that_is_none_is_refused(tmp_path):
     (tmp_path / "study.db").write_text("not a database, but long enough to be taken for one" * 100)
     with pytest.raises(RunError, match=r"study\.db"):
@@ -252,6 +259,24 @@ def test_several_studies_share_a_storage(tmp_path):
     second.record(outcome(CANDIDATES[1]))
     assert list(Study(open_storage(tmp_path, address), "one", CHOICES).measurements) == list(first.measurements)
     assert [key[0] for key in first.measurements] == [CANDIDATES[0].id]
+
+
+def test_a_study_has_one_run(tmp_path, address):
+    study = open_study(tmp_path, address)
+    study.claim("mine")
+    open_study(tmp_path, address).claim("mine")
+    for other in ("yours", None):
+        with pytest.raises(RunError, match="of another run"):
+            open_study(tmp_path, address).claim(other)
+    study.record(outcome(CANDIDATES[0], data="whole"))
+    assert open_study(tmp_path, address).measurements == study.measurements
+
+
+def test_a_study_of_before_runs_were_known_by_anything_is_no_new_run_s(tmp_path, address):
+    open_study(tmp_path, address).record(outcome(CANDIDATES[0]))
+    open_study(tmp_path, address).claim(None)
+    with pytest.raises(RunError, match="of another run"):
+        open_study(tmp_path, address).claim("mine")
 
 
 @contextmanager
