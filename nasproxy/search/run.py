@@ -358,6 +358,7 @@ def _summary(plan: Plan, campaign: Campaign, table: pd.DataFrame, study: Study) 
         "proxy": settings.proxy,
         **summarise(campaign, table, study),
         "calibration": None,
+        "seconds": None,  # known when all is done
         "run": str(plan.directory),
     }
     if settings.calibrate is not None:
