@@ -23,6 +23,8 @@ from nasproxy.kernels.library import why_none
 from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.search.candidate import Candidate
+from nasproxy.search.cluster import check_unconnected
+from nasproxy.search.run import say_what_it_was_begun_with
 from nasproxy.search.run_directory import check_unused, open_run, write_json
 from nasproxy.search.space import ABSENT
 from nasproxy.search.study import Measurement
@@ -67,7 +69,10 @@ def run_compare(settings: CompareSettings, *, resume: bool = False, progress: Pr
     if resume and settings.search.out is not None:
         check_unused(settings.search.out)
     plan = plan_comparison(settings, resume=resume, progress=progress)
+    if settings.search.executor == "tune":
+        check_unconnected()  # before anything is made for it
     directory = plan.common.directory
+    say_what_it_was_begun_with(directory, progress)
     prepare_process(usable_cores())
     with open_run(directory, plan.facts(), resume=resume):
         _keep_names(plan)

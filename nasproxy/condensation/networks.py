@@ -20,7 +20,8 @@ from nasproxy.search.space_source import SpaceSource, error_text, user_location
 
 _TIMES_THE_CONVNET = 2.5
 _OF_THE_CONVNET = ("width", "depth", "norm", "activation", "pooling")
-_TRIES = 100  # different candidates, before none is taken for what there is
+_TRIES = 100  # different candidates, before none is taken for what there is,
+_MORE_TRIES = 10_000  # and in any iteration after one was found
 
 
 class PaperNetworks:
@@ -107,20 +108,19 @@ class SpaceNetworks:
     def state(self) -> dict[str, Tensor]:
         """Of the draws. The refused count too: they are passed over without drawing weights."""
         refused = torch.tensor(sorted(self._refused), dtype=torch.int64)
-        accepted = torch.tensor(self._accepted)
-        return {"generator": self._generator.get_state(), "refused": refused, "accepted": accepted}
+        return {"generator": self._generator.get_state(), "refused": refused}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Puts it back."""
+        """Puts it back: as it was after an iteration, which had a network."""
         self._generator.set_state(state["generator"])
         self._refused = set(state["refused"].tolist())
-        self._accepted = bool(state["accepted"])
+        self._accepted = True
 
     def _draw(self) -> tuple[Config, nn.Module]:
         size = self._dataset.image_size
         # Where one was accepted there is something to find, and hours of work would be lost.
-        most = len(self._space) if self._accepted else min(_TRIES, len(self._space))
-        while len(self._refused) < most:
+        most = len(self._refused) + _MORE_TRIES if self._accepted else _TRIES
+        while len(self._refused) < min(most, len(self._space)):
             index = int(torch.randint(len(self._space), (), generator=self._generator))
             if index in self._refused:
                 continue

@@ -88,7 +88,7 @@ def model_card(
         "colour": "gray" if description.channels == 1 else "colour",
         "num_classes": f"{len(names):,}",
         "classes": names[:_MOST_CLASSES],
-        "more_classes": f" and {len(names) - _MOST_CLASSES} more" if len(names) > _MOST_CLASSES else "",
+        "more_classes": f" and {len(names) - _MOST_CLASSES:,} more" if len(names) > _MOST_CLASSES else "",
         "scores": _scores(description.scores, dataset),
         "repeats": 1 if origin.further else settings.get("repeats") or 1,
         "choice": _choice(origin),

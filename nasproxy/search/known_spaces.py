@@ -21,7 +21,8 @@ from nasproxy.search.space_source import SpaceSource, registered_spaces
 
 def text_digest(source: SpaceSource) -> str:
     """What ``run.json`` keeps of a space's code: a hash of its file's text, or of none where a package registers it."""
-    return hashlib.sha256(source.code.encode()).hexdigest()[:16]
+    code = "" if source.kind == "registered" else source.code  # a package's next version does not end its runs
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
 def remember_space(spec: str, source: SpaceSource) -> None:

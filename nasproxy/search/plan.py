@@ -24,7 +24,7 @@ from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.registry import proxy_names
 from nasproxy.proxies.soft_labels import teacher_facts
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.cluster import check_unconnected, find_nodes, find_precision
+from nasproxy.search.cluster import find_nodes, find_precision
 from nasproxy.search.devices import check_workers, cluster_workers, default_workers, resolve_device
 from nasproxy.search.import_path import check_folder
 from nasproxy.search.known_spaces import text_digest
@@ -178,7 +178,6 @@ def _place(settings: SearchSettings) -> tuple[SearchSettings, torch.device, str,
     """The settings with the workers' device and precision, those of this process, and the number of workers."""
     if settings.executor == "tune":
         check_folder()
-        check_unconnected()
     address, precision = settings.address, settings.precision
     nodes = None if address is None else find_nodes(address)
     device = here = resolve_device(settings.device, nodes)

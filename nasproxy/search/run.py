@@ -37,6 +37,7 @@ from nasproxy.search.budget import Budget
 from nasproxy.search.calibration import calibration, warning
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
+from nasproxy.search.cluster import check_unconnected
 from nasproxy.search.constraints import measure_candidates
 from nasproxy.search.costs import Costs
 from nasproxy.search.curves import write_curves
@@ -98,9 +99,11 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     if resume and settings.out is not None:
         check_unused(settings.out)
     plan = make_plan(settings, resume=resume)
+    if settings.executor == "tune":
+        check_unconnected()  # before anything is made for it
     facts = run_facts(plan)
     check_run(plan.directory, facts["identity"], resume=resume)
-    _say_what_it_was_begun_with(plan.directory, progress)
+    say_what_it_was_begun_with(plan.directory, progress)
     for note in plan.dataset.notes:
         progress.note(note)
     if plan.given_proxy is not None and plan.given_proxy.doubt:
@@ -170,7 +173,7 @@ def _say_what_inline_ignores(settings: SearchSettings, progress: Progress) -> No
         progress.note(f"--executor inline trains in this process alone; {' and '.join(ignored)} make no difference.")
 
 
-def _say_what_it_was_begun_with(directory: Path, progress: Progress) -> None:
+def say_what_it_was_begun_with(directory: Path, progress: Progress) -> None:
     """Of a run that goes on, whether by other versions of what decides its numbers."""
     was, now = facts_of(directory).get("versions"), deciding_versions()
     other = [name for name in now if isinstance(was, dict) and was.get(name) not in (None, now[name])]

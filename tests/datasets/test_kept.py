@@ -181,9 +181,9 @@ def test_budget(monkeypatch):
 
 
 def test_a_container_has_what_its_limit_leaves_and_files_that_were_read_can_go(monkeypatch, tmp_path):
-    machine = memory_budget()
     monkeypatch.setattr("nasproxy.datasets.pixel_memory._CONTAINER", tmp_path)
-    assert machine / 2 < memory_budget() < machine * 2, "no container"
+    machine = memory_budget()
+    assert machine > 150 * 2**20, "no container"
     mib = 2**20
     (tmp_path / "memory.current").write_text(f"{300 * mib}\n")
     stat = {"anon": 30, "file": 270, "shmem": 20, "inactive_file": 200, "active_file": 50}

@@ -64,7 +64,7 @@ def test_all_classes_are_counted_though_not_all_are_named():
     about = replace(_description(), class_names=tuple(f"class {number}." for number in range(1200)))
     text = model_card(about, _origin(), library="pytorch", loading="Load it.")
     assert "one of 1,200 classes comes out" in text
-    assert "class 49. and 1150 more" in text
+    assert "class 49. and 1,150 more" in text
 
 
 def test_a_calibration_is_told_and_what_it_trained_is_counted():

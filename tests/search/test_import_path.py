@@ -32,6 +32,12 @@ def test_a_ray_that_runs_in_this_process_already_is_refused_before_anything_is_m
     assert said.code == 2
     assert "Ray is already running in this process." in said.err
     assert not (tmp_path / "run").exists()
+    compared = ["--limit", "3", "--top-k", "2", "--epochs", "1", "--proxies", "random", "--executor", "tune"]
+    said = invoke("compare", "--space", str(write_space(tmp_path)), "--out", str(tmp_path / "run"), *compared)
+    assert "Ray is already running in this process." in said.err
+    assert not (tmp_path / "run").exists()
+    words = search_words(write_space(tmp_path), tmp_path / "run", "--executor", "tune", "--dry-run")
+    assert invoke(*words).code == 0  # starts none
     assert invoke(*search_words(write_space(tmp_path), tmp_path / "run")).code == 0
 
 

@@ -29,6 +29,7 @@ from tiny_search import (
     journal_lines,
     read_table,
     recorded_trainings,
+    register_space,
     search_words,
     write_space,
 )
@@ -639,6 +640,15 @@ def test_what_is_kept_of_the_code_of_a_file_stays_the_same(tmp_path: Path):
     source = SpaceSource.parse(str(write_space(tmp_path)))
     assert text_digest(source) == hashlib.sha256(SPACE.encode()).hexdigest()[:16]
     assert text_digest(SpaceSource.parse("convnet720")) == hashlib.sha256(b"").hexdigest()[:16]
+
+
+def test_a_new_version_of_the_package_that_registers_a_space_does_not_end_its_runs(tmp_path: Path, monkeypatch):
+    register_space(tmp_path, "stranger", "strange = stranger_spaces:Strange")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = text_digest(SpaceSource.parse("strange"))
+    metadata = tmp_path / "stranger-1.0.dist-info" / "METADATA"
+    metadata.write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.1\n")
+    assert text_digest(SpaceSource.parse("strange")) == before
 
 
 def test_a_run_that_goes_on_with_other_versions_says_so(tmp_path: Path):
