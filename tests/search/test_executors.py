@@ -175,6 +175,7 @@ TERMINATED = SPACE.replace("import os\n", "import os\nimport signal\nimport sys\
 )
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_terminated_costs_no_candidate(folder: Path, inline: Path, tmp_path: Path):
     mark = tmp_path / "terminated"
     space = write_space(tmp_path, TERMINATED.replace("MARK", repr(str(mark))))
@@ -207,7 +208,7 @@ SICK = (
 )
 
 
-@pytest.mark.parametrize("executor", ["inline", "tune"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("tune", marks=pytest.mark.slow)])
 def test_what_breaks_the_gpu_of_a_process_costs_no_other_candidate(tmp_path: Path, executor: str):
     words = search_words(write_space(tmp_path, SICK), tmp_path / "run", "--executor", executor, "--json")
     if executor == "inline":
