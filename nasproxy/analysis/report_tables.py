@@ -14,11 +14,11 @@ import pandas as pd
 from nasproxy.analysis.effects import ChoiceEffect
 from nasproxy.analysis.results import CHOICE, choice_columns
 from nasproxy.analysis.text import count, duration, percent
+from nasproxy.search.settings import CREDENTIALS
 from nasproxy.training.strategy import AUTO, NONE
 
 _MOST_ROWS = 2000  # Beyond this a browser takes seconds to sort; results.csv has the rest.
 _MOST_REASONS, _MOST_NAMED, _MOST_REASON = 100, 10, 4000
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def _value(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(_value(item) for item in value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return _CREDENTIALS.sub("", text)
+    return CREDENTIALS.sub("", text)
 
 
 def _table(table: pd.DataFrame, figures: tuple[str, ...], *, states: bool) -> Table:

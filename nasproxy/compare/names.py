@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os.path
 import re
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nasproxy.errors import InputError, nearest
+from nasproxy.seeds import seed_from
 
 WHOLE = "whole"
 """The name of the ground truth."""
@@ -89,7 +89,7 @@ def seed_of(member: str, seed: int) -> int:
     _, _, number = member.partition(_AGAIN)
     if not number:
         return seed
-    return int.from_bytes(hashlib.blake2b(f"{seed}{_AGAIN}{number}".encode(), digest_size=8).digest()) >> 1
+    return seed_from(f"{seed}{_AGAIN}{number}")
 
 
 def _read(text: str, known: Sequence[str], files: dict[str, Path]) -> str:

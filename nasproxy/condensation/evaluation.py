@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -11,6 +9,7 @@ from torch import Tensor
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.networks.convnet import ConvNet
+from nasproxy.seeds import seed_from
 from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.strategy import training_with
@@ -41,7 +40,7 @@ class Evaluation:
         self, dataset: ImageDataset, recipe: Condenser, *, seed: int, device: torch.device, precision: str
     ) -> None:
         self._dataset, self._recipe = dataset, recipe
-        self._seed = int.from_bytes(hashlib.blake2b(f"{seed} evaluation".encode(), digest_size=8).digest()) >> 1
+        self._seed = seed_from(f"{seed} evaluation")
         self._device, self._precision = device, precision
         self._network()
 

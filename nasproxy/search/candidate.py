@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 from nasproxy.search.space import Config
+from nasproxy.seeds import seed_from
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,15 @@ class Candidate:
     @classmethod
     def of(cls, config: Config) -> Candidate:
         """The candidate that ``config`` describes."""
-        return cls(config, _digest(config, 6).hex())
+        return cls(config, hashlib.blake2b(_canonical(config).encode(), digest_size=6).hexdigest())
 
     def seed(self, run_seed: int, repeat: int, purpose: str) -> int:
         """A seed in [0, 2^63) made of the run's seed, this candidate, the repeat and the purpose.
 
         Neither the order of candidates nor the worker that trains one has any part in it.
         """
-        return int.from_bytes(_digest([run_seed, self.id, repeat, purpose], 8)) >> 1
+        return seed_from(_canonical([run_seed, self.id, repeat, purpose]))
 
 
-def _digest(value: object, size: int) -> bytes:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.blake2b(canonical.encode(), digest_size=size).digest()
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -121,7 +121,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
             remember_space(plan.settings.space, plan.source)
         budget = Budget(plan.settings.time_budget, began)
         stopwatch = Stopwatch(directory / "seconds.json", began)
-        before = _read_summary(directory)
+        before = facts_of(directory, "summary.json")
         whole = plan.procedure is not None or (directory / "proxy.safetensors").exists()
         proxy = _ranked_on(plan, progress, stopwatch, budget)
         storage, name = open_storage(directory, plan.settings.storage), study_name(plan.settings, directory)
@@ -194,14 +194,6 @@ def _write_curves(plan: Plan, campaign: Campaign, study: Study, progress: Progre
             f"Trainings of finalists from before --tensorboard was asked for: {unwatched}. Of these TensorBoard shows"
             " the last epoch alone."
         )
-
-
-def _read_summary(directory: Path) -> dict[str, Any]:
-    """What an earlier invocation came to in the end; empty where none did."""
-    try:
-        return dict(json.loads((directory / "summary.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def _holds(directory: Path, before: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:

@@ -132,10 +132,10 @@ def token_of(directory: Path) -> str | None:
     return token if isinstance(token, str) else None
 
 
-def facts_of(directory: Path) -> dict[str, Any]:
-    """``run.json``; empty where there is none that can be read."""
+def facts_of(directory: Path, name: str = "run.json") -> dict[str, Any]:
+    """A JSON document of a run; empty where there is none that can be read."""
     try:
-        return dict(json.loads((directory / "run.json").read_text(encoding="utf-8")))
+        return dict(json.loads((directory / name).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 

@@ -287,7 +287,8 @@ class SearchSettings:
 
 _TRIALS = 100
 # A password ends at the first @, as SQLAlchemy reads it, and may hold slashes; one that is mistyped, at the last.
-_USER = re.compile(r"(?<=://)[^:/@]*(?::[^@]*)?@(?:[^/\s]*@)?")
+CREDENTIALS = re.compile(r"(?<=://)[^:/@]*(?::[^@]*)?@(?:[^/\s]*@)?")
+"""User and password in an address."""
 _NAMES = {
     "preset": PRESETS,
     "finalist_augmentation": AUGMENTATIONS,
@@ -335,7 +336,7 @@ def _whole(name: str, value: object) -> int:
 
 def without_password(storage: str, instead: str = "") -> str:
     """An Optuna storage address for all to read: ``instead`` of user, password and query."""
-    bare = re.sub(_USER, instead and f"{instead}@", storage)
+    bare = CREDENTIALS.sub(instead and f"{instead}@", storage)
     address, mark, _ = bare.partition("?")
     return address + (mark and instead and mark + instead)
 
