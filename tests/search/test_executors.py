@@ -61,7 +61,10 @@ def on_tune(space: Path, out: Path, workers: int, *more: str) -> Said:
     return finish(start(words))
 
 
-@pytest.mark.parametrize(("workers", "reference", "words"), [(1, "inline_real", REAL), (2, "inline", [])])
+@pytest.mark.parametrize(
+    ("workers", "reference", "words"),
+    [pytest.param(1, "inline_real", REAL, marks=pytest.mark.slow), (2, "inline", [])],
+)
 def test_the_same_scores_on_ray_tune(
     folder: Path, workers: int, reference: str, words: list[str], request: pytest.FixtureRequest
 ):
