@@ -111,6 +111,10 @@ def _lock(directory: Path) -> contextlib.AbstractContextManager[None]:
     return held(directory / ".lock", busy)
 
 
+NO_WINNER = "finalists/config.json"
+"""What describes a run's finalists where there is no winner with a description of its own."""
+
+
 def weights_file(directory: Path, candidate_id: str, repeat: int) -> Path:
     """Where a run keeps what a finalist learnt on the whole data."""
     return directory / "finalists" / f"{candidate_id}-{repeat}.safetensors"
