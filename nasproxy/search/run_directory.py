@@ -140,7 +140,7 @@ def facts_of(directory: Path, name: str = "run.json") -> dict[str, Any]:
     """A JSON document of a run; empty where there is none that can be read."""
     try:
         return dict(json.loads((directory / name).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):  # the last of arrays within arrays without end
         return {}
 
 
