@@ -13,11 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_search import (
     CANDIDATES,
@@ -512,6 +514,26 @@ def test_a_training_that_lacked_memory_is_tried_a_second_time(tmp_path: Path):
     assert "allocate memory" in table["reason"]["always"]
     assert (tmp_path / "always").read_text() == "xx"
     assert found.summary["failed"] == 1
+
+
+def test_a_run_goes_on_whose_dataset_is_called_by_another_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = generator.integers(256, size=(8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("photos")
+    asked = {"limit": 2, "top_k": 1, "dataset": "photos"}
+    run_search(settings_of(tmp_path, **asked))
+    for path in ("./photos", "photos/", str(tmp_path / "photos"), "link"):
+        run_search(settings_of(tmp_path, **{**asked, "dataset": path}), resume=True)
+    assert recorded_trainings(tmp_path / "run").total() == 3
+    shutil.copytree(tmp_path / "photos", tmp_path / "others")
+    (tmp_path / "others" / "a" / "0.png").unlink()
+    with pytest.raises(RunError, match=r"dataset was 'photos', now 'others'; .*changed since"):
+        run_search(settings_of(tmp_path, **{**asked, "dataset": "others"}), resume=True)
 
 
 @pytest.mark.parametrize("fates", ['["raise"]', '["build"]', '["diverge"]'])
