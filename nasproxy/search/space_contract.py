@@ -96,8 +96,8 @@ def _cells(value: Scalar) -> tuple[str | float, ...]:
         return "", "None", "null"
     if isinstance(value, bool):
         return str(value), str(value).lower()
+    texts = (value,) if isinstance(value, str) else ()
     try:
-        number = (float(str(value)),)
+        return *texts, float(str(value))
     except ValueError:
-        number = ()
-    return (value, *number) if isinstance(value, str) else number
+        return texts
