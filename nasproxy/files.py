@@ -35,7 +35,8 @@ def write_atomically(path: Path, content: bytes) -> Path:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise WriteError(
-            f"{path} could not be written: {error.strerror or error}.", "Free some space, or write to another folder."
+            f"{path} could not be written: {error.strerror or error}.",
+            way_out(path, "Free some space, or write to another folder."),
         ) from error
     return path
 
@@ -104,7 +105,9 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(f"{path} could not be made: {error.strerror}.", "Choose another folder.") from error
+        raise WriteError(
+            f"{path} could not be made: {error.strerror}.", way_out(path, "Choose another folder.")
+        ) from error
     return path
 
 
@@ -119,6 +122,14 @@ def cache_folder() -> Path:
         return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("nasproxy", appauthor=False))
     except RuntimeError as error:
         raise InputError(f"NASPROXY_CACHE is {named}: {error}", "Write the folder's whole path.") from error
+
+
+def way_out(path: Path, otherwise: str) -> str:
+    """What to do where ``path`` cannot be written: of the cache, which no option names, how to put it elsewhere."""
+    with contextlib.suppress(InputError):
+        if path.is_relative_to(cache_folder()):
+            return "Free some space, or set NASPROXY_CACHE to a folder that can be written."
+    return otherwise
 
 
 def cached_file(room: str, name: str, facts: Mapping[str, Any]) -> Path:

@@ -17,6 +17,7 @@ from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, SCALAR, TEXT
 from nasproxy.errors import ProxyError, RunError
 from nasproxy.files import read_rows, read_text
 from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.search.run_directory import facts_of
 
 CHOICE = "params_"
 """What the name of a choice's column in ``results.csv`` begins with."""
@@ -108,15 +109,17 @@ def load_run(directory: Path | str) -> RunResults:
     """Reads ``run.json``, ``results.csv`` and, where they are there, ``summary.json`` and ``proxy.safetensors``.
 
     Raises:
-        RunError: the directory is a comparison's or no run's, or a file in it is missing, truncated or foreign.
+        RunError: the directory is a comparison's, a part of one, a training's or no run's, or a file in it is missing,
+            truncated or foreign.
     """
     directory = Path(directory)
     if not directory.is_dir():
         raise RunError(f"There is no run directory {directory}.", "Pass the --out directory of a nasproxy search.")
     if not (directory / "run.json").is_file():
         raise RunError(f"{directory} is not a run directory: it holds no run.json.", _search_again(directory))
+    _check_is_search(directory)
     run = _read_json(directory / "run.json", _RUN)
-    if "sample" in (run.get("identity") or {}):
+    if _compares(run):
         folder = shlex.quote(str(directory))
         raise RunError(
             f"{directory} holds a comparison of proxies, not a search.",
@@ -129,6 +132,31 @@ def load_run(directory: Path | str) -> RunResults:
     if len(table) < evaluated:
         _refuse(directory / "results.csv", f"it has {len(table)} candidates, summary.json counts {evaluated} evaluated")
     return RunResults(run, summary, table, _read_proxy(directory / "proxy.safetensors"), directory)
+
+
+def _check_is_search(directory: Path) -> None:
+    """Refuses what has a ``run.json`` of another kind, for which a search's advice would be wrong."""
+    training = facts_of(directory).get("training")
+    if isinstance(training, dict):
+        search = (directory.resolve() / str(training.get("run"))).resolve()
+        raise RunError(
+            f"{directory} holds the training of one network, not a search.",
+            f"Its curves are {directory / 'curves.png'} and curves.csv; the search's report is written by: nasproxy"
+            f" report {shlex.quote(str(search))}",
+        )
+    above = directory.resolve().parents[:2]  # of COMPARISON/whole and COMPARISON/proxies/NAME
+    comparison = next((folder for folder in above if _compares(facts_of(folder))), None)
+    if comparison is not None and not (directory / "results.csv").exists():
+        folder = shlex.quote(str(comparison))
+        raise RunError(
+            f"{directory} is a part of a comparison of proxies, not a search.",
+            f"The comparison's report is drawn anew by: nasproxy compare --from {folder} --out {folder}",
+        )
+
+
+def _compares(facts: Mapping[str, Any]) -> bool:
+    identity = facts.get("identity")
+    return isinstance(identity, dict) and "sample" in identity
 
 
 def choice_columns(table: pd.DataFrame) -> list[str]:

@@ -48,7 +48,8 @@ def predict(
             table.add_row(escape(_line(_name(row.file))), escape(_line(row.class_name)), percent(row.probability))
         stdout().print(table)
     for row in failed:
-        typer.echo(f"{_line(_name(row.file))} cannot be read: {_line(str(row.failure))}", err=True)
+        what = "classified" if row.read else "read"
+        typer.echo(f"{_line(_name(row.file))} cannot be {what}: {_line(str(row.failure))}", err=True)
     return 1 if failed else 0
 
 

@@ -221,8 +221,9 @@ def search(
     else:
         _print(result, several=len(objectives) > 1)
     nothing = result.summary["budget_spent"] and not result.summary["evaluated"]
+    no_winner = bool(result.summary["top"]) and result.summary["winner"] is None
     too_low = _too_low(result.summary["calibration"])
-    return 1 if result.summary["failed"] or nothing or too_low else 0
+    return 1 if result.summary["failed"] or nothing or no_winner or too_low else 0
 
 
 def _too_low(calibration: dict[str, Any] | None) -> bool:
@@ -239,6 +240,8 @@ def _print(result: SearchResult, *, several: bool) -> None:
     if winner is not None:
         console.print(f"\n[bold]Winner[/] {winner['id']}  {escape(_describe(winner['config']))}")
         console.print(f"  test accuracy {percent(winner['test_accuracy'])}, {count(winner['parameters'])} parameters")
+    elif summary["top"]:
+        console.print("\n[bold red]No winner[/] No finalist could be trained on the whole data to finite numbers.")
     if summary["top"]:
         console.print(f"\n[bold]Trust[/]  {escape(_agreement(agreement))}")
     if summary["calibration"] is not None:

@@ -46,6 +46,12 @@ class CompareSettings:
             raise InputError("A comparison has no time budget.", "Leave out time_budget, or use a smaller limit.")
         if self.search.calibrate is not None:
             raise InputError("A comparison trains a random sample of its own.", "Use sample in place of calibrate.")
+        if self.search.objectives != ("accuracy",):
+            raise InputError("A comparison ranks by accuracy alone.", "Leave out objectives.")
+        if self.search.storage is not None:
+            raise InputError("A comparison keeps the studies of its proxies in its directory.", "Leave out storage.")
+        if self.search.tensorboard:
+            raise InputError("A comparison writes no curves for TensorBoard.", "Leave out tensorboard.")
 
     @cached_property
     def named(self) -> ProxyNames:

@@ -24,7 +24,7 @@ from nasproxy.datasets.image_dataset import ImageDataset, Normalisation, Split
 from nasproxy.datasets.pixel_memory import PixelFile, as_tensor, memory_budget
 from nasproxy.datasets.resizing import Size
 from nasproxy.errors import WriteError
-from nasproxy.files import cached_file, make_folder, rename_durably
+from nasproxy.files import cached_file, make_folder, rename_durably, way_out
 
 _VERSION = 1  # of what decoding, resizing and splitting make of the same files
 _KEY = "nasproxy"  # of the one metadata entry, a JSON document
@@ -106,7 +106,9 @@ def keep(dataset: ImageDataset, path: Path, facts: str) -> None:
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
-        raise WriteError(f"{path} could not be written: {error.strerror or error}.", "Free some space.") from error
+        raise WriteError(
+            f"{path} could not be written: {error.strerror or error}.", way_out(path, "Free some space.")
+        ) from error
 
 
 def _header(tensors: Mapping[str, torch.Tensor], document: str) -> bytes:

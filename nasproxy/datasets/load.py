@@ -106,7 +106,7 @@ def _decoded(name: str, root: Path, size: Size | None, *, skip_broken: bool) -> 
     try:
         keep(made, path, facts)
     except WriteError as error:
-        note = f"The decoded images could not be kept for the next time: {error.message}"
+        note = f"The decoded images could not be kept for the next time: {error}"
         return replace(made, notes=(*made.notes, note))
     return load_kept(path, name, facts) or made
 

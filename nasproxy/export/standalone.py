@@ -72,17 +72,21 @@ def write_standalone(
 
 @contextlib.contextmanager
 def _replacing(directory: Path) -> Iterator[Path]:
-    """A new folder that takes the place of ``directory`` at the end, and is removed if the body raises."""
+    """A new folder that takes the place of ``directory`` at the end, and is removed if the body raises.
+
+    Of a symbolic link, the folder that it leads to is replaced.
+    """
+    place = directory.resolve()
     # One run directory has one writer, so that fixed names let a later call clear what a killed one left.
-    partial, old = (directory.with_name(f".{directory.name}.{state}") for state in ("partial", "old"))
+    partial, old = (place.with_name(f".{place.name}.{state}") for state in ("partial", "old"))
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
         shutil.rmtree(old, ignore_errors=True)
-        if directory.exists():
-            directory.rename(old)
-        rename_durably(partial, directory)
+        if place.exists():
+            place.rename(old)
+        rename_durably(partial, place)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise WriteError(

@@ -94,7 +94,10 @@ def export_finalist(finalist: Finalist, form: str, out: Path) -> Exported:
         try:
             difference = write_standalone(out, model=model, description=about, images=images, card=card)
         except ExportError:
-            shutil.rmtree(out, ignore_errors=True)  # else it is in the way of the next try; the search has the weights
+            # Else it is in the way of the next try; the search has the weights.
+            shutil.rmtree(out.resolve(), ignore_errors=True)
+            if out.is_symlink():
+                make_folder(out.resolve())
             raise
         return Exported(out, out / "README.md", True, difference, f"torch {torch.__version__}", latency.milliseconds)
     program = make_program(form, model, about, images)

@@ -20,7 +20,7 @@ from nasproxy.export.trace import MOST_CHECKED
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.known_spaces import space_of_run
 from nasproxy.search.rebuild import fill, has_nan, load_weights, rebuild
-from nasproxy.search.run_directory import how_to_resume
+from nasproxy.search.run_directory import NO_WINNER, how_to_resume
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.task import WHOLE
 
@@ -137,7 +137,7 @@ def load_finalist(
             "results.csv says why; choose another --rank.",
         )
     repeat, weights = load_weights(directory, entry["id"], run.run["settings"].get("repeats") or 1)
-    return Finalist(run, entry, _description(directory, entry), source.load(), weights, repeat)
+    return Finalist(run, entry, _description(run, entry), source.load(), weights, repeat)
 
 
 def _entry(run: RunResults, rank: int | None) -> Mapping[str, Any]:
@@ -146,7 +146,10 @@ def _entry(run: RunResults, rank: int | None) -> Mapping[str, Any]:
         entry: Mapping[str, Any] = winner
         return entry
     if rank is None:
-        raise RunError(f"The search in {run.directory} has no winner: no finalist could be trained.", "")
+        raise RunError(
+            f"The search in {run.directory} has no winner: no finalist could be trained, or all of them diverged.",
+            "results.csv says what became of them; choose one by --rank.",
+        )
     found: Mapping[str, Any] | None = next((entry for entry in top if entry["rank"] == rank), None)
     if found is None:
         raise InputError(
@@ -166,13 +169,13 @@ def _entry_of(run: RunResults, candidate_id: str) -> Mapping[str, Any]:
     return found
 
 
-def _description(directory: Path, entry: Mapping[str, Any]) -> Description:
+def _description(run: RunResults, entry: Mapping[str, Any]) -> Description:
     """The winner's, whose images and classes are all finalists', with the finalist's own configuration and scores."""
-    file = directory / "winner" / "config.json"
+    file = run.directory / ("winner/config.json" if run.summary["winner"] else NO_WINNER)
     try:
         about = parse_description(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{file} cannot be read: {error}.", f"Write it again with: {how_to_resume(directory)}"
+            f"{file} cannot be read: {error}.", f"Write it again with: {how_to_resume(run.directory)}"
         ) from error
     return about.of_entry(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from nasproxy.errors import InputError
 from nasproxy.finalists.load import Finalist
 
 _AT_ONCE = 64
+_NOT_FINITE = "is not finite for this image, though it is for others; the values of its pixels may be the cause"
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,10 @@ class Prediction:
     Args:
         file: the image.
         label: position of the class.
-        class_name: its name; empty for a file that cannot be read.
+        class_name: its name; empty for a file that has none.
         probability: by the softmax of the logits.
-        failure: why the file cannot be read, or None.
+        failure: why the file has no class, or None.
+        read: whether the file could be read.
     """
 
     file: Path
@@ -35,6 +38,7 @@ class Prediction:
     class_name: str = ""
     probability: float = 0.0
     failure: str | None = None
+    read: bool = True
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
@@ -76,14 +80,17 @@ def predict(finalist: Finalist, files: Sequence[Path]) -> Iterator[Prediction]:
             with torch.inference_mode():
                 pixels = about.normalisation.apply(torch.from_numpy(np.stack(images)))
                 shares, labels = model(pixels).float().softmax(1).max(1)
-            if bool(shares.isnan().any()):
-                raise finalist.diverged()
+                if bool(shares.isnan().any()) and bool(model(finalist.images()).float().softmax(1).isnan().any()):
+                    raise finalist.diverged()
             rows = iter(list(zip(shares.tolist(), labels.tolist(), strict=True)))
         for file, image in zip(portion, read, strict=True):
             if isinstance(image, str):
-                yield Prediction(file, failure=image)
+                yield Prediction(file, failure=image, read=False)
+                continue
+            share, label = next(rows)
+            if math.isnan(share):
+                yield Prediction(file, failure=f"the output of the network {about.id} {_NOT_FINITE}")
             else:
-                share, label = next(rows)
                 yield Prediction(file, label, about.class_names[label], share)
 
 

@@ -131,12 +131,16 @@ def why_none() -> str | None:
         return None
     slower = "on a processor networks train and images condense more slowly than they could"
     library = _library()
-    if library is None:
+    if library is None and _file() is not None:
+        return f"nasproxy's kernels cannot be loaded here: {slower}. Install it again (python -m pip install)."
+    # Of a version that called them otherwise, or of another Python's: whoever compiled it had a compiler.
+    others = any(Path(__file__).parent.glob(f"_*{EXTENSION_SUFFIXES[-1]}"))
+    if library is None and not others:
         return (
             f"nasproxy was installed without a C compiler: {slower}. With one (gcc, clang), install it again (python -m"
             " pip install)."
         )
-    if _version(library) != VERSION:
+    if library is None or _version(library) != VERSION:
         return f"nasproxy's kernels are of another version: {slower}. Install it again (python -m pip install)."
     return f"This processor has no AVX2: {slower}."
 
@@ -147,12 +151,16 @@ def _version(library: Any) -> int:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    paths = (Path(__file__).with_name(f"_compiled{suffix}") for suffix in EXTENSION_SUFFIXES)
-    found = next((path for path in paths if path.exists()), None)
+    found = _file()
     try:
         return None if found is None else ctypes.CDLL(str(found))
     except OSError:  # compiled for another processor, say
         return None
+
+
+def _file() -> Path | None:
+    paths = (Path(__file__).with_name(f"_compiled{suffix}") for suffix in EXTENSION_SUFFIXES)
+    return next((path for path in paths if path.exists()), None)
 
 
 @cache

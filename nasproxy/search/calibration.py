@@ -14,7 +14,7 @@ from nasproxy.analysis.explain import agreement_of
 from nasproxy.analysis.text import interval, signed
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.settings import SearchSettings
-from nasproxy.search.study import Measurement
+from nasproxy.search.study import Measurement, mean_score
 from nasproxy.search.task import WHOLE
 
 WEAK = 0.5
@@ -84,12 +84,11 @@ def warning(found: Mapping[str, Any]) -> str | None:
 
 def _entry(row: Mapping[str, Any], whole: Sequence[Measurement]) -> dict[str, Any]:
     reason = next((m.failure for m in whole if m.failure is not None), None)
-    accuracies = [m.scores[-1].accuracy for m in whole if m.failure is None]
     return {
         "rank": int(row["rank"]),
         "id": str(row["id"]),
         "proxy_epochs": int(row["proxy_epochs"]),
         "proxy_accuracy": float(row["proxy_accuracy"]),
-        "whole_accuracy": None if reason is not None else sum(accuracies) / len(accuracies),
+        "whole_accuracy": None if reason is not None else mean_score(whole).accuracy,
         "reason": reason,
     }

@@ -42,9 +42,10 @@ def results_table(
     that is an objective), seconds (on the proxy, all rungs), whole_accuracy, whole_cross_entropy, test_accuracy,
     whole_seconds, pareto, reason. Accuracies are fractions; proxy_* are of the longest training that has all of its
     ``repeats``, by which candidates are ranked, or else of the longest; whole_* are of the ``finalists``, by default of
-    all that were ever trained on the whole data (before a resume others may have been finalists). ``pareto`` marks the
-    candidates trained in full that no other such candidate beats in all ``objectives``; where accuracy is the only one,
-    in accuracy and multiply-adds.
+    all that were ever trained on the whole data (before a resume others may have been finalists). One that diverged in
+    any of its repeats has accuracies of 0 and no cross-entropy there, as on the proxy. ``pareto`` marks the candidates
+    trained in full that no other such candidate beats in all ``objectives``; where accuracy is the only one, in
+    accuracy and multiply-adds.
     """
     by_candidate: dict[str, list[tuple[Key, Measurement]]] = {candidate.id: [] for candidate in candidates}
     final = None if finalists is None else {candidate.id for candidate in finalists}
@@ -68,7 +69,10 @@ def results_table(
 
 
 def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str, Any]:
-    """The finalists in proxy order, the winner, how far both orders agree, and the counts: the JSON of a search."""
+    """The finalists in proxy order, the winner, how far both orders agree, and the counts: the JSON of a search.
+
+    The winner is one with finite weights to hand over: of all its repeats, or where no finalist has that, of some.
+    """
     chosen = table[table["id"].isin([candidate.id for candidate in campaign.finalists])]
     rows: dict[str, Any] = {str(row["id"]): row for row in chosen.to_dict("records")}
     top = [_entry(number, candidate, rows[candidate.id]) for number, candidate in enumerate(campaign.finalists, 1)]
@@ -87,8 +91,13 @@ def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str
         }
         for rung in campaign.rungs
     ]
+    sound = {
+        candidate
+        for (candidate, data, *_), m in study.measurements.items()
+        if data == WHOLE and m.failure is None and not m.scores[-1].diverged
+    }
     best = max(
-        trained,
+        (entry for entry in trained if entry["id"] in sound),
         key=lambda entry: (entry["whole_accuracy"], -_or_infinite(rows[entry["id"]]), -entry["rank"]),
         default=None,
     )
@@ -136,6 +145,8 @@ def _row(
     score = mean_score(proxy) if proxy else None
     diverged = score is not None and score.diverged
     whole = [m for (_, data, *_), m in measurements if data == WHOLE and m.failure is None]
+    final = mean_score(whole) if whole else None
+    tested = [m.test_accuracy for m in whole if m.test_accuracy is not None]
     failures = [m.failure for _, m in measurements if m.failure is not None]
     return {
         "rank": ranks.get(candidate.id),
@@ -150,9 +161,9 @@ def _row(
         "multiply_adds": cost.multiply_adds,
         "latency_ms": study.latency_ms(candidate.id),
         "seconds": sum(m.seconds for m in on_proxy),
-        "whole_accuracy": _mean([m.scores[-1].accuracy for m in whole]),
-        "whole_cross_entropy": _finite(_mean([m.scores[-1].cross_entropy for m in whole])),
-        "test_accuracy": _mean([m.test_accuracy for m in whole if m.test_accuracy is not None]),
+        "whole_accuracy": None if final is None else final.accuracy,
+        "whole_cross_entropy": None if final is None else _finite(final.cross_entropy),
+        "test_accuracy": None if not tested else 0.0 if final and final.diverged else sum(tested) / len(tested),
         "whole_seconds": sum(m.seconds for m in whole) if whole else None,
         "reason": cost.failure or next(iter(failures), None),
     }
@@ -193,10 +204,6 @@ def _or_infinite(row: Mapping[str, Any]) -> float:
     """A finalist's cross-entropy; the table has none for one that diverged."""
     value = row["whole_cross_entropy"]
     return math.inf if pd.isna(value) else float(value)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def _finite(value: float | None) -> float | None:

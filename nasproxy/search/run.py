@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import shlex
+import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +51,7 @@ from nasproxy.search.proposals import Proposals
 from nasproxy.search.rebuild import fill, load_weights, rebuild
 from nasproxy.search.results import results_table, summarise
 from nasproxy.search.run_directory import (
+    NO_WINNER,
     check_kept,
     check_run,
     check_unused,
@@ -156,6 +160,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
             _keep_calibration(summary, before)
         if summary["calibration"] and (warned := warning(summary["calibration"])):
             progress.note(warned)
+        _say_which_finalists_diverged(plan, summary, study, progress)
         if done and whole and _holds(directory, before, summary):
             return SearchResult(before, table, directory)
         summary["winner_directory"] = _hand_over(plan, summary, progress)
@@ -196,9 +201,37 @@ def _write_curves(plan: Plan, campaign: Campaign, study: Study, progress: Progre
         )
 
 
+def _say_which_finalists_diverged(plan: Plan, summary: Mapping[str, Any], study: Study, progress: Progress) -> None:
+    wild = Counter(
+        candidate
+        for (candidate, data, *_), m in study.measurements.items()
+        if data == WHOLE and m.failure is None and m.scores[-1].diverged
+    )
+    settings, run = plan.settings, plan.directory
+    repeats = settings.repeats or 1
+    found = {entry["rank"]: wild[entry["id"]] for entry in summary["top"] if wild[entry["id"]]}
+    if not found:
+        return
+    ranks = ", ".join(f"{rank} ({number} of {repeats})" if repeats > 1 else str(rank) for rank, number in found.items())
+    progress.note(
+        "Warning: left the finite numbers on the whole data, and count there as diverged, with an accuracy of 0:"
+        f" finalists of rank {ranks}{' repeats' if repeats > 1 else ''}."
+    )
+    if summary["winner"] is None:
+        anew = shlex.join(["nasproxy", "train", str(run), "--rank", str(min(found)), "--anew"])
+        progress.note(
+            f"No other finalist is left, so there is no winner. What they came to is in {run / 'results.csv'} and"
+            f" {run / 'finalists'}. Search again in another --out, with a --finalist-learning-rate below"
+            f" {settings.finalist_learning_rate:g} or a higher --top-k, or train a finalist from fresh weights: {anew},"
+            " with --epochs and --learning-rate"
+        )
+
+
 def _holds(directory: Path, before: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
     """Whether a directory holds all that a run leaves, and an earlier summary says what the new one would."""
-    names = ["report.html", *(["winner/config.json"] if summary["winner"] else [])]
+    trained = any(entry["whole_accuracy"] is not None for entry in summary["top"])
+    about = ["winner/config.json"] if summary["winner"] else [NO_WINNER] if trained else []
+    names = ["report.html", *about]
     new = json.loads(json.dumps(summary))
     return all((directory / name).exists() for name in names) and all(
         before.get(name) == value for name, value in new.items() if name != "seconds"
@@ -376,17 +409,18 @@ def _keep_calibration(summary: dict[str, Any], before: Mapping[str, Any]) -> Non
 
 
 def _hand_over(plan: Plan, summary: Mapping[str, Any], progress: Progress) -> str | None:
-    """Writes ``winner/``; returns its path, or None where no finalist could be trained."""
+    """Writes ``winner/``; returns its path, or None where no finalist has finite weights."""
     winner, dataset, directory = summary["winner"], plan.dataset, plan.directory
-    if winner is None:
+    entry = winner or next((entry for entry in summary["top"] if entry["whole_accuracy"] is not None), None)
+    if winner is None:  # an earlier invocation, of other finalists, may have had one
+        shutil.rmtree(directory / "winner", ignore_errors=True)
+    if entry is None:
         return None
-    repeat, weights = load_weights(directory, winner["id"], plan.settings.repeats or 1)
-    candidate = Candidate(winner["config"], winner["id"])
     description = Description(
-        id=winner["id"],
+        id=entry["id"],
         space=plan.space.name,
-        config=winner["config"],
-        scores={name: winner[name] for name in ("proxy_accuracy", "whole_accuracy", "test_accuracy")},
+        config=entry["config"],
+        scores={name: entry[name] for name in ("proxy_accuracy", "whole_accuracy", "test_accuracy")},
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
         image_size=dataset.image_size,
@@ -395,6 +429,11 @@ def _hand_over(plan: Plan, summary: Mapping[str, Any], progress: Progress) -> st
         normalisation=dataset.normalisation,
         versions=library_versions(),
     )
+    if winner is None:
+        write_atomically(directory / NO_WINNER, description.text(entry["parameters"]).encode())
+        return None
+    repeat, weights = load_weights(directory, winner["id"], plan.settings.repeats or 1)
+    candidate = Candidate(winner["config"], winner["id"])
     model = rebuild(
         plan.space,
         candidate,

@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from nasproxy.datasets.catalogue import available_datasets
 from nasproxy.errors import RunError, WriteError
 from nasproxy.files import make_folder, write_atomically
 from nasproxy.lock import held
@@ -111,6 +112,10 @@ def _lock(directory: Path) -> contextlib.AbstractContextManager[None]:
     return held(directory / ".lock", busy)
 
 
+NO_WINNER = "finalists/config.json"
+"""What describes a run's finalists where there is no winner with a description of its own."""
+
+
 def weights_file(directory: Path, candidate_id: str, repeat: int) -> Path:
     """Where a run keeps what a finalist learnt on the whole data."""
     return directory / "finalists" / f"{candidate_id}-{repeat}.safetensors"
@@ -136,7 +141,7 @@ def facts_of(directory: Path, name: str = "run.json") -> dict[str, Any]:
     """A JSON document of a run; empty where there is none that can be read."""
     try:
         return dict(json.loads((directory / name).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):  # the last of arrays within arrays without end
         return {}
 
 
@@ -170,6 +175,8 @@ def check_run(directory: Path, identity: Mapping[str, Any], *, resume: bool) -> 
             f"{directory} holds {'a' if 'sample' in there else 'no'} comparison of proxies.", "Choose another --out."
         )
     differing = [name for name in wanted if there.get(name) != wanted[name]]
+    if _is_same_folder(there, wanted) and "dataset" in differing:
+        differing.remove("dataset")
     if differing:
         edited = {*differing} <= {*_CONTENT, "choices"}
         how = "Bring back what was changed" if edited else "Repeat the options it was started with"
@@ -179,6 +186,13 @@ def check_run(directory: Path, identity: Mapping[str, Any], *, resume: bool) -> 
             + ".",
             f"{how}, or choose another --out.",
         )
+
+
+def _is_same_folder(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether both datasets are folders of the same content, however their paths are written, and from where."""
+    named = {info.name for info in available_datasets()}
+    folders = all(isinstance(name := one.get("dataset"), str) and name not in named for one in (was, now))
+    return folders and was.get("fingerprint") is not None and was.get("fingerprint") == now.get("fingerprint")
 
 
 _CONTENT = {

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 
 from nasproxy.errors import SpaceError
 from nasproxy.search.signature import check_call
-from nasproxy.search.space import SearchSpace
+from nasproxy.search.space import Scalar, SearchSpace
 
 
 def check_contract(space: SearchSpace, label: str) -> None:
     """Makes sure that a space has a name, choices that a study can hold, and methods that can be called; calls none.
 
-    Values are compared by their JSON text, since Python takes ``1``, ``1.0`` and ``True`` for equal.
+    Values are compared by their texts, since Python takes ``1`` and ``True`` for equal.
 
     Raises:
         SpaceError: it has not; the message calls the space ``label``.
@@ -58,6 +58,8 @@ def _check_word(word: object, what: str) -> None:
 def check_values(values: object, what: str) -> None:
     """Makes sure that ``what`` has values that JSON and an Optuna categorical can hold, none of them twice.
 
+    Nor may tables have one text for two of them: ``results.csv`` and ``scores.csv`` are read back.
+
     Raises:
         SpaceError: it has not.
     """
@@ -75,3 +77,27 @@ def check_values(values: object, what: str) -> None:
         if text in seen:
             raise SpaceError(f"{what} holds {value!r} twice.", "Candidates are distinct; remove one.")
         seen.add(text)
+    written: dict[str | float, object] = {}
+    # Strings come last: among themselves they are told apart whatever they look like.
+    for value in sorted(values, key=lambda value: isinstance(value, str)):
+        cells = _cells(value)
+        if (other := next((written[cell] for cell in cells if cell in written), value)) is not value:
+            raise SpaceError(
+                f"{what} holds {other!r} and {value!r}, which tables do not tell apart.",
+                "Remove one, or write one in another way, as a word.",
+            )
+        if not isinstance(value, str):
+            written.update(dict.fromkeys(cells, value))
+
+
+def _cells(value: Scalar) -> tuple[str | float, ...]:
+    """All that a value may be in a table; numbers are read without regard to how they are written."""
+    if value is None:
+        return "", "None", "null"
+    if isinstance(value, bool):
+        return str(value), str(value).lower()
+    texts = (value,) if isinstance(value, str) else ()
+    try:
+        return *texts, float(str(value))
+    except ValueError:
+        return texts

@@ -60,6 +60,12 @@ def test_what_takes_a_search_says_how_a_comparison_is_drawn_and_does_not_overwri
         refused = invoke(words[0], str(run), *words[1:], "--json")
         assert (refused.code, refused.json["error"]["kind"]) == (2, "run")
         assert f"nasproxy compare --from {run} --out {run}" in refused.json["error"]["hint"]
+    for part in ("proxies/random", "proxies/parameters", "whole"):
+        for word in ("report", "predict"):
+            refused = invoke(word, str(run / part), *([str(home)] if word == "predict" else []), "--json")
+            assert (refused.code, refused.json["error"]["kind"]) == (2, "run")
+            assert f"{run / part} is a part of a comparison" in refused.json["error"]["message"]
+            assert f"nasproxy compare --from {run.resolve()} --out {run.resolve()}" in refused.json["error"]["hint"]
     same = ["--proxy", "random", "--scheduler", "none", *QUICK[2:], "--top-k", "5", "--executor", "inline"]
     refused = invoke("search", "--space", str(home / "my_space.py"), "--out", str(run), *same, "--resume", "--json")
     assert (refused.code, refused.json["error"]["kind"]) == (2, "run")

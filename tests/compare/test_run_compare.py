@@ -300,6 +300,9 @@ def test_what_is_wrong_is_said_before_anything_is_made(space: Path, tmp_path: Pa
         ({"scheduler": "asha", "repeats": 1}, "every candidate in full"),
         ({"scheduler": "hyperband", "repeats": 1}, "every candidate in full"),
         ({"time_budget": 5.0}, "no time budget"),
+        ({"objectives": ("accuracy", "parameters")}, "ranks by accuracy alone"),
+        ({"storage": "sqlite:///study.db"}, "keeps the studies of its proxies in its directory"),
+        ({"tensorboard": True}, "no curves for TensorBoard"),
     ):
         with pytest.raises(InputError, match=message):
             run_compare(settings_of(space, out, **changed))

@@ -17,6 +17,7 @@ from nasproxy.datasets.assemble import assemble
 from nasproxy.datasets.load import list_folder, load_dataset
 from nasproxy.datasets.pixel_memory import VARIABLE, empty_pixels, memory_budget
 from nasproxy.errors import InputError, WriteError
+from nasproxy.files import make_folder
 
 PARTS = ("train", "validation", "test")
 
@@ -157,6 +158,17 @@ def test_a_cache_that_cannot_be_written_is_said(photos, monkeypatch):
 
     monkeypatch.setattr("nasproxy.datasets.load.keep", full)
     assert load_dataset(str(photos)).notes[-1].endswith("for the next time: No space left on device.")
+
+
+def test_of_a_cache_that_cannot_be_written_it_is_said_how_to_put_it_elsewhere(photos, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NASPROXY_CACHE", str(tmp_path / "file" / "cache"))
+    note = load_dataset(str(photos)).notes[-1]
+    assert f"{tmp_path / 'file' / 'cache' / 'images'} could not be made: Not a directory" in note
+    assert "set NASPROXY_CACHE to a folder that can be written" in note
+    with pytest.raises(WriteError) as caught:
+        make_folder(tmp_path / "file" / "run")
+    assert "NASPROXY_CACHE" not in caught.value.hint
 
 
 def test_a_full_disk_is_an_error_before_anything_is_written_to_it(monkeypatch):

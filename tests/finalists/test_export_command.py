@@ -247,6 +247,19 @@ UNTRACEABLE = SPACE.replace(
 )
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_of_a_link_the_folder_that_it_leads_to_is_written(searched: Searched, tmp_path: Path, there: bool):
+    link, folder = tmp_path / "links" / "net", tmp_path / "disk" / "net"
+    link.parent.mkdir()
+    (folder if there else folder.parent).mkdir(parents=True)
+    link.symlink_to(folder)
+    said = invoke("export", str(searched.run), "--out", str(link))
+    assert said.code == 0, said.err
+    assert link.is_symlink()
+    assert "weights.safetensors" in {path.name for path in folder.iterdir()}
+    assert [path.name for parent in (link.parent, folder.parent) for path in parent.iterdir()] == ["net", "net"]
+
+
 def test_a_network_that_cannot_be_written_leaves_nothing_in_the_way(searched: Searched, tmp_path: Path):
     words = ["--dataset", str(searched.photos), "--precision", "float32", "--limit", "2", "--top-k", "1"]
     assert invoke(*search_words(write_space(tmp_path, UNTRACEABLE), tmp_path / "run", *words)).code == 0
@@ -256,3 +269,8 @@ def test_a_network_that_cannot_be_written_leaves_nothing_in_the_way(searched: Se
         said = invoke("export", str(tmp_path / "run"), "--out", str(tmp_path / "net"), "--json")
         assert (said.code, said.json["error"]["kind"]) == (1, "export")
         assert not (tmp_path / "net").exists()
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    assert invoke("export", str(tmp_path / "run"), "--out", str(tmp_path / "link")).code == 1
+    assert list((tmp_path / "link").iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "my_space.py", "disk", "link"}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from searched import CLASSES, Searched
-from tiny_search import invoke
+from searched import CLASSES, NETS, Searched
+from tiny_search import invoke, search_words, write_space
 
 from nasproxy.finalists.open import open_finalist
 
@@ -97,6 +97,25 @@ def test_a_finalist_that_diverged_is_said_to_have(searched: Searched, tmp_path: 
     assert f"({searched.winner()}) of {spoilt.run} diverged in the search" in error["message"]
     assert f"nasproxy train {spoilt.run} --rank " in error["hint"]
     assert "--anew" in error["hint"]
+
+
+def test_an_image_that_a_sound_network_gives_no_finite_numbers_for_is_named(searched: Searched, tmp_path: Path):
+    wild = "images * torch.where(images.mean((1, 2, 3), keepdim=True) > 2, float('inf'), 1.0)"
+    text = NETS.replace("from torch import nn", "import torch\nfrom torch import nn").replace(
+        "return images", f"return {wild}"
+    )
+    words = ["--dataset", str(searched.photos), "--limit", "1", "--top-k", "1"]
+    assert invoke(*search_words(write_space(tmp_path, text), tmp_path / "run", *words)).code == 0
+    white, good = tmp_path / "white.png", searched.photos / CLASSES[0] / "00.png"
+    Image.new("L", (8, 8), 255).save(white)
+    asked = ["predict", str(tmp_path / "run"), str(white), str(good)]
+    said = invoke(*asked, "--json")
+    assert (said.code, [row["file"] for row in said.json["images"]]) == (1, [str(good)])
+    assert [row["file"] for row in said.json["failed"]] == [str(white)]
+    said = invoke(*asked)
+    assert f"{white} cannot be classified: the output of the network" in said.err
+    assert "may be the cause" in said.err
+    assert "diverged" not in said.err
 
 
 def test_of_several_repeats_one_that_did_not_diverge_is_asked(searched: Searched, tmp_path: Path):

@@ -267,6 +267,17 @@ def test_the_way_back_to_the_search_does_not_depend_on_links(searched: Searched,
         assert said.code == 0, said.err
 
 
+def test_a_training_has_no_report_and_says_whose_there_is(searched: Searched, trained: tuple[Path, Said]):
+    out, _ = trained
+    for words in (["report", str(out)], ["train", str(out), "--epochs", "1"]):
+        said = invoke(*words, "--json")
+        assert (said.code, said.json["error"]["kind"]) == (2, "run")
+        assert f"{out} holds the training of one network" in said.json["error"]["message"]
+        assert f"nasproxy report {searched.run.resolve()}" in said.json["error"]["hint"]
+        assert "--resume" not in said.json["error"]["hint"]
+    assert not (out / "report.html").exists()
+
+
 def test_an_unfinished_training_is_finished_by_the_command_that_is_said(
     searched: Searched, trained: tuple[Path, Said], tmp_path: Path
 ):

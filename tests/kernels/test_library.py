@@ -27,7 +27,8 @@ def compiled(version=library.VERSION, supported=1):
         (compiled(supported=0), "no AVX2"),
     ],
 )
-def test_others_are_left_alone_and_it_is_said_why(found, said, monkeypatch):
+def test_others_are_left_alone_and_it_is_said_why(found, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
     monkeypatch.setattr(library, "_library", lambda: found)
     monkeypatch.setattr(library, "kernels", library.kernels.__wrapped__)
     assert library.kernels() is None
@@ -38,6 +39,23 @@ def test_a_file_that_cannot_be_loaded_is_none(tmp_path, monkeypatch):
     (tmp_path / f"_compiled{library.EXTENSION_SUFFIXES[0]}").write_text("of another processor")
     monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
     assert library._library.__wrapped__() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("_maps.cpython-311-x86_64-linux-gnu.so", "of another version"),
+        ("_compiled.cpython-39-x86_64-linux-gnu.so", "of another version"),
+        (f"_compiled{library.EXTENSION_SUFFIXES[0]}", "cannot be loaded here"),
+        ("maps.c", "without a C compiler"),
+    ],
+)
+def test_what_lies_there_instead_decides_the_reason(name, said, tmp_path, monkeypatch):
+    (tmp_path / name).write_text("of another processor")
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+    for function in ("_library", "kernels"):
+        monkeypatch.setattr(library, function, getattr(library, function).__wrapped__)
+    assert said in library.why_none()
 
 
 def test_where_they_are_nothing_is_said(monkeypatch):

@@ -174,8 +174,9 @@ def test_the_cache_can_be_passed_by_but_is_filled(make, cache):
 
 def test_a_cache_that_cannot_be_written_is_an_error(make, cache):
     cache.write_text("a file where the folder should be")
-    with pytest.raises(WriteError):
+    with pytest.raises(WriteError) as caught:
         make()
+    assert "set NASPROXY_CACHE to a folder that can be written" in caught.value.hint
 
 
 def test_an_interrupted_condensation_leaves_no_entry(cache, dataset):

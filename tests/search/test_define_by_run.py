@@ -231,6 +231,11 @@ HEAD = "import random\nfrom torch import nn\n"
             r"x holds \(1, 2\) of type tuple",
             "turn it into",
         ),
+        (
+            "trial.suggest_categorical('x', [None, ''])\n    return build",
+            "x holds None and '', which tables do not tell apart",
+            "another way",
+        ),
         ("trial.suggest_int('x', 5, 1)\n    return build", "my_space.py:5: ValueError: .*low", ""),
         ("return build", r"space \(my_space.py:4\) asks its trial nothing", "suggest_int"),
         ("trial.suggest_int('x', 1, 2)", r"\(my_space.py:4\) returns NoneType instead of a function", "return build"),

@@ -56,6 +56,19 @@ def test_another_run_is_refused_by_what_differs(tmp_path):
     assert "image_size" not in message
 
 
+@pytest.mark.parametrize("other", ["./photos", "photos/", "/data/photos", "../link"])
+def test_a_folder_of_the_same_images_is_the_same_dataset_however_its_path_is_written(tmp_path, other):
+    with open_run(tmp_path / "run", facts(dataset="photos", fingerprint="2f"), resume=False):
+        pass
+    with open_run(tmp_path / "run", facts(dataset=other, fingerprint="2f"), resume=True):
+        pass
+    message = refuse(tmp_path / "run", resume=True, dataset=other, fingerprint="9a").message
+    assert f"dataset was 'photos', now '{other}'" in message
+    assert "(fingerprint) changed since" in message
+    assert "dataset was 'photos'" in refuse(tmp_path / "run", resume=True, dataset="digits", fingerprint="2f").message
+    assert "dataset was 'photos'" in refuse(tmp_path / "run", resume=True, dataset=other, fingerprint=None).message
+
+
 @pytest.mark.parametrize("sample", [None, 40])
 def test_a_search_does_not_go_on_in_a_comparison_nor_a_comparison_in_a_search(tmp_path, sample):
     begin(tmp_path / "search")

@@ -13,11 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_search import (
     CANDIDATES,
@@ -514,6 +516,26 @@ def test_a_training_that_lacked_memory_is_tried_a_second_time(tmp_path: Path):
     assert found.summary["failed"] == 1
 
 
+def test_a_run_goes_on_whose_dataset_is_called_by_another_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = generator.integers(256, size=(8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("photos")
+    asked = {"limit": 2, "top_k": 1, "dataset": "photos"}
+    run_search(settings_of(tmp_path, **asked))
+    for path in ("./photos", "photos/", str(tmp_path / "photos"), "link"):
+        run_search(settings_of(tmp_path, **{**asked, "dataset": path}), resume=True)
+    assert recorded_trainings(tmp_path / "run").total() == 3
+    shutil.copytree(tmp_path / "photos", tmp_path / "others")
+    (tmp_path / "others" / "a" / "0.png").unlink()
+    with pytest.raises(RunError, match=r"dataset was 'photos', now 'others'; .*changed since"):
+        run_search(settings_of(tmp_path, **{**asked, "dataset": "others"}), resume=True)
+
+
 @pytest.mark.parametrize("fates", ['["raise"]', '["build"]', '["diverge"]'])
 def test_a_space_without_a_single_good_network_comes_to_an_end(tmp_path: Path, fates: str):
     space = write_space(tmp_path, HAZARDS.replace("FATES", fates))
@@ -524,12 +546,12 @@ def test_a_space_without_a_single_good_network_comes_to_an_end(tmp_path: Path, f
     assert document["candidates"] == 2
     assert (tmp_path / "run" / "report.html").exists()
     if fates == '["diverge"]':
-        assert (document["diverged"], document["failed"], said.code) == (2, 0, 0)
+        assert (document["diverged"], document["failed"], document["winner"], said.code) == (2, 0, None, 1)
     else:
         assert (document["evaluated"], document["failed"], document["winner"], said.code) == (0, 2, None, 1)
     said = invoke(*search_words(space, tmp_path / "run", "--resume"))
     assert "Traceback" not in said.out + said.err
-    assert said.code == (0 if fates == '["diverge"]' else 1)
+    assert said.code == 1
 
 
 def test_a_finalist_of_which_one_repeat_failed_does_not_break_the_end(tmp_path: Path):
@@ -558,6 +580,67 @@ def test_of_several_repeats_one_that_did_not_diverge_is_handed_over(tmp_path: Pa
     run_search(settings, resume=True)
     handed, kept = load_file(tmp_path / "run" / "winner" / "weights.safetensors"), load_file(second)
     assert all(torch.equal(handed[name], value) for name, value in kept.items())
+
+
+def test_where_every_finalist_diverged_there_is_no_winner_but_a_way_out(tmp_path: Path):
+    run, space = tmp_path / "run", write_space(tmp_path)
+    words = search_words(space, run, "--finalist-learning-rate", "1e30", "--limit", "3")
+    said = invoke(*words, "--json")
+    document = said.json
+    assert (said.code, document["winner"], document["winner_directory"], document["failed"]) == (1, None, None, 0)
+    assert [entry["whole_accuracy"] for entry in document["top"]] == [0.0, 0.0]
+    assert not (run / "winner").exists()
+    for part in ("rank 1, 2.", "no winner", f"{run / 'results.csv'}", "below 1e+30", f"train {run} --rank 1 --anew"):
+        assert part in said.err
+    assert "all of them left the finite numbers" in (run / "report.html").read_text()
+    # A run of before, which handed over what is not finite.
+    (run / "winner").mkdir()
+    (run / "summary.json").write_text(json.dumps({**document, "winner": document["top"][0]}))
+    again = invoke(*words, "--resume", "--json")
+    assert (again.code, {**again.json, "seconds": None}) == (1, {**document, "seconds": None})
+    assert "no winner" in again.err
+    assert not (run / "winner").exists()
+    assert recorded_trainings(run).total() == 3 + FINALISTS
+    assert "No winner" in invoke(*words, "--resume").out
+    error = invoke("export", str(run), "--out", str(tmp_path / "model"), "--json").json["error"]
+    assert "has no winner" in error["message"]
+    assert "--rank" in error["hint"]
+    said = invoke("train", str(run), "--rank", "1", "--anew", "--epochs", "1", "--learning-rate", "0.01")
+    assert said.code == 0, said.err
+
+
+class Notes(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@pytest.mark.parametrize("unlucky", [1, 2])
+def test_a_finalist_that_diverged_in_one_repeat_is_said_to_and_comes_last(tmp_path: Path, unlucky: int):
+    chosen = make_plan(settings_of(tmp_path, limit=2), resume=False).candidates
+    best = run_search(settings_of(tmp_path, "calm", limit=2, repeats=2, scheduler="none")).summary["winner"]["id"]
+    wild = sorted(chosen, key=lambda candidate: candidate.id != best)[:unlucky]  # the winner, or all
+    seeds = {candidate.seed(0, 0, "whole") for candidate in wild}
+    text = SPACE.replace("from torch import nn", "import torch\nfrom torch import nn").replace(
+        "        return images",
+        f"        return images * float('nan') if torch.initial_seed() in {seeds} else images",
+    )
+    notes = Notes()
+    found = run_search(settings_of(tmp_path, text=text, limit=2, repeats=2, scheduler="none"), progress=notes)
+    table = found.table.set_index("id")
+    for candidate in wild:
+        row = table.loc[candidate.id]
+        assert (row["whole_accuracy"], row["test_accuracy"], pd.isna(row["whole_cross_entropy"])) == (0.0, 0.0, True)
+        assert any(f"{row['rank']} (1 of 2)" in text for text in notes.texts)
+    winner = found.summary["winner"]
+    assert winner["id"] != best or unlucky == 2
+    assert (winner["whole_accuracy"] > 0) == (unlucky == 1)
+    weights = load_file(found.directory / "winner" / "weights.safetensors")
+    assert all(bool(value.isfinite().all()) for value in weights.values())
 
 
 COSTLY = SPACE.replace(

@@ -437,6 +437,14 @@ def test_a_name_that_is_no_word_is_refused(write, name):
         ("{'a': [__import__('numpy').float64(1)]}", "of type float64"),
         ("{'a': [1, 2, 1]}", "holds 1 twice"),
         ("{'a': [None, None]}", "holds None twice"),
+        ("{'a': [True, 'true']}", "a of .* holds True and 'true', which tables do not tell apart"),
+        ("{'a': ['False', False]}", "holds False and 'False', which"),
+        ("{'a': ['', None]}", "holds None and '', which"),
+        ("{'a': [None, 'None']}", "holds None and 'None', which"),
+        ("{'a': ['null', 'x', None]}", "holds None and 'null', which"),
+        ("{'a': [1, '1']}", "holds 1 and '1', which"),
+        ("{'a': [2, 1, 1.0]}", "holds 1 and 1.0, which"),
+        ("{'a': ['1e3', 1000, 0.5]}", "holds 1000 and '1e3', which"),
         ("{str(i): range(10) for i in range(20)}", "has 1.0e\\+20 candidates"),
         ("property(lambda self: 1 / 0)", "my_space.py:5: ZeroDivisionError"),
     ],
@@ -448,8 +456,8 @@ def test_choices_that_a_study_cannot_hold_are_refused(write, choices, expected):
 
 
 def test_values_that_python_takes_for_equal_are_different_choices(write):
-    write(space_text(choices="{'a': [1, True, 1.0, '1', 0, False, None], 'b-c.d': range(2)}"))
-    assert len(load("my_space.py")) == 14
+    write(space_text(choices="{'a': [1, True, 1.5, '2', '2.0', 0, False, None, 'none', 'nan'], 'b-c.d': range(2)}"))
+    assert len(load("my_space.py")) == 20
 
 
 @given(
