@@ -278,6 +278,20 @@ def test_an_unfinished_training_is_finished_by_the_command_that_is_said(
     assert command in said.json["error"]["hint"]
 
 
+def test_a_training_whose_checkpoint_is_gone_is_made_again_by_the_command_that_is_said(
+    searched: Searched, trained: tuple[Path, Said], tmp_path: Path
+):
+    spoilt, out = _beside(searched, trained, tmp_path)
+    (out / "checkpoint.safetensors").unlink()
+    said = invoke("predict", str(out), str(searched.photos), "--json")
+    assert (said.code, said.json["error"]["kind"]) == (2, "run")
+    assert said.json["error"]["message"] == f"{out / 'checkpoint.safetensors'} is missing."
+    assert f"nasproxy train {spoilt.run.resolve()} --out {out} --resume, and --epochs" in said.json["error"]["hint"]
+    said = _train(spoilt, out, "--resume")
+    assert said.code == 0, said.err
+    _check_equal(out, trained[0])
+
+
 def test_a_finalist_that_diverged_is_trained_anew_alone(searched: Searched, tmp_path: Path):
     spoilt, out = searched.copy(tmp_path), tmp_path / "out"
     spoilt.scale_weights(float("nan"))
