@@ -23,8 +23,7 @@ from nasproxy.datasets.encoded import Listing
 from nasproxy.datasets.image_dataset import ImageDataset, Normalisation, Split
 from nasproxy.datasets.pixel_memory import PixelFile, as_tensor, memory_budget
 from nasproxy.datasets.resizing import Size
-from nasproxy.errors import WriteError
-from nasproxy.files import cached_file, make_folder, rename_durably
+from nasproxy.files import cached_file, make_folder, replacing
 
 _VERSION = 1  # of what decoding, resizing and splitting make of the same files
 _KEY = "nasproxy"  # of the one metadata entry, a JSON document
@@ -94,19 +93,11 @@ def keep(dataset: ImageDataset, path: Path, facts: str) -> None:
     said = {"facts": facts, "class_names": dataset.class_names, "fingerprint": dataset.fingerprint}
     document = json.dumps({**said, **asdict(scale), "notes": list(dataset.notes)})
     make_folder(path.parent)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            with beside.open("wb") as file:
-                file.write(_header(tensors, document))
-                for tensor in tensors.values():
-                    for piece in tensor.split(_PIECE):
-                        file.write(piece.contiguous().numpy().data)
-            rename_durably(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise WriteError(f"{path} could not be written: {error.strerror or error}.", "Free some space.") from error
+    with replacing(path) as file:
+        file.write(_header(tensors, document))
+        for tensor in tensors.values():
+            for piece in tensor.split(_PIECE):
+                file.write(piece.contiguous().numpy().data)
 
 
 def _header(tensors: Mapping[str, torch.Tensor], document: str) -> bytes:
