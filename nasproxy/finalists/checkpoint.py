@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from nasproxy.analysis.json_shape import NUMBER, Shape, parse_object
 from nasproxy.errors import RunError
-from nasproxy.files import write_atomically
+from nasproxy.tensor_file import read_tensors, write_tensors
 
 _KEY = "nasproxy"  # of the one metadata entry, a JSON document
 _HISTORY: Shape = {
@@ -109,8 +106,7 @@ class Checkpoint:
         """
         parts = {"model": self.model, "momentum": self.momentum, "best": self.best}
         tensors = {f"{part}:{name}": value.clone() for part, held in parts.items() for name, value in held.items()}
-        history = json.dumps([asdict(epoch) for epoch in self.history])
-        write_atomically(file, save(tensors, metadata={_KEY: history}))
+        write_tensors(file, tensors, _KEY, [asdict(epoch) for epoch in self.history])
 
 
 def read_checkpoint(file: Path, model: nn.Module | None = None) -> Checkpoint:
@@ -126,16 +122,15 @@ def read_checkpoint(file: Path, model: nn.Module | None = None) -> Checkpoint:
     if not file.exists():
         return Checkpoint()
     try:
-        with safe_open(file, framework="pt") as opened:
-            history = _history(opened.metadata()[_KEY])
-            parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "best": {}}
-            for key in opened.keys():  # noqa: SIM118, not a mapping
-                part, _, name = key.partition(":")
-                parts[part][name] = opened.get_tensor(key)
+        history, tensors = read_tensors(file, _KEY, parse=_history)
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "best": {}}
+        for key, value in tensors.items():
+            part, _, name = key.partition(":")
+            parts[part][name] = value
         found = Checkpoint(history, **parts)
         if model is not None:
             _check_fits(found, model)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{file} cannot be read: {error}.", "Start again in another --out.") from error
     return found
 
