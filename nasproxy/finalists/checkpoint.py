@@ -6,16 +6,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nasproxy.analysis.json_shape import NUMBER, Shape, parse_object
+from nasproxy.analysis.json_shape import NUMBER, parse_object
 from nasproxy.errors import RunError
 from nasproxy.tensor_file import read_tensors, write_tensors
 
 _KEY = "nasproxy"  # of the one metadata entry, a JSON document
-_HISTORY: Shape = {
+_HISTORY: dict[str, Any] = {
     "history": [
         {
             "epoch": (int,),
@@ -123,14 +124,10 @@ def read_checkpoint(file: Path, model: nn.Module | None = None) -> Checkpoint:
         return Checkpoint()
     try:
         history, tensors = read_tensors(file, _KEY, parse=_history)
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "best": {}}
-        for key, value in tensors.items():
-            part, _, name = key.partition(":")
-            parts[part][name] = value
-        found = Checkpoint(history, **parts)
+        found = Checkpoint(history, **_parts(tensors))
         if model is not None:
             _check_fits(found, model)
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise RunError(f"{file} cannot be read: {error}.", "Start again in another --out.") from error
     return found
 
@@ -139,7 +136,19 @@ def _history(text: str) -> list[Epoch]:
     found = parse_object(f'{{"schema": 1, "history": {text}}}', _HISTORY)["history"]
     if not found or [epoch["epoch"] for epoch in found] != list(range(len(found))):
         raise ValueError("its epochs are not counted from 0")
+    if any(epoch.keys() != _HISTORY["history"][0].keys() for epoch in found):
+        raise ValueError("the figures of its epochs are others than this version of nasproxy writes")
     return [Epoch(**epoch) for epoch in found]
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "best": {}}
+    for key, value in tensors.items():
+        part, _, name = key.partition(":")
+        if part not in parts:
+            raise ValueError(f"{key!r} is no part of a training")
+        parts[part][name] = value
+    return parts
 
 
 def _check_fits(found: Checkpoint, model: nn.Module) -> None:
