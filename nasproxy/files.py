@@ -8,9 +8,10 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import platformdirs
 
@@ -26,10 +27,26 @@ def write_atomically(path: Path, content: bytes) -> Path:
     Raises:
         WriteError: the disk is full, the folder missing or not writable.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with replacing(path) as file:
+        file.write(content)
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file beside ``path`` to write piece by piece, which is then renamed, as :func:`write_atomically` does.
+
+    If the body raises, nothing is left of it.
+
+    Raises:
+        WriteError: the disk is full, the folder missing or not writable.
+    """
+    # Hosts that share a disk may have processes of one number. A file of tempfile's would be its owner's alone.
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         try:
-            beside.write_bytes(content)
+            with beside.open("xb") as file:
+                yield file
             rename_durably(beside, path)
         finally:
             beside.unlink(missing_ok=True)
@@ -38,7 +55,6 @@ def write_atomically(path: Path, content: bytes) -> Path:
             f"{path} could not be written: {error.strerror or error}.",
             way_out(path, "Free some space, or write to another folder."),
         ) from error
-    return path
 
 
 def rename_durably(written: Path, path: Path) -> None:

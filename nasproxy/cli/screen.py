@@ -103,8 +103,8 @@ class PlainScreen:
             self._said = now
             spent = now - self._began
             ends = _end(spent, self._waited, self._worked, self._work)
-            said = f", {_left(ends - spent)}" if ends is not None and ends > spent else ""
-            self._say(f"{self._name}: {self._done} of {self._steps}, {headline}{said}")
+            left = _left(ends - spent) if ends is not None and ends > spent else ""
+            self._say(", ".join(filter(None, (f"{self._name}: {self._done} of {self._steps}", headline, left))))
         if self._done == self._steps:
             self.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from nasproxy.compare.names import ProxyNames, read_names
 from nasproxy.errors import InputError
 from nasproxy.proxies.registry import proxy_names
+from nasproxy.search.run_directory import facts_of
 from nasproxy.search.settings import SearchSettings
 
 QUICK_LIMIT = 30
@@ -69,8 +69,8 @@ class CompareSettings:
 
 def asked_before(directory: Path) -> tuple[str, ...] | None:
     """The proxies that the comparison in ``directory`` was last asked for; None where it holds none."""
+    facts = facts_of(directory)
     try:
-        facts = json.loads((directory / "run.json").read_text(encoding="utf-8"))
         return tuple(map(str, facts.get("proxies") or facts["identity"]["proxies"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError):
         return None

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from nasproxy.errors import CheckpointError, InputError, WriteError
-from nasproxy.files import write_atomically
 from nasproxy.interruption import unbroken
+from nasproxy.tensor_file import read_tensors, write_tensors
 
 CHECKPOINT_EVERY = 30.0
 """Seconds between two writes."""
@@ -88,9 +86,8 @@ class Checkpoints:
             "evaluations": state.evaluations,
             "seconds": state.seconds,
         }
-        tensors = {name: value.cpu().contiguous() for name, value in state.tensors.items()}
         with unbroken():
-            write_atomically(self.path, save(tensors, metadata={_KEY: json.dumps(facts)}))
+            write_tensors(self.path, state.tensors, _KEY, facts)
             self._written, self._at = state, time.monotonic()
 
     def rescue(self) -> bool:
@@ -116,12 +113,11 @@ class Checkpoints:
         if not self.path.is_file():
             return None
         try:
-            with safe_open(self.path, framework="pt") as file:
-                written = json.loads((file.metadata() or {})[_KEY])
-                # Copies: kernels may add in another order where the file's bytes lie in memory.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118, not a mapping
+            written, tensors = read_tensors(self.path, _KEY)
+            # Copies: kernels may add in another order where the file's bytes lie in memory.
+            tensors = {name: value.clone() for name, value in tensors.items()}
             there, state = dict(written["facts"]), _state(written, tensors)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise self.unusable(f"{type(error).__name__}: {error}") from error
         self._check(there, state)
         self._latest = self._written = state
@@ -160,15 +156,12 @@ def check_checkpoint_replaceable(path: Path) -> None:
     if not path.exists():
         return
     try:
-        with safe_open(path, framework="pt") as file:
-            found = _KEY in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        found = False
-    if not found:
+        read_tensors(path, _KEY, names=(), parse=str)
+    except ValueError as error:
         raise InputError(
             f"{path} would be overwritten by a checkpoint, and is none of nasproxy.",
             "Choose another --out, or move it away.",
-        )
+        ) from error
 
 
 def _state(written: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> State:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -11,15 +10,14 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from nasproxy.coresets.forgetting_events import ForgettingEvents
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import DivergedError
-from nasproxy.files import cached_file, make_folder, write_atomically
+from nasproxy.files import cached_file, make_folder
 from nasproxy.networks.convnet import ConvNet
+from nasproxy.tensor_file import read_tensors, write_tensors
 from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.recipe import TrainingRecipe, whole_batch_size
 from nasproxy.training.recorded import timed_epochs
@@ -197,9 +195,8 @@ def _finite(loss: float, epoch: int) -> float:
 
 
 def _save(trained: WholeTraining, path: Path) -> None:
-    tensors = {name: value.cpu().contiguous() for name, value in trained.network.state_dict().items()}
-    facts = json.dumps({"losses": trained.losses, "seconds": trained.seconds})
-    write_atomically(path, save({**tensors, _FORGETTING: trained.forgetting}, metadata={_KEY: facts}))
+    tensors = {**trained.network.state_dict(), _FORGETTING: trained.forgetting}
+    write_tensors(path, tensors, _KEY, {"losses": trained.losses, "seconds": trained.seconds})
 
 
 def _load(path: Path, network: ConvNet, images: int, epochs: int) -> WholeTraining | None:
@@ -207,13 +204,11 @@ def _load(path: Path, network: ConvNet, images: int, epochs: int) -> WholeTraini
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+        facts, tensors = read_tensors(path, _KEY)
         forgetting, losses = tensors.pop(_FORGETTING), tuple(map(float, facts["losses"]))
         if forgetting.shape != (images,) or forgetting.dtype != torch.float32 or len(losses) != epochs:
             return None
         network.load_state_dict(tensors)
         return WholeTraining(network.eval(), forgetting, losses, float(facts["seconds"]))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
+    except (KeyError, TypeError, ValueError, RuntimeError):
         return None

@@ -16,15 +16,14 @@ from typing import Any
 
 import PIL
 import torch
-from safetensors import SafetensorError, safe_open
 
 from nasproxy.datasets.assemble import fingerprint
 from nasproxy.datasets.encoded import Listing
 from nasproxy.datasets.image_dataset import ImageDataset, Normalisation, Split
 from nasproxy.datasets.pixel_memory import PixelFile, as_tensor, memory_budget
 from nasproxy.datasets.resizing import Size
-from nasproxy.errors import WriteError
-from nasproxy.files import cached_file, make_folder, rename_durably, way_out
+from nasproxy.files import cached_file, make_folder, replacing
+from nasproxy.tensor_file import read_tensors
 
 _VERSION = 1  # of what decoding, resizing and splitting make of the same files
 _KEY = "nasproxy"  # of the one metadata entry, a JSON document
@@ -60,12 +59,11 @@ def load_kept(path: Path, name: str, facts: str) -> ImageDataset | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            said = json.loads(file.metadata()[_KEY])
-            labels = {part: file.get_tensor(f"{part}.labels").clone() for part in _PARTS}
+        said, found = read_tensors(path, _KEY, names=[f"{part}.labels" for part in _PARTS])
+        labels = {part: found[f"{part}.labels"].clone() for part in _PARTS}
         if said["facts"] != facts:
             return None
-        splits = {part: _split(found, labels[part]) for part, found in _pixel_files(path).items()}
+        splits = {part: _split(pixels, labels[part]) for part, pixels in _pixel_files(path).items()}
         class_names = tuple(map(str, said["class_names"]))
         if fingerprint(class_names, [splits[part] for part in _PARTS]) != said["fingerprint"]:
             return None
@@ -77,7 +75,7 @@ def load_kept(path: Path, name: str, facts: str) -> ImageDataset | None:
             fingerprint=said["fingerprint"],
             notes=tuple(map(str, said["notes"])),
         )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError):
         return None
 
 
@@ -94,21 +92,11 @@ def keep(dataset: ImageDataset, path: Path, facts: str) -> None:
     said = {"facts": facts, "class_names": dataset.class_names, "fingerprint": dataset.fingerprint}
     document = json.dumps({**said, **asdict(scale), "notes": list(dataset.notes)})
     make_folder(path.parent)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            with beside.open("wb") as file:
-                file.write(_header(tensors, document))
-                for tensor in tensors.values():
-                    for piece in tensor.split(_PIECE):
-                        file.write(piece.contiguous().numpy().data)
-            rename_durably(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise WriteError(
-            f"{path} could not be written: {error.strerror or error}.", way_out(path, "Free some space.")
-        ) from error
+    with replacing(path) as file:
+        file.write(_header(tensors, document))
+        for tensor in tensors.values():
+            for piece in tensor.split(_PIECE):
+                file.write(piece.contiguous().numpy().data)
 
 
 def _header(tensors: Mapping[str, torch.Tensor], document: str) -> bytes:
@@ -125,7 +113,7 @@ def _header(tensors: Mapping[str, torch.Tensor], document: str) -> bytes:
 
 
 def _pixel_files(path: Path) -> dict[str, PixelFile]:
-    """Where the images of each part lie in a file that ``safe_open`` has checked."""
+    """Where the images of each part lie in a file that ``read_tensors`` has checked."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         entries = json.loads(file.read(length))

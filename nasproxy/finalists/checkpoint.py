@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
+from nasproxy.analysis.json_shape import NUMBER, parse_object
 from nasproxy.errors import RunError
-from nasproxy.files import write_atomically
+from nasproxy.tensor_file import read_tensors, write_tensors
 
 _KEY = "nasproxy"  # of the one metadata entry, a JSON document
+_HISTORY: dict[str, Any] = {
+    "history": [
+        {
+            "epoch": (int,),
+            "learning_rate": (int, float),
+            "train_loss": NUMBER,
+            "train_accuracy": NUMBER,
+            "validation_loss": NUMBER,
+            "validation_accuracy": (int, float),
+            "seconds": (int, float),
+        }
+    ]
+}
 
 
 @dataclass(frozen=True)
@@ -95,28 +107,60 @@ class Checkpoint:
         """
         parts = {"model": self.model, "momentum": self.momentum, "best": self.best}
         tensors = {f"{part}:{name}": value.clone() for part, held in parts.items() for name, value in held.items()}
-        history = json.dumps([asdict(epoch) for epoch in self.history])
-        write_atomically(file, save(tensors, metadata={_KEY: history}))
+        write_tensors(file, tensors, _KEY, [asdict(epoch) for epoch in self.history])
 
 
-def read_checkpoint(file: Path) -> Checkpoint:
+def read_checkpoint(file: Path, model: nn.Module | None = None) -> Checkpoint:
     """Reads what :meth:`Checkpoint.write` wrote; a new training where there is no file.
 
+    Args:
+        file: the checkpoint's.
+        model: the network that it must be of; None takes any.
+
     Raises:
-        RunError: it is truncated or foreign.
+        RunError: it is truncated, foreign or of another network.
     """
     if not file.exists():
         return Checkpoint()
     try:
-        with safe_open(file, framework="pt") as opened:
-            history = [Epoch(**epoch) for epoch in json.loads(opened.metadata()[_KEY])]
-            parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "best": {}}
-            for key in opened.keys():  # noqa: SIM118, not a mapping
-                part, _, name = key.partition(":")
-                parts[part][name] = opened.get_tensor(key)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        history, tensors = read_tensors(file, _KEY, parse=_history)
+        found = Checkpoint(history, **_parts(tensors))
+        if model is not None:
+            _check_fits(found, model)
+    except ValueError as error:
         raise RunError(f"{file} cannot be read: {error}.", "Start again in another --out.") from error
-    return Checkpoint(history, **parts)
+    return found
+
+
+def _history(text: str) -> list[Epoch]:
+    found = parse_object(f'{{"schema": 1, "history": {text}}}', _HISTORY)["history"]
+    if not found or [epoch["epoch"] for epoch in found] != list(range(len(found))):
+        raise ValueError("its epochs are not counted from 0")
+    if any(epoch.keys() != _HISTORY["history"][0].keys() for epoch in found):
+        raise ValueError("the figures of its epochs are others than this version of nasproxy writes")
+    return [Epoch(**epoch) for epoch in found]
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "best": {}}
+    for key, value in tensors.items():
+        part, _, name = key.partition(":")
+        if part not in parts:
+            raise ValueError(f"{key!r} is no part of a training")
+        parts[part][name] = value
+    return parts
+
+
+def _check_fits(found: Checkpoint, model: nn.Module) -> None:
+    whole = _shapes(model.state_dict())
+    momenta = {str(number): parameter.shape for number, parameter in enumerate(model.parameters())}
+    fits = _shapes(found.model) == whole and _shapes(found.best) == (whole if found.best_epoch else {})
+    if not fits or not _shapes(found.momentum).items() <= momenta.items():
+        raise ValueError("it is of another network")
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def finite(value: float) -> float | None:

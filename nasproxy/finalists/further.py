@@ -198,7 +198,7 @@ def _train(
     progress: Progress,
 ) -> Checkpoint:
     file = out / "checkpoint.safetensors"
-    done = read_checkpoint(file)
+    done = read_checkpoint(file, model)
     candidate, recipe = finalist.candidate, settings.recipe(len(dataset.train))
     events = EventFile(out / "tensorboard", candidate.config) if settings.tensorboard else None
     if events is not None:  # anew from the beginning: a resumed training has no gap and no double

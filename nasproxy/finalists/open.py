@@ -48,7 +48,10 @@ def open_finalist(directory: Path, rank: int | None = None, space: str | None = 
     scores = best["best"]
     trained = {"whole_accuracy": scores["validation_accuracy"], "test_accuracy": scores["test_accuracy"]}
     entry = {**found.entry, **trained}
-    weights = read_checkpoint(directory / "checkpoint.safetensors").best
+    checkpoint = directory / "checkpoint.safetensors"
+    if not checkpoint.exists():
+        raise RunError(f"{checkpoint} is missing.", f"Train it again with: {_command(directory, run)}")
+    weights = read_checkpoint(checkpoint).best
     return replace(
         found, entry=entry, description=found.description.of_entry(entry), weights=weights, further=best["further"]
     )
@@ -66,12 +69,15 @@ def _training(directory: Path) -> dict[str, Any] | None:
 def _best(directory: Path, run: Path) -> dict[str, Any]:
     file = directory / "summary.json"
     if not file.exists():
-        command = shlex.join(["nasproxy", "train", str(run.resolve()), "--out", str(directory), "--resume"])
         raise RunError(
-            f"The training in {directory} has not come to its end.",
-            f"Finish it with: {command}, and --epochs and the other options it was started with",
+            f"The training in {directory} has not come to its end.", f"Finish it with: {_command(directory, run)}"
         )
     try:
         return parse_object(file.read_text(encoding="utf-8"), _SUMMARY)
     except (OSError, ValueError) as error:
         raise RunError(f"{file} cannot be read: {error}.", "Train again in another --out.") from error
+
+
+def _command(directory: Path, run: Path) -> str:
+    words = ["nasproxy", "train", str(run.resolve()), "--out", str(directory), "--resume"]
+    return f"{shlex.join(words)}, and --epochs and the other options it was started with"

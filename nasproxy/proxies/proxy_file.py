@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from nasproxy.datasets.image_dataset import Normalisation
 from nasproxy.errors import InputError, ProxyError
-from nasproxy.files import write_atomically
 from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.tensor_file import TensorFileError, read_tensors, write_tensors
 
 LEGACY = (".pt", ".pth")
 """Suffixes of the files that the authors' code writes, see :mod:`nasproxy.proxies.legacy_file`."""
@@ -46,10 +44,10 @@ def save_proxy(proxy: ProxySet, path: Path | str) -> Path:
         "evaluations": proxy.evaluations,
         "finished": proxy.finished,
     }
-    tensors = {"images": proxy.images.contiguous().float(), "labels": proxy.labels.contiguous()}
+    tensors = {"images": proxy.images.float(), "labels": proxy.labels}
     if proxy.soft_labels is not None:
-        tensors["soft_labels"] = proxy.soft_labels.contiguous().float()
-    return write_atomically(path, save(tensors, metadata={_KEY: json.dumps(facts)}))
+        tensors["soft_labels"] = proxy.soft_labels.float()
+    return write_tensors(path, tensors, _KEY, facts)
 
 
 def load_proxy(path: Path | str) -> ProxySet:
@@ -61,17 +59,13 @@ def load_proxy(path: Path | str) -> ProxySet:
     if not os.path.isfile(path):  # noqa: PTH113, Path.is_file raises for a name that is too long
         raise ProxyError(f"There is no proxy file {path}.", "Make one with nasproxy condense --out FILE.")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
-    except (SafetensorError, OSError) as error:
+        return _proxy(*read_tensors(path, _KEY, parse=_parse))
+    except TensorFileError as error:
         hint = "Make the proxy again, or copy the file again."
         if Path(path).suffix.lower() in LEGACY:
             hint = f"Import a file of the authors' code by nasproxy proxy convert {path} --dataset NAME."
         raise ProxyError(f"{path} is not a whole safetensors file: {error}.", hint) from error
-    try:
-        return _proxy(tensors, json.loads(metadata[_KEY], parse_constant=_finite, parse_float=_finite))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ProxyError(
             f"{path} is a safetensors file, but not a proxy that nasproxy {_SCHEMA}.x wrote: {_reason(error)}.",
             "Make one with nasproxy condense --out FILE.",
@@ -103,7 +97,11 @@ def _finite(given: Any) -> float:
     return number
 
 
-def _proxy(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> ProxySet:
+def _parse(text: str) -> Any:
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _proxy(facts: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ProxySet:
     if facts["schema"] != _SCHEMA:
         raise ValueError(f"schema {facts['schema']}, expected {_SCHEMA}")
     images, labels = tensors["images"], tensors["labels"]

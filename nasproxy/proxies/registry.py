@@ -61,6 +61,14 @@ def find_proxy(name: str) -> type[ProxyMethod | Procedure | CandidateScore]:
             f"The proxy {name!r} is registered as {entry.value}, which cannot be loaded: {error}.",
             "Install the package that registers it again.",
         ) from error
+    except (Exception, SystemExit) as error:  # of the package's own code
+        from nasproxy.search.space_source import code_location, error_text  # it loads torch
+
+        raise InputError(
+            f"The proxy {name!r} is registered as {entry.value}, which cannot be loaded:"
+            f" {error_text(error, code_location(error, entry.module))}.",
+            "With --debug the whole traceback is shown.",
+        ) from error
     if not (isinstance(found, type) and issubclass(found, (ProxyMethod, Procedure, CandidateScore))):
         raise InputError(
             f"{name!r} ranks no networks: {found!r} is no subclass of ProxyMethod, Procedure or CandidateScore."

@@ -87,7 +87,7 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
     buildable = _buildable(plan, candidates, costs, progress)
     ranked = min(plan.settings.trials, len(candidates)) if plan.settings.trials else len(buildable)
     rungs = _rungs(plan.settings, ranked)
-    done = _done(plan)
+    done, finished = _done(plan)
     condense_seconds = _condense_seconds(plan, progress)  # on all cores, before the worker's threads are set
     timed = _measure(plan, buildable, costs, progress)
     mean = float(np.mean([costs[candidate.id].multiply_adds for candidate in buildable]))
@@ -112,13 +112,13 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
             {
                 "epochs": rung.epochs,
                 "candidates": rung.candidates,
-                "done": done.get((PROXY, rung.epochs), 0),
+                "done": finished.get((PROXY, rung.epochs), 0),
                 **({"judged_after": list(pruning_levels(rung.epochs))} if plan.settings.scheduler in PRUNERS else {}),
             }
             for rung in rungs
         ],
         **({"calibration": {"candidates": min(plan.settings.calibrate, ranked)}} if plan.settings.calibrate else {}),
-        "finalists": {"candidates": plan.settings.top_k, "done": _finalists_done(plan, done)},
+        "finalists": {"candidates": plan.settings.top_k, "done": _finalists_done(plan, finished)},
         "workers": workers,
         "time_budget": plan.settings.time_budget,
         "budget_suffices": _suffices(plan, seconds),
@@ -171,12 +171,15 @@ def _suffices(plan: Plan, seconds: Mapping[str, float | None]) -> bool | None:
     return condense + ranking <= budget.left
 
 
-def _done(plan: Plan) -> dict[tuple[str, int], int]:
-    """How many trainings the study holds, by data and epochs. A journal is read from a copy, as opening may mend it."""
+def _done(plan: Plan) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
+    """How many trainings the study holds, by data and epochs, and all repeats of how many candidates.
+
+    A journal is read from a copy, as opening may mend it.
+    """
     name, address = study_name(plan.settings, plan.directory), plan.settings.storage
     if address is not None and name not in studies_in(address):
         check_kept(plan.directory, study=False)
-        return {}
+        return {}, {}
     with tempfile.TemporaryDirectory() as folder:
         if address is None and (plan.directory / "study.log").exists():
             shutil.copy(plan.directory / "study.log", folder)
@@ -184,8 +187,12 @@ def _done(plan: Plan) -> dict[tuple[str, int], int]:
         kept = holds_trials(storage, name)
         check_kept(plan.directory, study=kept)
         if not kept:
-            return {}
-        return Counter((data, epochs) for _, data, epochs, _ in Study(storage, name, plan.space.choices).measurements)
+            return {}, {}
+        held = Counter(key[:3] for key in Study(storage, name, plan.space.choices).measurements)
+    trainings, repeats = Counter[tuple[str, int]](), plan.settings.repeats or 1
+    for (_, data, epochs), count in held.items():
+        trainings[data, epochs] += count
+    return trainings, Counter((data, epochs) for (_, data, epochs), count in held.items() if count >= repeats)
 
 
 def _condense_seconds(plan: Plan, progress: Progress) -> float | None:
@@ -328,10 +335,9 @@ def _left_on_whole(plan: Plan, done: dict[tuple[str, int], int], ranked: int) ->
     return max(0, calibrated - trained), max(0, plan.settings.top_k * repeats - max(0, trained - calibrated))
 
 
-def _finalists_done(plan: Plan, done: dict[tuple[str, int], int]) -> int:
+def _finalists_done(plan: Plan, finished: dict[tuple[str, int], int]) -> int:
     """How many at the most; what else was trained on the whole data is a calibration's."""
-    trained = sum(n for (data, _), n in done.items() if data == WHOLE)
-    return min(trained, plan.settings.top_k * (plan.settings.repeats or 1))
+    return min(sum(n for (data, _), n in finished.items() if data == WHOLE), plan.settings.top_k)
 
 
 def _whole_seconds(plan: Plan, speed: Speed, mean: float) -> float:

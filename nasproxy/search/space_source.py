@@ -128,13 +128,13 @@ def user_location(error: BaseException, source: SpaceSource) -> str | None:
     theirs that takes something else than it was given. None where there is neither, as when a network of torch's own
     layers refuses its input.
     """
-    return _location(error, source.module_name, source.name if source.kind == "file" else "")
+    return code_location(error, source.module_name, source.name if source.kind == "file" else "")
 
 
 def space_location(error: BaseException, space: SearchSpace) -> str | None:
     """As :func:`user_location`, for a space at hand of which only its class is known."""
     module = getattr(space, "function", type(space)).__module__
-    return _location(error, module, getattr(sys.modules.get(module), "__file__", None) or "")
+    return code_location(error, module, getattr(sys.modules.get(module), "__file__", None) or "")
 
 
 def error_text(error: BaseException, place: str | None) -> str:
@@ -324,7 +324,7 @@ def _spaces(namespace: Any) -> dict[str, Any]:
     return spaces or {name: value for name, value in vars(namespace).items() if _asks_a_trial(value)}
 
 
-def _location(error: BaseException, module: str, file: str) -> str | None:
+def code_location(error: BaseException, module: str, file: str = "") -> str | None:
     """The innermost line in the module's package or in the file's folder."""
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         return f"{Path(error.filename).name}:{error.lineno}"
@@ -346,7 +346,7 @@ def _location(error: BaseException, module: str, file: str) -> str | None:
         if is_theirs(code, called.__module__):
             place = f"{Path(code.co_filename).name}:{code.co_firstlineno}"
     cause = error.__cause__ or error.__context__
-    return place if place or cause is None else _location(cause, module, file)
+    return place if place or cause is None else code_location(cause, module, file)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """``nasproxy search --dry-run``."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from nasproxy.search import dry_run as module
 from nasproxy.search.bench import Bench
 from nasproxy.search.dry_run import _spread
 from nasproxy.search.halving import PRUNERS, pruning_levels
+from nasproxy.search.study import Study
 from nasproxy.search.task import Outcome, Task
 from nasproxy.training.recorded import RECORDED, timed_epochs
 from nasproxy.training.train import Score
@@ -53,6 +55,29 @@ def test_what_a_run_has_done_is_counted_and_left_alone(tmp_path: Path):
     assert found["time_budget"] is found["budget_suffices"] is None
     assert found["seconds"]["total"] == 0
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_of_several_repeats_it_counts_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    repeats = ("--repeats", "2")
+    keep, kept = Study.record, Counter[str]()
+
+    def stopping(study: Study, outcome: Outcome) -> None:
+        keep(study, outcome)
+        kept[outcome.task.candidate.id] += 1
+        if kept.total() == 7:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "record", stopping)
+        assert invoke(*search_words(write_space(tmp_path), tmp_path / "run", *repeats)).code == 130
+    found = dry(tmp_path, *repeats, "--resume", "--json").json
+    assert [rung["done"] for rung in found["rungs"]] == [sum(n == 2 for n in kept.values()), *[0] * (len(RUNGS) - 1)]
+    assert found["finalists"] == {"candidates": FINALISTS, "done": 0}
+    assert invoke(*search_words(tmp_path / "my_space.py", tmp_path / "run", *repeats, "--resume")).code == 0
+    found = dry(tmp_path, *repeats, "--resume", "--json").json
+    assert [rung["done"] for rung in found["rungs"]] == [rung["candidates"] for rung in found["rungs"]]
+    assert found["finalists"] == {"candidates": FINALISTS, "done": FINALISTS}
+    assert found["seconds"]["total"] == 0
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,17 @@ def test_plain_lines_leave_waiting_for_workers_out_of_the_time_left_too(monkeypa
     assert lines[-1] == "Finalists: 1 of 2, best 60.0%, about 20 s left"
 
 
+def test_plain_lines_leave_out_what_there_is_not_to_say(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    screen = PlainScreen(Console(file=sys.stdout, width=80))
+    screen.stage("Measuring", 3)
+    for now in (20.0, 40.0):
+        screen.advance("", 1.0 if now < 30 else 2.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == ["Measuring: 1 of 3, about 40 s left", "Measuring: 2 of 3"]
+
+
 def test_the_time_left_is_counted_down_and_never_below_nothing():
     now = 0.0
     display = Progress(console=Console(file=io.StringIO()), get_time=lambda: now)

@@ -34,6 +34,7 @@ from nasproxy.coresets.whole_training import WholeRecipe
 from nasproxy.datasets.image_dataset import Normalisation
 from nasproxy.datasets.pixel_memory import VARIABLE
 from nasproxy.errors import CheckpointError, DatasetError, DivergedError, WriteError
+from nasproxy.files import replacing
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.proxies import make
 from nasproxy.proxies.make import make_proxy, open_checkpoints
@@ -465,7 +466,9 @@ def test_only_its_own_file_is_removed_in_the_end(file, dataset):
         make_proxy(dataset, DC, **WHERE, course=Course(kept))
         kept.discard()
     assert file.read_bytes() == before
-    half = file.with_name(f".{file.name}.12345")  # as a writer that was killed leaves it
+    with replacing(file) as written:
+        written.write(before)
+    half = Path(written.name)  # as a writer that was killed leaves it
     half.touch()
     kept = checkpoints(file, dataset)
     make_proxy(dataset, DC, **WHERE, course=Course(kept, kept.load()))

@@ -6,13 +6,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from searched import CLASSES, Searched
 from tiny_search import Said, finish, invoke, start
 
@@ -287,6 +289,65 @@ def test_an_unfinished_training_is_finished_by_the_command_that_is_said(
     command = f"nasproxy train {spoilt.run.resolve()} --out {out} --resume, and --epochs"
     assert (said.code, said.json["error"]["kind"]) == (2, "run")
     assert command in said.json["error"]["hint"]
+
+
+def test_a_training_whose_checkpoint_is_gone_is_made_again_by_the_command_that_is_said(
+    searched: Searched, trained: tuple[Path, Said], tmp_path: Path
+):
+    spoilt, out = _beside(searched, trained, tmp_path)
+    (out / "checkpoint.safetensors").unlink()
+    said = invoke("predict", str(out), str(searched.photos), "--json")
+    assert (said.code, said.json["error"]["kind"]) == (2, "run")
+    assert said.json["error"]["message"] == f"{out / 'checkpoint.safetensors'} is missing."
+    assert f"nasproxy train {spoilt.run.resolve()} --out {out} --resume, and --epochs" in said.json["error"]["hint"]
+    said = _train(spoilt, out, "--resume")
+    assert said.code == 0, said.err
+    _check_equal(out, trained[0])
+
+
+def _history(file: Path) -> list[dict[str, Any]]:
+    with safe_open(file, framework="pt") as opened:
+        found: list[dict[str, Any]] = json.loads(opened.metadata()["nasproxy"])
+    return found
+
+
+def _other_shapes(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    return {name: value.new_zeros(3, 3) if name.startswith(part) else value for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tensors, history: ({"images": torch.zeros(3)}, history),
+        lambda tensors, history: ({"model:images": torch.zeros(3)}, history),
+        lambda tensors, history: (_other_shapes(tensors, "model:"), history),
+        lambda tensors, history: (_other_shapes(tensors, "momentum:"), history),
+        lambda tensors, history: (_other_shapes(tensors, "best:"), history),
+        lambda tensors, history: ({n: v for n, v in tensors.items() if not n.startswith("best:")}, history),
+        lambda tensors, history: ({**tensors, "momentum:first": torch.zeros(3)}, history),
+        lambda tensors, history: ({**tensors, "momentum:99": torch.zeros(3)}, history),
+        lambda tensors, history: (tensors, []),
+        lambda tensors, history: (tensors, history[1:]),
+        lambda tensors, history: (tensors, {"epochs": 3}),
+        lambda tensors, history: (tensors, [*history, 3]),
+        lambda tensors, history: (tensors, [{**epoch, "validation_accuracy": "most"} for epoch in history]),
+        lambda tensors, history: (tensors, [{**epoch, "seconds": None} for epoch in history]),
+        lambda tensors, history: (tensors, [{**epoch, "more": 1} for epoch in history]),
+    ],
+)
+def test_a_foreign_checkpoint_is_refused_whatever_is_in_it(
+    searched: Searched, trained: tuple[Path, Said], tmp_path: Path, spoil
+):
+    _, out = _beside(searched, trained, tmp_path)
+    file = out / "checkpoint.safetensors"
+    tensors, history = spoil(load_file(file), _history(file))
+    save_file(tensors, file, metadata={"nasproxy": json.dumps(history)})
+    before = file.read_bytes()
+    said = _train(searched, out, "--resume", "--json")
+    assert (said.code, said.json["error"]["kind"]) == (2, "run"), said.err
+    assert str(file) in said.json["error"]["message"]
+    assert "another --out" in said.json["error"]["hint"]
+    assert file.read_bytes() == before
 
 
 def test_a_finalist_that_diverged_is_trained_anew_alone(searched: Searched, tmp_path: Path):

@@ -17,7 +17,7 @@ from safetensors.torch import save, save_file
 
 from nasproxy.datasets.image_dataset import Normalisation
 from nasproxy.errors import ProxyError, WriteError
-from nasproxy.files import write_atomically
+from nasproxy.files import replacing, write_atomically
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 
@@ -162,6 +162,27 @@ def test_a_power_cut_leaves_the_old_file_or_the_whole_new_one(tmp_path, monkeypa
     file, folder = path.stat().st_ino, tmp_path.stat().st_ino
     assert happened == [("flush", file), ("rename", file), ("flush", folder)]
     assert path.read_bytes() == b"new"
+
+
+def test_two_hosts_write_one_file_at_once_though_their_processes_have_one_number(tmp_path):
+    path = tmp_path / "f"
+    with replacing(path) as first:  # one process stands for both
+        first.write(b"first")
+        with replacing(path) as second:
+            second.write(b"second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_a_file_may_be_read_by_whom_the_umask_lets(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        path = write_atomically(tmp_path / "f", b"new")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_every_truncation_is_an_error(tmp_path, content):

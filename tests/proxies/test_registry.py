@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -155,3 +156,19 @@ def test_what_is_gone_is_named(register, entry, reason):
     assert f"'gone' is registered as {entry}, which cannot be loaded" in error.message
     assert reason in error.message
     assert error.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import math\n\nROOT = math.sqrt(-1)\n", r"ValueError: .* \(stranger_broken.py:3\)"),
+        ("Method =\n", r"SyntaxError: .* \(stranger_broken.py:1\)"),
+        ("raise SystemExit(3)\n", r"SystemExit: 3 \(stranger_broken.py:1\)"),
+    ],
+)
+def test_what_raises_as_it_is_imported_is_named_with_its_line(register, text, reason):
+    register("stranger", "broken = stranger_broken:Method", module="stranger_broken", text=text)
+    error = refusal("broken")
+    assert "'broken' is registered as stranger_broken:Method, which cannot be loaded" in error.message
+    assert re.search(reason, error.message)
+    assert "--debug" in error.hint
