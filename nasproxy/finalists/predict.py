@@ -24,14 +24,12 @@ class Prediction:
 
     Args:
         file: the image.
-        label: position of the class.
-        class_name: its name; empty for a file that cannot be read.
+        class_name: empty for a file that cannot be read.
         probability: by the softmax of the logits.
         failure: why the file cannot be read, or None.
     """
 
     file: Path
-    label: int = -1
     class_name: str = ""
     probability: float = 0.0
     failure: str | None = None
@@ -84,7 +82,7 @@ def predict(finalist: Finalist, files: Sequence[Path]) -> Iterator[Prediction]:
                 yield Prediction(file, failure=image)
             else:
                 share, label = next(rows)
-                yield Prediction(file, label, about.class_names[label], share)
+                yield Prediction(file, about.class_names[label], share)
 
 
 def _read(file: Path, size: tuple[int, int], channels: int) -> UInt8[np.ndarray, "c h w"] | str:

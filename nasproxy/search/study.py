@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,10 +163,6 @@ class Study:
     def latency_ms(self, candidate_id: str) -> float | None:
         """Milliseconds of a candidate's forward pass; None where it was not measured."""
         return self._latencies.get(candidate_id)
-
-    def has(self, keys: Iterable[Key]) -> bool:
-        """Whether every one of these measurements is there."""
-        return all(key in self.measurements for key in keys)
 
     def _keep(self, key: Key, found: Measurement) -> None:
         self.measurements[key] = found
