@@ -17,6 +17,7 @@ import jinja2
 from nasproxy.analysis.explain import agreement_of, explain, explain_calibration
 from nasproxy.analysis.text import count, counted, milliseconds, percent, wilson
 from nasproxy.export.description import Description
+from nasproxy.export.loading import STANDALONE
 
 _MOST_CLASSES = 50
 _PARTS = {
@@ -62,7 +63,12 @@ class Origin:
 
 
 def model_card(
-    description: Description, origin: Origin, *, library: str, loading: str, latency: Latency | None = None
+    description: Description,
+    origin: Origin,
+    *,
+    library: str = "pytorch",
+    loading: str = STANDALONE,
+    latency: Latency | None = None,
 ) -> str:
     """The card's text. Whatever names the data or the space bring are shown as they are, and stay within their place.
 
@@ -70,7 +76,7 @@ def model_card(
         description: of the network.
         origin: the search that it comes from.
         library: that loads it, by the hub's name: ``pytorch`` or ``onnx``.
-        loading: Markdown that says how to load it.
+        loading: Markdown that says how to load it; by default the folder that needs no nasproxy.
         latency: of one image, where it was measured.
     """
     settings, dataset = origin.run["settings"], origin.run["dataset"]

@@ -12,7 +12,7 @@ from torch import nn
 
 from nasproxy.errors import ExportError, InputError, nearest
 from nasproxy.export.card import Latency, model_card
-from nasproxy.export.loading import STANDALONE, loading_of
+from nasproxy.export.loading import loading_of
 from nasproxy.export.program import PROGRAMS, check_packages, make_program
 from nasproxy.export.standalone import write_standalone
 from nasproxy.files import make_folder, write_atomically
@@ -90,7 +90,7 @@ def export_finalist(finalist: Finalist, form: str, out: Path) -> Exported:
     model, images, about = finalist.model(), finalist.images(), finalist.description
     latency = _latency(model, images[:1])
     if form == "torch":
-        card = model_card(about, finalist.origin, library="pytorch", loading=STANDALONE, latency=latency)
+        card = model_card(about, finalist.origin, latency=latency)
         try:
             difference = write_standalone(out, model=model, description=about, images=images, card=card)
         except ExportError:

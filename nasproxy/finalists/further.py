@@ -19,7 +19,6 @@ from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import DatasetError, DivergedError, ExportError, InputError, nearest
 from nasproxy.export.card import Origin, model_card
 from nasproxy.export.description import Description
-from nasproxy.export.loading import STANDALONE
 from nasproxy.export.standalone import write_standalone
 from nasproxy.files import write_atomically
 from nasproxy.finalists.checkpoint import Checkpoint, Epoch, read_checkpoint
@@ -300,8 +299,7 @@ def _write(folder: Path, model: nn.Module, finalist: Finalist, further: str, fou
     }
     about: Description = replace(finalist.description.of_entry(entry), versions=library_versions())
     origin = Origin(finalist.run.run, finalist.run.summary, entry, further)
-    card = model_card(about, origin, library="pytorch", loading=STANDALONE)
-    write_standalone(folder, model=model, description=about, images=finalist.images(), card=card)
+    write_standalone(folder, model=model, description=about, images=finalist.images(), card=model_card(about, origin))
 
 
 def _images(dataset: ImageDataset, part: Split, device: torch.device) -> Images:
