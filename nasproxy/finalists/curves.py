@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nasproxy.analysis.canvas import BLUE, STYLE, VERMILLION, in_percent
+from nasproxy.analysis.event_file import EventFile
 from nasproxy.finalists.checkpoint import Epoch
 
 
@@ -52,11 +53,8 @@ def curves_figure(history: Sequence[Epoch], best: int | None) -> Figure:
     return figure
 
 
-def figures_of(epoch: Epoch) -> dict[str, float | None]:
-    """What TensorBoard shows of an epoch, by the names of its curves."""
-    figures = {
-        f"{kind}/{part}": getattr(epoch, f"{part}_{kind}")
-        for kind in ("loss", "accuracy")
-        for part in ("train", "validation")
-    }
-    return {**figures, "schedule/learning rate": epoch.learning_rate}
+def add_epoch(events: EventFile, epoch: Epoch, at: float | None = None) -> None:
+    """Adds an epoch, which ended at ``at`` (None is now), to what TensorBoard shows."""
+    train = (epoch.train_loss, epoch.train_accuracy)
+    validation = (epoch.validation_loss, epoch.validation_accuracy)
+    events.add(epoch.epoch, train, validation, epoch.learning_rate, at)

@@ -23,7 +23,7 @@ from nasproxy.export.standalone import write_standalone
 from nasproxy.files import write_atomically
 from nasproxy.finalists.checkpoint import Checkpoint, Epoch, read_checkpoint
 from nasproxy.finalists.course import course
-from nasproxy.finalists.curves import curves_csv, curves_figure, figures_of
+from nasproxy.finalists.curves import add_epoch, curves_csv, curves_figure
 from nasproxy.finalists.load import Finalist
 from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
@@ -204,7 +204,7 @@ def _train(
         at = time.time() - sum(epoch.seconds for epoch in done.history)
         for epoch in done.history:
             at += epoch.seconds
-            events.add(epoch.epoch, figures_of(epoch), at)
+            add_epoch(events, epoch, at)
     before = max(0, len(done.history) - 1)
     progress.stage(f"Training {candidate.id}, whole data", recipe.epochs, done=before)
     for state in course(
@@ -220,7 +220,7 @@ def _train(
             state.write(file)
         latest, best = state.history[-1], state.best_epoch
         if events is not None:
-            events.add(latest.epoch, figures_of(latest))
+            add_epoch(events, latest)
         if latest.epoch:
             progress.advance("" if best is None else f"best {best.validation_accuracy:.1%}")
         if latest.diverged:
