@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
@@ -13,16 +11,13 @@ from matplotlib.ticker import MaxNLocator
 
 from nasproxy.analysis.canvas import BLUE, STYLE, VERMILLION, in_percent
 from nasproxy.analysis.event_file import EventFile
+from nasproxy.files import csv_text
 from nasproxy.finalists.checkpoint import Epoch
 
 
 def curves_csv(history: Sequence[Epoch]) -> bytes:
     """A row for each epoch; what it has no figure for is empty."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Epoch)])
-    writer.writerows([["" if value is None else value for value in astuple(epoch)] for epoch in history])
-    return text.getvalue().encode()
+    return csv_text([[field.name for field in fields(Epoch)], *map(astuple, history)]).encode()
 
 
 def curves_figure(history: Sequence[Epoch], best: int | None) -> Figure:

@@ -20,7 +20,7 @@ from nasproxy.errors import DatasetError, DivergedError, ExportError, InputError
 from nasproxy.export.card import Origin, model_card
 from nasproxy.export.description import Description
 from nasproxy.export.standalone import write_standalone
-from nasproxy.files import write_atomically
+from nasproxy.files import write_atomically, write_json
 from nasproxy.finalists.checkpoint import Checkpoint, Epoch, read_checkpoint
 from nasproxy.finalists.course import course
 from nasproxy.finalists.curves import add_epoch, curves_csv, curves_figure
@@ -28,7 +28,7 @@ from nasproxy.finalists.load import Finalist
 from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
 from nasproxy.search.devices import resolve_device
-from nasproxy.search.run_directory import check_run, check_unused, open_run, write_json
+from nasproxy.search.run_directory import check_run, check_unused, open_run
 from nasproxy.search.settings import check_seed
 from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.precision import resolve_precision
