@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from nasproxy.datasets.pixel_memory import PixelFile
+from nasproxy.datasets.pixel_memory import PixelFile, take_rows
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Split:
     def to(self, device: torch.device) -> Split:
         """The same split on ``device``."""
         return Split(self.images.to(device), self.labels.to(device))
+
+    def take(self, positions: Int64[Tensor, " k"]) -> Split:
+        """The images at ``positions``, in that order."""
+        return Split(take_rows(self.images, positions), self.labels[positions])
 
     def indices_by_class(self, num_classes: int) -> list[Int64[Tensor, " k"]]:
         """For each class, the positions of its images, in order."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nasproxy.datasets.image_dataset import ImageDataset, Normalisation, Split
-from nasproxy.datasets.pixel_memory import PixelFile, as_tensor, take_rows
+from nasproxy.datasets.pixel_memory import PixelFile, as_tensor
 from nasproxy.errors import ClusterError
 from nasproxy.networks.materialise import materialise
 from nasproxy.proxies.candidate_score import CandidateScore
@@ -241,8 +241,7 @@ class Bench:
 def statistics_images(train: Split) -> Split:
     """A random thousand of the training part, or all, their order random too: the same ones in every run."""
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    picked = order[:_STATISTICS_IMAGES]
-    return Split(take_rows(train.images, picked), train.labels[picked])
+    return train.take(order[:_STATISTICS_IMAGES])
 
 
 def _images_of(part: Split | ProxySet) -> np.ndarray | PixelFile:
