@@ -23,7 +23,7 @@ from nasproxy.datasets.pixel_memory import empty_pixels
 from nasproxy.datasets.resizing import Size, choose_size
 from nasproxy.datasets.source import PartName, Source
 from nasproxy.datasets.survey import Survey
-from nasproxy.errors import DatasetError
+from nasproxy.errors import DatasetError, some
 
 NAMES_SHOWN = 5
 T = TypeVar("T")
@@ -172,10 +172,9 @@ def _reason(error: Exception) -> str:
 
 
 def _broken_error(broken: Sequence[Broken], total: int, *, skip_broken: bool) -> DatasetError:
-    shown = "; ".join(f"{failure.name} ({failure.reason})" for failure in broken[:NAMES_SHOWN])
-    more = "; …" if len(broken) > NAMES_SHOWN else ""
+    shown = some([f"{failure.name} ({failure.reason})" for failure in broken], NAMES_SHOWN, "; ")
     return DatasetError(
-        f"{len(broken):,} of {total:,} images cannot be decoded: {shown}{more}.",
+        f"{len(broken):,} of {total:,} images cannot be decoded: {shown}.",
         "Nothing is left to train on." if skip_broken else "Repair or remove them, or pass --skip-broken to go on.",
     )
 
@@ -183,6 +182,5 @@ def _broken_error(broken: Sequence[Broken], total: int, *, skip_broken: bool) ->
 def _skip_notes(broken: Sequence[Broken]) -> list[str]:
     if not broken:
         return []
-    shown = ", ".join(failure.name for failure in broken[:NAMES_SHOWN])
-    more = ", …" if len(broken) > NAMES_SHOWN else ""
-    return [f"{len(broken):,} broken image{'s were' if len(broken) > 1 else ' was'} skipped: {shown}{more}."]
+    shown = some([failure.name for failure in broken], NAMES_SHOWN)
+    return [f"{len(broken):,} broken image{'s were' if len(broken) > 1 else ' was'} skipped: {shown}."]

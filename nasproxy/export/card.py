@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 
 from nasproxy.analysis.explain import agreement_of, explain, explain_calibration
-from nasproxy.analysis.text import count, counted, milliseconds, percent, wilson
+from nasproxy.analysis.text import count, counted, milliseconds, one_line, percent, wilson
 from nasproxy.export.description import Description
 from nasproxy.export.loading import STANDALONE
 
@@ -127,8 +127,7 @@ def plain(value: object) -> str:
         >>> plain("a|b\n# <b>")
         'a\\|b \\# \\<b\\>'
     """
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|~$&:@])", r"\\\1", line)
+    return re.sub(r"([\\`*_{}\[\]()<>#+!|~$&:@])", r"\\\1", one_line(value))
 
 
 def _template() -> jinja2.Template:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nasproxy.analysis.text import counted
 from nasproxy.errors import ExportError, InputError, nearest
 from nasproxy.export.card import Latency, model_card
 from nasproxy.export.loading import loading_of
@@ -128,5 +129,5 @@ def _files(form: str, out: Path) -> tuple[Path, ...]:
 
 def _latency(model: nn.Module, image: torch.Tensor) -> Latency:
     threads = torch.get_num_threads()
-    where = f"PyTorch on {processor()}, {threads} thread{'s' if threads > 1 else ''}, when it was exported"
+    where = f"PyTorch on {processor()}, {counted(threads, 'thread')}, when it was exported"
     return Latency(milliseconds_of(model, image), where)

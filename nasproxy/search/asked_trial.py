@@ -12,7 +12,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial, FixedTrial
 
-from nasproxy.errors import SpaceError
+from nasproxy.errors import SpaceError, some
 from nasproxy.search.space import Config, Scalar
 from nasproxy.search.space_contract import check_values
 
@@ -115,9 +115,8 @@ def by_config(config: Mapping[str, Scalar]) -> Answer:
         texts = [json.dumps(value) for value in values]
         if name in config and json.dumps(config[name]) in texts:
             return texts.index(json.dumps(config[name]))
-        listed = ", ".join(map(str, values[:10])) + (", …" if len(values) > 10 else "")
         raise SpaceError(
-            f"The function asks for {name} out of {listed}, and {dict(config)} has no such value.",
+            f"The function asks for {name} out of {some(values)}, and {dict(config)} has no such value.",
             "What it asks may depend on earlier answers alone: not on chance, time or files.",
         )
 
