@@ -74,8 +74,8 @@ from nasproxy.search.proposals import Proposals
 from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.space_source import SpaceSource
-from nasproxy.search.study import Key, Study
-from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.search.study import Study
+from nasproxy.search.task import PROXY, WHOLE, Key, Outcome, Task
 from nasproxy.training.train import Score
 
 ROOT = Path(__file__).parent.parent

@@ -19,7 +19,7 @@ from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.devices import breaks_device, check_usable, default_workers
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import SpaceSource, error_text, user_location
-from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.search.task import PROXY, WHOLE, Key, Outcome, Task
 from nasproxy.training.latency import milliseconds_of
 from nasproxy.training.memory import lacks_memory, release_memory
 from nasproxy.training.on_demand import ImagesOnDemand, normalised_on
@@ -125,7 +125,7 @@ class Bench:
         self.broken: str | None = None
         """Why nothing can be trained in this process any more; None where it can."""
         self._data: dict[str, Images] = {}
-        self._waiting: dict[tuple[str, str, int, int], _Course] = {}
+        self._waiting: dict[Key, _Course] = {}
 
     def perform(self, task: Task) -> Outcome:
         """Trains one candidate, one that is watched to its next score. What goes wrong is an outcome, no exception.

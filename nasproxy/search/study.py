@@ -27,14 +27,11 @@ from nasproxy.search.candidate import Candidate
 from nasproxy.search.journal import Journal
 from nasproxy.search.settings import without_password
 from nasproxy.search.space import Config, Scalar
-from nasproxy.search.task import PROXY, Outcome
+from nasproxy.search.task import PROXY, Key, Outcome
 from nasproxy.training.train import Score
 
 RUN = "run"
 """The attribute of a study by which the run that it belongs to knows it, where several may share a storage."""
-
-Key = tuple[str, str, int, int]
-"""(candidate id, data, epochs, repeat): what a measurement is filed under."""
 
 
 @dataclass(frozen=True)
