@@ -39,8 +39,8 @@ from nasproxy.datasets.assemble import assemble
 from nasproxy.datasets.image_dataset import ImageDataset, Split
 from nasproxy.datasets.load import load_dataset
 from nasproxy.datasets.source import Source
+from nasproxy.files import write_json
 from nasproxy.networks.convnet import ConvNet
-from nasproxy.search.run_directory import write_json
 from nasproxy.training.process import peak_memory_bytes, prepare_process
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Images, train

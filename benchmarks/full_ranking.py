@@ -18,8 +18,8 @@ import pandas as pd
 from result_file import RESULTS, commit
 
 from nasproxy.cli.screen import open_screen
+from nasproxy.files import write_json
 from nasproxy.search.run import run_search
-from nasproxy.search.run_directory import write_json
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Study, open_storage
 from nasproxy.search.task import PROXY

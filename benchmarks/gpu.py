@@ -55,7 +55,7 @@ from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import NasproxyError
-from nasproxy.files import make_folder, write_atomically
+from nasproxy.files import make_folder, write_atomically, write_json
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.networks.cost import count_multiply_adds
 from nasproxy.proxies.make import cached_proxy, make_proxy, open_checkpoints, random_proxy
@@ -64,7 +64,6 @@ from nasproxy.search.bench import Bench, Payload
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.cost_model import CostModel
 from nasproxy.search.costs import Costs, longest_first
-from nasproxy.search.run_directory import write_json
 from nasproxy.search.sampling import choose_candidates, stratified
 from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.task import PROXY, Task

@@ -45,6 +45,7 @@ from result_file import RESULTS, provenance
 from torch import nn
 
 from nasproxy.analysis.report import write_report
+from nasproxy.files import write_json
 from nasproxy.progress import Silent
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
@@ -52,7 +53,6 @@ from nasproxy.search.cost_model import CostModel
 from nasproxy.search.costs import Cost, longest_first, measure_cost, next_bundle
 from nasproxy.search.proposals import SAMPLERS, Proposals
 from nasproxy.search.results import results_table, summarise
-from nasproxy.search.run_directory import write_json
 from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.space import Config, SearchSpace

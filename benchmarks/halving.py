@@ -20,7 +20,7 @@ import pandas as pd
 from result_file import RESULTS, commit
 from scipy.stats import spearmanr
 
-from nasproxy.search.run_directory import write_json
+from nasproxy.files import write_json
 from nasproxy.versions import library_versions
 
 TOP = 10

@@ -50,9 +50,8 @@ from result_file import RESULTS, commit, dataset_facts, open_document
 from nasproxy.cli.screen import open_screen
 from nasproxy.coresets.random import check_class_sizes
 from nasproxy.errors import InputError, NasproxyError, RunError, nearest
-from nasproxy.files import make_folder, write_atomically
+from nasproxy.files import make_folder, write_atomically, write_json
 from nasproxy.interruption import heeding_signals
-from nasproxy.search.run_directory import write_json
 from nasproxy.versions import library_versions, machine_facts
 
 TRUTH = RESULTS / "correlation_cifar10_small"

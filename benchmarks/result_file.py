@@ -11,8 +11,7 @@ from typing import Any
 
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import RunError
-from nasproxy.files import make_folder
-from nasproxy.search.run_directory import write_json
+from nasproxy.files import make_folder, write_json
 from nasproxy.versions import library_versions, machine_facts
 
 RESULTS = Path(__file__).parent / "results"

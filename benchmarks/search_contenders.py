@@ -38,6 +38,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
+from nasproxy.files import write_json
 from nasproxy.networks.classifier import Readout
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.networks.norms import GroupNorm, InstanceNorm, LayerNorm
@@ -48,7 +49,6 @@ from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Costs
 from nasproxy.search.inline import run_inline
-from nasproxy.search.run_directory import write_json
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.space import Config, SearchSpace
 from nasproxy.search.space_source import SpaceSource

@@ -64,18 +64,18 @@ from nasproxy.analysis.canvas import (
 from nasproxy.cli.output import plain_table, stdout
 from nasproxy.cli.screen import open_screen
 from nasproxy.errors import InputError, NasproxyError
+from nasproxy.files import write_json
 from nasproxy.progress import Progress, Silent
 from nasproxy.search.campaign import Campaign
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
 from nasproxy.search.halving import CUTS, PRUNERS, Rung, halving_rungs
 from nasproxy.search.proposals import Proposals
-from nasproxy.search.run_directory import write_json
 from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.space_source import SpaceSource
-from nasproxy.search.study import Key, Study
-from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.search.study import Study
+from nasproxy.search.task import PROXY, WHOLE, Key, Outcome, Task
 from nasproxy.training.train import Score
 
 ROOT = Path(__file__).parent.parent

@@ -51,11 +51,11 @@ from nasproxy.cli.output import plain_table, stdout
 from nasproxy.cli.screen import open_screen
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import InputError, NasproxyError, RunError
+from nasproxy.files import write_json
 from nasproxy.progress import Progress
 from nasproxy.proxies.make import load_matching_proxy, random_proxy
 from nasproxy.proxies.proxy_file import save_proxy
 from nasproxy.search.candidate import Candidate
-from nasproxy.search.run_directory import write_json
 from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.space import Config
 from nasproxy.search.space_source import SpaceSource

@@ -22,9 +22,9 @@ from typing import Any
 import pandas as pd
 from result_file import RESULTS, provenance
 
+from nasproxy.files import write_json
 from nasproxy.search import tune as search_tune  # before Ray: it sets Ray's environment
 from nasproxy.search.local_ray import ray_folder
-from nasproxy.search.run_directory import write_json
 
 from ray import tune  # isort: skip
 from ray.tune.search import Searcher  # isort: skip

@@ -25,10 +25,10 @@ import torch
 from result_file import RESULTS, provenance
 
 from nasproxy.cli.screen import open_screen
+from nasproxy.files import write_json
 from nasproxy.search import tune
 from nasproxy.search.bench import Payload
 from nasproxy.search.run import run_search
-from nasproxy.search.run_directory import write_json
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.task import PROXY
 from nasproxy.training.precision import resolve_precision

@@ -7,7 +7,7 @@ turns ``exit_code`` into its own.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class NasproxyError(Exception):
@@ -116,3 +116,13 @@ def nearest(name: str, available: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     guess = f"Did you mean {close[0]}? " if close else ""
     return f"{guess}Available: {', '.join(names)}."
+
+
+def some(names: Sequence[object], most: int = 10, between: str = ", ") -> str:
+    """The first names, and an ellipsis in place of those beyond ``most``.
+
+    Example:
+        >>> some(["a", "b", "c"], 2)
+        'a, b, …'
+    """
+    return between.join([*map(str, names[:most]), *(["…"] if len(names) > most else [])])

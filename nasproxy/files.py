@@ -9,7 +9,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -158,3 +158,15 @@ def cached_file(room: str, name: str, facts: Mapping[str, Any]) -> Path:
     """
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12).hexdigest()
     return cache_folder() / room / f"{name}-{digest}.safetensors"
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV, the header the first of them; None is an empty field."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> Path:
+    """Writes one JSON document, atomically."""
+    return write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

@@ -10,6 +10,9 @@ from typing import Any, cast
 
 from nasproxy.optional import require
 
+Figures = tuple[float | None, float | None]
+"""Mean cross-entropy in nats and accuracy."""
+
 
 def check_tensorboard() -> None:
     """Makes sure that TensorBoard's event files can be written.
@@ -40,14 +43,27 @@ class EventFile:
         _, start, self._end = hparams({name: _shown(value) for name, value in config.items()}, {})
         self._writer.file_writer.add_summary(start)
 
-    def add(self, epoch: int, figures: Mapping[str, float | None], at: float | None = None) -> None:
-        """Adds the figures of an epoch.
+    def add(
+        self, epoch: int, train: Figures, validation: Figures, learning_rate: float, at: float | None = None
+    ) -> None:
+        """Adds the figures of an epoch; one that is None leaves a gap.
+
+        Curves have the same names whichever command trains, so that they can be laid over each other.
 
         Args:
             epoch: its number.
-            figures: by the names of their curves; one that is None leaves a gap.
+            train: of the training images.
+            validation: of the validation images.
+            learning_rate: in it.
             at: when it ended, in seconds since 1970; None is now.
         """
+        figures = {
+            "loss/train": train[0],
+            "loss/validation": validation[0],
+            "accuracy/train": train[1],
+            "accuracy/validation": validation[1],
+            "schedule/learning rate": learning_rate,
+        }
         for name, value in figures.items():
             if value is not None:
                 self._writer.add_scalar(name, value, epoch, at)

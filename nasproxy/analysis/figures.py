@@ -27,7 +27,6 @@ from nasproxy.analysis.correlation import RankAgreement
 from nasproxy.analysis.pareto import front_numbers
 from nasproxy.analysis.results import CHOICE, choice_columns
 from nasproxy.analysis.text import Number, count, duration, interval, percent, shorten, signed
-from nasproxy.errors import InputError, nearest
 
 _SIZES = {
     "multiply_adds": "multiply-adds of one image",
@@ -126,26 +125,21 @@ def stage_times(seconds: Mapping[str, Number | None]) -> Figure:
     return figure
 
 
-def ranking(table: pd.DataFrame, colour_by: str | None = None) -> Figure:
+def ranking(table: pd.DataFrame) -> Figure:
     """Every candidate's proxy accuracy in rank order, and below it at which ranks each value of one choice stands.
 
-    Dotted lines part candidates trained for different numbers of epochs, whose accuracies do not compare.
+    The choice is the one that explains the most of the accuracies' variance. Dotted lines part candidates trained for
+    different numbers of epochs, whose accuracies do not compare.
 
     Args:
         table: of ``load_run``.
-        colour_by: the choice; by default the one that explains the most of the accuracies' variance.
-
-    Raises:
-        InputError: there is no such choice.
     """
     scored = _scored(table)
     names = [column.removeprefix(CHOICE) for column in choice_columns(table)]
-    if colour_by is not None and colour_by not in names:
-        raise InputError(f"The run has no choice {colour_by!r} to colour by.", nearest(colour_by, names))
     with mpl.rc_context(STYLE):
         if scored.empty or not names:
             return say(*new_canvas(4.8, 2.4), "no candidate has been trained yet")
-        chosen = colour_by or max(names, key=lambda name: explained_variance(scored, name))
+        chosen = max(names, key=lambda name: explained_variance(scored, name))
         rows = len(scored[CHOICE + chosen].cat.categories)
         figure = Figure(figsize=(4.8, 3.4 + 0.24 * rows), dpi=200, layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 0.24 * rows))

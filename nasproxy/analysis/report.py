@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from nasproxy.analysis import figures
 from nasproxy.analysis.calibration_figure import calibration_figure
@@ -28,6 +26,7 @@ from nasproxy.analysis.report_tables import (
 from nasproxy.analysis.results import RunResults, load_run
 from nasproxy.analysis.text import Number, count, duration, milliseconds, percent, wilson
 from nasproxy.files import write_atomically
+from nasproxy.proxies.image_parquet import png
 from nasproxy.proxies.proxy_set import ProxySet
 
 _MOST_IMAGES = 1000  # More of them, a browser lays out with delay.
@@ -196,11 +195,5 @@ def _images(proxy: ProxySet) -> dict[str, Any]:
     rows = []
     for label, name in enumerate(names):
         tiles = class_tiles(proxy, label, largest=_LARGEST_IMAGE)[:shown]
-        rows.append((name, [_png(Image.fromarray(tile)) for tile in tiles]))
+        rows.append((name, [data_address("image/png", png(tile)) for tile in tiles]))
     return {"rows": rows, "note": " ".join(notes), "small": max(height, width) <= 64}
-
-
-def _png(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format="png")
-    return data_address("image/png", buffer.getvalue())

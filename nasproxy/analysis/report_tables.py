@@ -13,7 +13,7 @@ import pandas as pd
 
 from nasproxy.analysis.effects import ChoiceEffect
 from nasproxy.analysis.results import CHOICE, choice_columns
-from nasproxy.analysis.text import count, duration, percent
+from nasproxy.analysis.text import count, counted, duration, percent
 from nasproxy.search.settings import CREDENTIALS
 from nasproxy.training.strategy import AUTO, NONE
 
@@ -149,14 +149,10 @@ def _verdict(effect: ChoiceEffect) -> str:
     spread = "" if found.deviation is None else f" with a standard deviation of {100 * found.deviation:.1f}"
     gap = f"{abs(100 * found.mean):.1f} points {'better' if found.mean >= 0 else 'worse'}"
     return (
-        f"{said} Over {_pairs(found.pairs)} of candidates that differ in nothing else and trained for as many epochs, "
-        f"{first} is {gap} than {second}{spread}, "
+        f"{said} Over {counted(found.pairs, 'pair')} of candidates that differ in nothing else and trained for as many "
+        f"epochs, {first} is {gap} than {second}{spread}, "
         f"and better in {percent(found.won, 0)} of them (a tie counts half)."
     )
-
-
-def _pairs(number: int) -> str:
-    return f"{number:,} pair{'' if number == 1 else 's'}"
 
 
 def state_counts(table: pd.DataFrame) -> str:
@@ -186,10 +182,9 @@ def failures(table: pd.DataFrame) -> list[dict[str, str]]:
         told += len(group)
         named = [f"{row['id']} ({config_text(row)})" for _, row in group.head(_MOST_NAMED).iterrows()]
         more = f"; and {len(group) - _MOST_NAMED} more" if len(group) > _MOST_NAMED else ""
-        plural = "" if len(group) == 1 else "s"
         found.append(
             {
-                "title": f"{len(group)} candidate{plural} {kind}",
+                "title": f"{counted(len(group), 'candidate')} {kind}",
                 "reason": str(reason)[:_MOST_REASON] or unsaid[str(kind)],
                 "which": "; ".join(named) + more,
             }

@@ -102,6 +102,16 @@ def milliseconds(value: Number) -> str:
     return f"{value:.{max(0, digits)}f} ms"
 
 
+def one_line(text: object) -> str:
+    r"""A text in one printable line.
+
+    Example:
+        >>> one_line("a name\n that  goes on")
+        'a name that goes on'
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
 def shorten(text: object, limit: int = 24) -> str:
     r"""One printable line of at most ``limit`` characters.
 
@@ -109,5 +119,5 @@ def shorten(text: object, limit: int = 24) -> str:
         >>> shorten("a name\nthat goes on", 10)
         'a name th…'
     """
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    line = one_line(text)
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -148,20 +148,16 @@ class Winner:
     """What becomes of the candidate that a proxy puts first, or of those that it puts first together, on average.
 
     Args:
-        whole: accuracy on the whole data by which the best candidate is known.
-        regret: of the same, what the best candidate known has more.
+        regret: what the best candidate known has more of accuracy on the whole data, by which it is known.
         test: test accuracy.
         test_regret: what the test accuracy of the best candidate known is more; it may be below 0.
         positions: of those put first that were trained on the whole data.
-        first: how many were put first.
     """
 
-    whole: float
     regret: float
     test: float
     test_regret: float
     positions: tuple[int, ...]
-    first: int
 
 
 def winner(order: ArrayLike, whole: ArrayLike, test: ArrayLike) -> Winner | None:
@@ -182,10 +178,8 @@ def winner(order: ArrayLike, whole: ArrayLike, test: ArrayLike) -> Winner | None
     best = int(np.nanargmax(accuracies))
     reached, tested = float(accuracies[trained].mean()), float(tests[trained].mean())
     return Winner(
-        reached,
         float(accuracies[best]) - reached,
         tested,
         float(tests[best]) - tested,
         tuple(int(position) for position in trained),
-        len(put_first),
     )

@@ -22,11 +22,6 @@ _MOST_CLASSES, _MOST_PROBLEMS, _MOST_EXAMPLES = 30, 20, 5  # on the screen; --js
 app = typer.Typer(no_args_is_help=True, help="Datasets with a name, and a look at one's own.")
 
 
-@app.callback()
-def _group() -> None:
-    """Datasets with a name, and a look at one's own."""
-
-
 @app.command("list")
 def list_datasets(as_json: Json = False) -> None:
     """List the datasets with a name; a folder of images or of Parquet files works too."""

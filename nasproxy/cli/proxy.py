@@ -22,11 +22,6 @@ _KINDS = (".safetensors", ".parquet", ".png")
 app = typer.Typer(no_args_is_help=True, help="Proxy files.")
 
 
-@app.callback()
-def _group() -> None:
-    """Proxy files."""
-
-
 @app.command()
 def show(
     file: Annotated[Path, typer.Argument(help="A proxy file.")],

@@ -8,13 +8,18 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from nasproxy.analysis.canvas import save_figure
 from nasproxy.analysis.page import figure_address, render_page
 from nasproxy.analysis.text import signed
-from nasproxy.compare.pictures import draw_all, save_all
+from nasproxy.compare.cost_figure import correlation_against_cost
+from nasproxy.compare.rank_flow import rank_flow
+from nasproxy.compare.scatters import scatters
 from nasproxy.compare.scores import ComparisonScores
-from nasproxy.compare.side_by_side import load_images
+from nasproxy.compare.side_by_side import load_images, side_by_side
+from nasproxy.compare.within_figure import within_figure
 from nasproxy.compare.write import below_table, table_cells, with_interval, write_tables
-from nasproxy.files import write_atomically
+from nasproxy.files import make_folder, write_atomically
+from nasproxy.proxies.proxy_set import ProxySet
 
 _CAPTIONS = {
     "scatters": "Each proxy's scores against the validation accuracies after training on the whole data. The order of"
@@ -46,6 +51,34 @@ def write_comparison(directory: Path, scores: ComparisonScores, document: Mappin
     save_all(figures, directory)
     page = render_comparison(scores, document, figures)
     write_atomically(directory / "report.html", page.encode("utf-8", errors="replace"))
+
+
+def draw_all(
+    scores: ComparisonScores, document: Mapping[str, Any], images: Mapping[str, ProxySet]
+) -> dict[str, Figure]:
+    """Every figure by its name; the images only where there are any.
+
+    Args:
+        scores: of the comparison.
+        document: of :func:`~nasproxy.compare.table.compare_scores`.
+        images: of the proxies that have some, by name.
+    """
+    figures = {
+        "scatters": scatters(scores, document),
+        "cost": correlation_against_cost(document),
+        "rank_flow": rank_flow(scores, document),
+        "within": within_figure(document),
+    }
+    return {**figures, "images": side_by_side(images)} if images else figures
+
+
+def save_all(figures: Mapping[str, Figure], directory: Path) -> None:
+    """Writes each figure, pixels for the screen and vectors for a paper, into ``figures/`` of ``directory``."""
+    folder = directory / "figures"
+    make_folder(folder)
+    for name, figure in figures.items():
+        for suffix in ("png", "pdf"):
+            save_figure(figure, folder / f"{name}.{suffix}")
 
 
 def render_comparison(scores: ComparisonScores, document: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:

@@ -19,13 +19,14 @@ from nasproxy.compare.runs import ProxyRun, accuracy_of, run_proxy, run_whole
 from nasproxy.compare.scores import ComparisonScores, save_scores
 from nasproxy.compare.settings import CompareSettings
 from nasproxy.compare.table import compare_scores
+from nasproxy.files import write_json
 from nasproxy.kernels.library import why_none
 from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.cluster import check_unconnected
 from nasproxy.search.run import say_what_it_was_begun_with
-from nasproxy.search.run_directory import check_unused, open_run, write_json
+from nasproxy.search.run_directory import check_unused, open_run
 from nasproxy.search.space import ABSENT
 from nasproxy.search.study import Measurement
 from nasproxy.training.process import prepare_process

@@ -134,7 +134,7 @@ def _batch(dataset: ImageDataset, score: CandidateScore, seed: int) -> Split:
     """The random training images that a score looks at, or two for their shape."""
     count = score.batch if score.looks_at_images else 2
     picked = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))[:count]
-    return Split(dataset.train.images[picked], dataset.train.labels[picked])
+    return dataset.train.take(picked)
 
 
 def _measured(

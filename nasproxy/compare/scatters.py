@@ -24,7 +24,7 @@ from nasproxy.analysis.canvas import (
     say,
 )
 from nasproxy.analysis.text import count, shorten, signed
-from nasproxy.compare.names import WHOLE
+from nasproxy.compare.names import MIXED, WHOLE
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.scores import ComparisonScores
 
@@ -116,7 +116,7 @@ def _gives_accuracies(scores: ComparisonScores, name: str) -> bool:
 def _x_name(scores: ComparisonScores, name: str) -> str:
     if _gives_accuracies(scores, name):
         return "validation accuracy (%)"
-    return "mean standardised score" if "+" in name else "score"
+    return "mean standardised score" if MIXED in name else "score"
 
 
 def _scale(axes: Axes, x: Float64[np.ndarray, " n"], *, accuracies: bool) -> None:

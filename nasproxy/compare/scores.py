@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +21,7 @@ from nasproxy.analysis.bootstrap import mean_of_repeats
 from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, SCALAR, TEXT, Maybe, Shape, parse_object
 from nasproxy.compare.names import WHOLE
 from nasproxy.errors import InputError, RunError, nearest
-from nasproxy.files import read_rows, read_text, write_atomically
+from nasproxy.files import csv_text, read_rows, read_text, write_atomically, write_json
 from nasproxy.search.space import Scalar
 
 if TYPE_CHECKING:
@@ -173,12 +171,9 @@ def save_scores(
     """
     texts = {name: [spell(value) for value in values] for name, _, values in columns}
     described = {name: {"meaning": meaning, "digest": _digest(texts[name])} for name, meaning, _ in columns}
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerows([list(texts), *zip(*texts.values(), strict=True)])
     whole = {"schema": 1, **facts, "columns": described}
-    write_atomically(directory / "scores.csv", out.getvalue().encode())
-    write_atomically(directory / "scores.json", (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(directory / "scores.csv", csv_text([list(texts), *zip(*texts.values(), strict=True)]).encode())
+    write_json(directory / "scores.json", whole)
     return ComparisonScores(whole, texts)
 
 

@@ -268,12 +268,11 @@ def _best(scores: ComparisonScores) -> dict[str, Any] | None:
     if np.isnan(accuracies).all():
         return None
     position = int(np.nanargmax(accuracies))
-    test = float(tests[position])
     return {
         "id": scores.columns["id"][position],
         "config": {name: scores.choice(name)[position] for name in scores.facts["choices"]},
         "whole_accuracy": float(accuracies[position]),
-        "test_accuracy": None if math.isnan(test) else test,
+        "test_accuracy": _number(float(tests[position])),
     }
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nasproxy.analysis.text import percent, signed
+from nasproxy.analysis.text import counted, percent, signed
 
 _RHO = "\N{GREEK SMALL LETTER RHO}"
 _FEW = 30
@@ -85,10 +85,9 @@ def _differences(document: Mapping[str, Any]) -> str:
     if not compared:
         return "No two proxies could be compared with each other."
     apart = [d for d in compared if d["told_apart"]]
-    pairs = f"{len(compared)} pair{'s' if len(compared) > 1 else ''}"
     opening = (
-        f"Overall, by a paired bootstrap of the difference in {_RHO} on the same candidates, corrected for {pairs} by "
-        "Holm's method: "
+        f"Overall, by a paired bootstrap of the difference in {_RHO} on the same candidates, corrected for "
+        f"{counted(len(compared), 'pair')} by Holm's method: "
     )
     if not apart:
         return f"{opening}no two proxies differ by more than noise."

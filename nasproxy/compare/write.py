@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nasproxy.analysis.text import percent, signed
-from nasproxy.files import make_folder, write_atomically
+from nasproxy.files import csv_text, make_folder, write_atomically
 
 _DASH = "\N{EN DASH}"
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -109,11 +107,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 def _csv(rows: Any) -> str:
     records = list(rows)
     names = list(dict.fromkeys(name for record in records for name in record))
-    out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return out.getvalue()
+    return csv_text([names, *([record.get(name) for name in names] for record in records)])
 
 
 def below_table(document: Mapping[str, Any]) -> list[str]:

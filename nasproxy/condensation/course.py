@@ -12,10 +12,6 @@ if TYPE_CHECKING:  # settings are read before torch is loaded
     from nasproxy.condensation.checkpoints import Checkpoints, State
 
 
-def _never() -> bool:
-    return False
-
-
 @dataclass(frozen=True)
 class Course:
     """Nothing in it changes the images of an iteration.
@@ -35,7 +31,7 @@ class Course:
 
     checkpoints: Checkpoints | None = None
     start: State | None = None
-    is_spent: Callable[[], bool] = _never
+    is_spent: Callable[[], bool] = lambda: False
     evaluate_every: int = 0
     on_evaluation: Callable[[int, float], None] | None = None
     soft_labels: Callable[[Tensor], Tensor] | None = None

@@ -23,7 +23,7 @@ from nasproxy.datasets.pixel_memory import empty_pixels
 from nasproxy.datasets.resizing import Size, choose_size
 from nasproxy.datasets.source import PartName, Source
 from nasproxy.datasets.survey import Survey
-from nasproxy.errors import DatasetError
+from nasproxy.errors import DatasetError, some
 
 NAMES_SHOWN = 5
 T = TypeVar("T")
@@ -67,9 +67,22 @@ class Listing:
     files: Sequence[Path]
 
     def decode(self, image_size: Size | None, *, skip_broken: bool) -> Source:
-        """The images; see :func:`decode_parts`."""
-        decoded, notes = decode_parts(self.parts, image_size, skip_broken=skip_broken)
-        return Source(decoded, self.class_names, (*self.notes, *notes))
+        """Decodes every part to one size and channel count; notes say what had to be converted, resized or skipped.
+
+        Args:
+            image_size: (height, width), or None for the most common size of the training images, at most 64 a side.
+            skip_broken: leave broken images out, and say so in the notes, instead of raising.
+
+        Raises:
+            DatasetError: broken images without ``skip_broken``, or nothing but broken ones.
+        """
+        decoded = decode_what_can_be(self.parts, image_size)
+        broken = [failure for failures in decoded.broken.values() for failure in failures]
+        if broken and (not skip_broken or not len(decoded.parts["train"])):
+            raise _broken_error(broken, sum(len(part.labels) for part in self.parts.values()), skip_broken=skip_broken)
+        size_notes = [] if image_size else decoded.survey.size_notes(decoded.size)
+        notes = (*self.notes, *decoded.survey.mode_notes(), *size_notes, *_skip_notes(broken))
+        return Source(decoded.parts, self.class_names, notes)
 
 
 @dataclass(frozen=True)
@@ -97,32 +110,8 @@ class Decoded:
     size: Size
 
 
-def decode_parts(
-    parts: Mapping[PartName, EncodedPart], image_size: Size | None, *, skip_broken: bool
-) -> tuple[dict[PartName, Split], list[str]]:
-    """Decodes every part to one size and channel count.
-
-    Args:
-        parts: train and whichever others there are.
-        image_size: (height, width), or None for the most common size of the training images, at most 64 a side.
-        skip_broken: leave broken images out, and say so in the notes, instead of raising.
-
-    Returns:
-        The parts, and notes on what had to be converted, resized or skipped.
-
-    Raises:
-        DatasetError: broken images without ``skip_broken``, or nothing but broken ones.
-    """
-    decoded = decode_what_can_be(parts, image_size)
-    broken = [failure for failures in decoded.broken.values() for failure in failures]
-    if broken and (not skip_broken or not len(decoded.parts["train"])):
-        raise _broken_error(broken, sum(len(part.labels) for part in parts.values()), skip_broken=skip_broken)
-    size_notes = [] if image_size else decoded.survey.size_notes(decoded.size)
-    return dict(decoded.parts), [*decoded.survey.mode_notes(), *size_notes, *_skip_notes(broken)]
-
-
 def decode_what_can_be(parts: Mapping[PartName, EncodedPart], image_size: Size | None) -> Decoded:
-    """Decodes every part to one size and channel count, and says what is broken; see :func:`decode_parts`."""
+    """Decodes every part to one size and channel count, and says what is broken; see :meth:`Listing.decode`."""
     with strict_pillow():
         surveys = {name: _survey(part) for name, part in parts.items()}
         everything = Survey.union(surveys.values())
@@ -183,10 +172,9 @@ def _reason(error: Exception) -> str:
 
 
 def _broken_error(broken: Sequence[Broken], total: int, *, skip_broken: bool) -> DatasetError:
-    shown = "; ".join(f"{failure.name} ({failure.reason})" for failure in broken[:NAMES_SHOWN])
-    more = "; …" if len(broken) > NAMES_SHOWN else ""
+    shown = some([f"{failure.name} ({failure.reason})" for failure in broken], NAMES_SHOWN, "; ")
     return DatasetError(
-        f"{len(broken):,} of {total:,} images cannot be decoded: {shown}{more}.",
+        f"{len(broken):,} of {total:,} images cannot be decoded: {shown}.",
         "Nothing is left to train on." if skip_broken else "Repair or remove them, or pass --skip-broken to go on.",
     )
 
@@ -194,6 +182,5 @@ def _broken_error(broken: Sequence[Broken], total: int, *, skip_broken: bool) ->
 def _skip_notes(broken: Sequence[Broken]) -> list[str]:
     if not broken:
         return []
-    shown = ", ".join(failure.name for failure in broken[:NAMES_SHOWN])
-    more = ", …" if len(broken) > NAMES_SHOWN else ""
-    return [f"{len(broken):,} broken image{'s were' if len(broken) > 1 else ' was'} skipped: {shown}{more}."]
+    shown = some([failure.name for failure in broken], NAMES_SHOWN)
+    return [f"{len(broken):,} broken image{'s were' if len(broken) > 1 else ' was'} skipped: {shown}."]

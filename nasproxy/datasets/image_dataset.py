@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from nasproxy.datasets.pixel_memory import PixelFile
+from nasproxy.datasets.pixel_memory import PixelFile, take_rows
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class Split:
         """The same split on ``device``."""
         return Split(self.images.to(device), self.labels.to(device))
 
+    def take(self, positions: Int64[Tensor, " k"]) -> Split:
+        """The images at ``positions``, in that order."""
+        return Split(take_rows(self.images, positions), self.labels[positions])
+
     def indices_by_class(self, num_classes: int) -> list[Int64[Tensor, " k"]]:
         """For each class, the positions of its images, in order."""
         return [torch.nonzero(self.labels == c).flatten() for c in range(num_classes)]
@@ -47,15 +51,24 @@ class Normalisation:
 
     def apply(self, images: UInt8[Tensor, "n c h w"]) -> Float32[Tensor, "n c h w"]:
         """``(images / 255 - mean) / std``, in no more memory than the result takes."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
+        mean, std = self.columns(images.device)
         return images.float().div_(255).sub_(mean).div_(std)
 
     def invert(self, images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
         """Pixels that a normalised image shows; values outside [0, 255] are clipped."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
-        return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        return self.levels(images).clamp(0, 255).to(torch.uint8)
+
+    def levels(self, images: Float[Tensor, "n c h w"]) -> Float32[Tensor, "n c h w"]:
+        """The whole numbers nearest to the pixels of a normalised image, beyond 0 and 255 too."""
+        mean, std = self.columns(images.device)
+        return ((images.float() * std + mean) * 255).round()
+
+    def columns(
+        self, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> tuple[Float[Tensor, "1 c 1 1"], Float[Tensor, "1 c 1 1"]]:
+        """Mean and standard deviation, to be broadcast over images."""
+        mean, std = (torch.tensor(values, dtype=dtype, device=device) for values in (self.mean, self.std))
+        return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
 
 
 @dataclass(frozen=True)

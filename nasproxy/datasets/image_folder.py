@@ -11,7 +11,7 @@ import numpy as np
 from nasproxy.datasets.decoding import EXTENSIONS
 from nasproxy.datasets.encoded import Encoded, EncodedPart, Listing
 from nasproxy.datasets.source import PartName
-from nasproxy.errors import DatasetError
+from nasproxy.errors import DatasetError, some
 
 PART_FOLDERS: dict[PartName, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -92,7 +92,7 @@ def _check_same_classes(folder: Path, subfolders: Sequence[Path], class_names: S
     if unknown:
         raise DatasetError(
             f"{folder} has classes that the training part lacks: {', '.join(unknown[:5])}.",
-            f"The training part has {', '.join(class_names[:10])}{', …' if len(class_names) > 10 else ''}.",
+            f"The training part has {some(class_names)}.",
         )
 
 
@@ -151,7 +151,7 @@ def _extensions() -> str:
 
 
 def _shown(names: Sequence[str]) -> str:
-    return ", ".join(map(_printable, names[:5])) + (", …" if len(names) > 5 else "")
+    return some([_printable(name) for name in names], 5)
 
 
 def _printable(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from nasproxy.datasets.encoded import Encoded, EncodedPart, Listing
 from nasproxy.datasets.parquet_labels import LabelColumn, index_labels, names_in_metadata
 from nasproxy.datasets.source import PartName
-from nasproxy.errors import DatasetError
+from nasproxy.errors import DatasetError, some
 
 PATTERNS: dict[PartName, str] = {"train": "train*.parquet", "validation": "val*.parquet", "test": "test*.parquet"}
 IMAGE_COLUMNS = ("image", "img")
@@ -33,7 +33,7 @@ def find_parquet(root: Path) -> dict[PartName, list[Path]]:
             return {part: paths for part, paths in found.items() if paths}
         if present and not any(entry.is_dir() for entry in folder.iterdir()):
             raise DatasetError(
-                f"{folder} has no train*.parquet, only {', '.join(present[:5])}{', …' if len(present) > 5 else ''}.",
+                f"{folder} has no train*.parquet, only {some(present, 5)}.",
                 "Name the files train*.parquet, and if there are such parts test*.parquet and validation*.parquet.",
             )
     return {}

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from nasproxy.datasets.source import PartName
-from nasproxy.errors import DatasetError
+from nasproxy.errors import DatasetError, some
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def index_labels(
     for part, labels in values.items():
         _check_known(part, labels, used, names)
     unused = [name for index, name in enumerate(names or ()) if index not in used]
-    notes = [f"Classes without any image were left out: {_some(unused)}."] if unused else []
+    notes = [f"Classes without any image were left out: {some(unused)}."] if unused else []
     class_names = tuple(names[value] if names else str(value) for value in used)
     return class_names, {part: np.searchsorted(used, labels) for part, labels in values.items()}, notes
 
@@ -113,8 +113,8 @@ def _common_names(columns: Sequence[LabelColumn]) -> tuple[str, ...] | None:
     for column in named[1:]:
         if column.names != named[0].names:
             raise DatasetError(
-                f"The class names in {named[0].path} ({_some(named[0].names)}) and in {column.path} "
-                f"({_some(column.names)}) differ.",
+                f"The class names in {named[0].path} ({some(named[0].names or ())}) and in {column.path} "
+                f"({some(column.names or ())}) differ.",
                 "All files must come from the same dataset.",
             )
     return named[0].names if named else None
@@ -130,11 +130,6 @@ def _check_known(part: PartName, labels: np.ndarray, used: np.ndarray, names: tu
     if len(unknown):
         shown = [names[value] if names else str(value) for value in unknown]
         raise DatasetError(
-            f"The {part} part has labels that the training part lacks: {_some(shown)}.",
-            f"The training part has {_some([names[value] if names else str(value) for value in used])}.",
+            f"The {part} part has labels that the training part lacks: {some(shown)}.",
+            f"The training part has {some([names[value] if names else str(value) for value in used])}.",
         )
-
-
-def _some(names: Sequence[str] | None) -> str:
-    shown = list(names or ())
-    return ", ".join(shown[:10]) + (", …" if len(shown) > 10 else "")

@@ -10,11 +10,8 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
 from nasproxy.datasets.image_dataset import Split
-from nasproxy.datasets.pixel_memory import take_rows
 
 SMALLEST_VALIDATION = 400
 
@@ -57,14 +54,10 @@ def hold_out(split: Split, size: int, num_classes: int) -> tuple[Split, Split]:
     held = torch.zeros(len(split), dtype=torch.bool)
     for positions, quota in zip(by_class, quotas, strict=True):
         held[sorted(positions.tolist(), key=keys.__getitem__)[:quota]] = True
-    return _select(split, torch.nonzero(~held).flatten()), _select(split, torch.nonzero(held).flatten())
+    return split.take(torch.nonzero(~held).flatten()), split.take(torch.nonzero(held).flatten())
 
 
 def content_keys(split: Split) -> list[bytes]:
     """A hash of each image's pixels."""
     rows = split.images.flatten(1).contiguous().numpy()
     return [hashlib.blake2b(row.data, digest_size=16).digest() for row in rows]
-
-
-def _select(split: Split, positions: Int64[Tensor, " k"]) -> Split:
-    return Split(take_rows(split.images, positions), split.labels[positions])

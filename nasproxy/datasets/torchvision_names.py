@@ -46,21 +46,20 @@ def read_torchvision(name: str, data_dir: Path | None = None, image_size: Size |
         DatasetError: the files are missing or damaged and cannot be downloaded.
     """
     folder = data_dir or default_data_dir()
-    train, names = _read_part(name, folder, train=True)
-    test, _ = _read_part(name, folder, train=False)
-    parts = {"train": train, "test": test}
-    if image_size:
-        parts = {part: Split(resize_images(split.images, image_size), split.labels) for part, split in parts.items()}
-    return Source({"train": parts["train"], "test": parts["test"]}, names)
+    train, names = _read_part(name, folder, image_size, train=True)
+    test, _ = _read_part(name, folder, image_size, train=False)
+    return Source({"train": train, "test": test}, names)
 
 
-def _read_part(name: str, folder: Path, *, train: bool) -> tuple[Split, tuple[str, ...]]:
+def _read_part(name: str, folder: Path, image_size: Size | None, *, train: bool) -> tuple[Split, tuple[str, ...]]:
     dataset = _open(name, folder, train=train)
     pixels = torch.from_numpy(np.ascontiguousarray(dataset.data))
     if pixels.ndim == 3:
         pixels = pixels.unsqueeze(1)
     elif pixels.shape[-1] == 3:
         pixels = pixels.movedim(3, 1).contiguous()
+    if image_size:
+        pixels = resize_images(pixels, image_size)
     labels = torch.as_tensor(dataset.labels if name == "svhn" else dataset.targets).long()
     names = getattr(dataset, "classes", range(10))  # SVHN and USPS are digits and name none
     return Split(pixels, labels), tuple(str(class_name) for class_name in names)

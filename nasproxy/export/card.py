@@ -15,8 +15,9 @@ from typing import Any
 import jinja2
 
 from nasproxy.analysis.explain import agreement_of, explain, explain_calibration
-from nasproxy.analysis.text import count, counted, milliseconds, percent, wilson
+from nasproxy.analysis.text import count, counted, milliseconds, one_line, percent, wilson
 from nasproxy.export.description import Description
+from nasproxy.export.loading import STANDALONE
 
 _MOST_CLASSES = 50
 _PARTS = {
@@ -62,7 +63,12 @@ class Origin:
 
 
 def model_card(
-    description: Description, origin: Origin, *, library: str, loading: str, latency: Latency | None = None
+    description: Description,
+    origin: Origin,
+    *,
+    library: str = "pytorch",
+    loading: str = STANDALONE,
+    latency: Latency | None = None,
 ) -> str:
     """The card's text. Whatever names the data or the space bring are shown as they are, and stay within their place.
 
@@ -70,7 +76,7 @@ def model_card(
         description: of the network.
         origin: the search that it comes from.
         library: that loads it, by the hub's name: ``pytorch`` or ``onnx``.
-        loading: Markdown that says how to load it.
+        loading: Markdown that says how to load it; by default the folder that needs no nasproxy.
         latency: of one image, where it was measured.
     """
     settings, dataset = origin.run["settings"], origin.run["dataset"]
@@ -121,8 +127,7 @@ def plain(value: object) -> str:
         >>> plain("a|b\n# <b>")
         'a\\|b \\# \\<b\\>'
     """
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|~$&:@])", r"\\\1", line)
+    return re.sub(r"([\\`*_{}\[\]()<>#+!|~$&:@])", r"\\\1", one_line(value))
 
 
 def _template() -> jinja2.Template:

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from nasproxy.finalists.checkpoint import Checkpoint, Epoch, finite
 from nasproxy.training.augmentation import augment
-from nasproxy.training.precision import autocast
 from nasproxy.training.recipe import TrainingRecipe
-from nasproxy.training.train import Images, evaluate
+from nasproxy.training.step import PlainStep
+from nasproxy.training.tally import Tally
+from nasproxy.training.train import Images, evaluate, in_batches
 
 
 def course(
@@ -40,54 +40,33 @@ def course(
         precision: ``bfloat16`` or ``float32``.
         done: what an earlier invocation finished. Where that is nothing, epoch 0 is the weights as they are.
     """
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    step, tally = PlainStep(model, recipe, precision, data.labels.device), Tally(data.labels)
     if done.history:
-        done.restore(model, optimizer)
+        done.restore(model, step.optimizer)
     else:
         score = evaluate(model, validation, epoch=0, precision=precision)
         first = Epoch(0, recipe.learning_rate, None, None, finite(score.cross_entropy), score.accuracy, 0.0)
-        done.take(first, model, optimizer)
+        done.take(first, model, step.optimizer)
         yield done
     while len(done.history) <= recipe.epochs and not done.history[-1].diverged:
         began, number = time.perf_counter(), len(done.history)
         rate = recipe.learning_rate_at(number - 1)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss, accuracy = _train_epoch(model, data, recipe, optimizer, seed_of(number), precision)
+        step.set_rate(rate)
+        _train_epoch(step, data, recipe, seed_of(number), tally)
+        loss, accuracy = tally.take()
         score = evaluate(model, validation, epoch=number, precision=precision)
         seconds = time.perf_counter() - began
         epoch = Epoch(number, rate, finite(loss), accuracy, finite(score.cross_entropy), score.accuracy, seconds)
-        done.take(epoch, model, optimizer)
+        done.take(epoch, model, step.optimizer)
         yield done
 
 
-def _train_epoch(
-    model: nn.Module, data: Images, recipe: TrainingRecipe, optimizer: torch.optim.Optimizer, seed: int, precision: str
-) -> tuple[float, float]:
-    """Visits all images once; returns mean loss and accuracy before each step."""
+def _train_epoch(step: PlainStep, data: Images, recipe: TrainingRecipe, seed: int, tally: Tally) -> None:
+    """Visits all images once."""
     generator, device = torch.Generator().manual_seed(seed), data.labels.device
     torch.manual_seed(seed)  # of what the network draws, as dropout does
-    model.train()
-    total, right = torch.zeros((), device=device), torch.zeros((), device=device)
-    for picked in _batches(len(data), recipe.batch_size, generator):
+    step.model.train()
+    for picked in in_batches(torch.randperm(len(data), generator=generator), recipe.batch_size):
         positions = picked.to(device, non_blocking=device.type == "cuda")
-        images, labels = augment(data.images[positions], recipe.augmentation, generator), data.labels[positions]
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(precision, device):
-            logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels)
-        loss.backward()
-        optimizer.step()
-        total += loss.detach() * len(labels)
-        right += (logits.detach().argmax(1) == labels).sum()
-    return float(total) / len(data), float(right) / len(data)
-
-
-def _batches(count: int, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Positions in random order; a last single image, which batch normalisation cannot take, joins those before."""
-    batches = list(torch.randperm(count, generator=generator).split(size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches
+        images = augment(data.images[positions], recipe.augmentation, generator)
+        tally(positions, *step(images, data.labels[positions]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
@@ -12,16 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nasproxy.analysis.canvas import BLUE, STYLE, VERMILLION, in_percent
+from nasproxy.analysis.event_file import EventFile
+from nasproxy.files import csv_text
 from nasproxy.finalists.checkpoint import Epoch
 
 
 def curves_csv(history: Sequence[Epoch]) -> bytes:
     """A row for each epoch; what it has no figure for is empty."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Epoch)])
-    writer.writerows([["" if value is None else value for value in astuple(epoch)] for epoch in history])
-    return text.getvalue().encode()
+    return csv_text([[field.name for field in fields(Epoch)], *map(astuple, history)]).encode()
 
 
 def curves_figure(history: Sequence[Epoch], best: int | None) -> Figure:
@@ -52,11 +48,8 @@ def curves_figure(history: Sequence[Epoch], best: int | None) -> Figure:
     return figure
 
 
-def figures_of(epoch: Epoch) -> dict[str, float | None]:
-    """What TensorBoard shows of an epoch, by the names of its curves."""
-    figures = {
-        f"{kind}/{part}": getattr(epoch, f"{part}_{kind}")
-        for kind in ("loss", "accuracy")
-        for part in ("train", "validation")
-    }
-    return {**figures, "schedule/learning rate": epoch.learning_rate}
+def add_epoch(events: EventFile, epoch: Epoch, at: float | None = None) -> None:
+    """Adds an epoch, which ended at ``at`` (None is now), to what TensorBoard shows."""
+    train = (epoch.train_loss, epoch.train_accuracy)
+    validation = (epoch.validation_loss, epoch.validation_accuracy)
+    events.add(epoch.epoch, train, validation, epoch.learning_rate, at)

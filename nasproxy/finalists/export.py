@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from nasproxy.analysis.text import counted
 from nasproxy.errors import ExportError, InputError, nearest
 from nasproxy.export.card import Latency, model_card
-from nasproxy.export.loading import STANDALONE, loading_of
+from nasproxy.export.loading import loading_of
 from nasproxy.export.program import PROGRAMS, check_packages, make_program
 from nasproxy.export.standalone import write_standalone
 from nasproxy.files import make_folder, write_atomically
@@ -90,7 +91,7 @@ def export_finalist(finalist: Finalist, form: str, out: Path) -> Exported:
     model, images, about = finalist.model(), finalist.images(), finalist.description
     latency = _latency(model, images[:1])
     if form == "torch":
-        card = model_card(about, finalist.origin, library="pytorch", loading=STANDALONE, latency=latency)
+        card = model_card(about, finalist.origin, latency=latency)
         try:
             difference = write_standalone(out, model=model, description=about, images=images, card=card)
         except ExportError:
@@ -131,5 +132,5 @@ def _files(form: str, out: Path) -> tuple[Path, ...]:
 
 def _latency(model: nn.Module, image: torch.Tensor) -> Latency:
     threads = torch.get_num_threads()
-    where = f"PyTorch on {processor()}, {threads} thread{'s' if threads > 1 else ''}, when it was exported"
+    where = f"PyTorch on {processor()}, {counted(threads, 'thread')}, when it was exported"
     return Latency(milliseconds_of(model, image), where)

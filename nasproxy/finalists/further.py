@@ -19,17 +19,16 @@ from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import DatasetError, DivergedError, ExportError, InputError, nearest
 from nasproxy.export.card import Origin, model_card
 from nasproxy.export.description import Description
-from nasproxy.export.loading import STANDALONE
 from nasproxy.export.standalone import write_standalone
-from nasproxy.files import write_atomically
+from nasproxy.files import write_atomically, write_json
 from nasproxy.finalists.checkpoint import Checkpoint, Epoch, read_checkpoint
 from nasproxy.finalists.course import course
-from nasproxy.finalists.curves import curves_csv, curves_figure, figures_of
+from nasproxy.finalists.curves import add_epoch, curves_csv, curves_figure
 from nasproxy.finalists.load import Finalist
 from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
 from nasproxy.search.devices import resolve_device
-from nasproxy.search.run_directory import check_run, check_unused, open_run, write_json
+from nasproxy.search.run_directory import check_run, check_unused, open_run
 from nasproxy.search.settings import check_seed
 from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.precision import resolve_precision
@@ -205,7 +204,7 @@ def _train(
         at = time.time() - sum(epoch.seconds for epoch in done.history)
         for epoch in done.history:
             at += epoch.seconds
-            events.add(epoch.epoch, figures_of(epoch), at)
+            add_epoch(events, epoch, at)
     before = max(0, len(done.history) - 1)
     progress.stage(f"Training {candidate.id}, whole data", recipe.epochs, done=before)
     for state in course(
@@ -221,7 +220,7 @@ def _train(
             state.write(file)
         latest, best = state.history[-1], state.best_epoch
         if events is not None:
-            events.add(latest.epoch, figures_of(latest))
+            add_epoch(events, latest)
         if latest.epoch:
             progress.advance("" if best is None else f"best {best.validation_accuracy:.1%}")
         if latest.diverged:
@@ -300,8 +299,7 @@ def _write(folder: Path, model: nn.Module, finalist: Finalist, further: str, fou
     }
     about: Description = replace(finalist.description.of_entry(entry), versions=library_versions())
     origin = Origin(finalist.run.run, finalist.run.summary, entry, further)
-    card = model_card(about, origin, library="pytorch", loading=STANDALONE)
-    write_standalone(folder, model=model, description=about, images=finalist.images(), card=card)
+    write_standalone(folder, model=model, description=about, images=finalist.images(), card=model_card(about, origin))
 
 
 def _images(dataset: ImageDataset, part: Split, device: torch.device) -> Images:

@@ -26,7 +26,6 @@ class Prediction:
 
     Args:
         file: the image.
-        label: position of the class.
         class_name: its name; empty for a file that has none.
         probability: by the softmax of the logits.
         failure: why the file has no class, or None.
@@ -34,7 +33,6 @@ class Prediction:
     """
 
     file: Path
-    label: int = -1
     class_name: str = ""
     probability: float = 0.0
     failure: str | None = None
@@ -91,7 +89,7 @@ def predict(finalist: Finalist, files: Sequence[Path]) -> Iterator[Prediction]:
             if math.isnan(share):
                 yield Prediction(file, failure=f"the output of the network {about.id} {_NOT_FINITE}")
             else:
-                yield Prediction(file, label, about.class_names[label], share)
+                yield Prediction(file, about.class_names[label], share)
 
 
 def _read(file: Path, size: tuple[int, int], channels: int) -> UInt8[np.ndarray, "c h w"] | str:

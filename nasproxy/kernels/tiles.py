@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nasproxy.kernels.buffers import Buffers
 from nasproxy.kernels.library import Tiled, can_run, kernels, shares
-from nasproxy.kernels.rooms import Rooms
 
 
 def can_transform(dtype: torch.dtype) -> bool:
@@ -23,17 +23,17 @@ class CompiledTransforms:
     """As ``TorchTransforms``, for formats of which :func:`can_transform` says so. They compute in float32.
 
     Args:
-        rooms: where what is returned is kept until the next call.
+        buffers: where what is returned is kept until the next call.
     """
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, buffers: Buffers) -> None:
         found = kernels()
         assert found is not None, "can_transform says no"
-        self._rooms, self._kernels = rooms, found
+        self._buffers, self._kernels = buffers, found
 
     def see(self, images: Float[Tensor, "n h w i"]) -> Float[Tensor, "36 t i"]:
         """Overlapping tiles of 6×6 pixels, transformed."""
-        return self._to_points("see", images, room="seen")
+        return self._to_points("see", images, buffer="seen")
 
     def results(
         self, products: Float[Tensor, "36 t o"], bias: Float[Tensor, " o"] | None, into: Float[Tensor, "n h w o"]
@@ -45,16 +45,16 @@ class CompiledTransforms:
 
     def slopes(self, on_results: Float[Tensor, "n h w o"]) -> Float[Tensor, "36 t o"]:
         """The gradient on products from that on results."""
-        return self._to_points("slopes", on_results, room="products")
+        return self._to_points("slopes", on_results, buffer="products")
 
     def back(self, on_seen: Float[Tensor, "36 t i"], into: Float[Tensor, "n h w i"]) -> None:
         """The gradient on images from that on tiles seen, which overlap."""
         self._to_maps("back", on_seen, into=into)
 
-    def _to_points(self, name: str, maps: Float[Tensor, "n h w c"], *, room: str) -> Float[Tensor, "36 t c"]:
-        maps = maps.to(self._rooms.dtype).resolve_neg().contiguous()
+    def _to_points(self, name: str, maps: Float[Tensor, "n h w c"], *, buffer: str) -> Float[Tensor, "36 t c"]:
+        maps = maps.to(self._buffers.dtype).resolve_neg().contiguous()
         tiled = _tiled(maps)
-        points = self._rooms.take(room, *_points(tiled))
+        points = self._buffers.take(buffer, *_points(tiled))
         self._kernels(name, tiled, maps, points)
         return points
 

@@ -46,9 +46,7 @@ class EarlyStoppingSubset(EarlyStopping):
         """The subset, a seeded draw."""
         import torch
 
-        from nasproxy.datasets.image_dataset import Split
-
         count = len(dataset.train)
         size = round(math.sqrt(self.ipc * dataset.num_classes * count))
         picked = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:size]
-        return Split(dataset.train.images[picked], dataset.train.labels[picked])
+        return dataset.train.take(picked)

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -43,7 +42,7 @@ def save_image_parquet(proxy: ProxySet, path: Path) -> float:
         }
     )
     pixels = proxy.normalisation.invert(proxy.images).permute(0, 2, 3, 1).numpy()
-    images = [{"bytes": _png(image), "path": f"{number}.png"} for number, image in enumerate(pixels)]
+    images = [{"bytes": png(image), "path": f"{number}.png"} for number, image in enumerate(pixels)]
     table = pa.table({"image": pa.array(images, image_type), "label": proxy.labels.tolist()}, schema=schema)
     content = io.BytesIO()
     pq.write_table(table, content)
@@ -62,7 +61,8 @@ def is_image_parquet(path: Path) -> bool:
         return False
 
 
-def _png(pixels: UInt8[np.ndarray, "height width channels"]) -> bytes:
+def png(pixels: UInt8[np.ndarray, "height width channels"]) -> bytes:
+    """One image as a PNG file."""
     content = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(content, "PNG")
     return content.getvalue()
@@ -70,6 +70,5 @@ def _png(pixels: UInt8[np.ndarray, "height width channels"]) -> bytes:
 
 def _beyond(proxy: ProxySet) -> float:
     """What no level is near to."""
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (proxy.normalisation.mean, proxy.normalisation.std))
-    levels = ((proxy.images * std + mean) * 255).round()
+    levels = proxy.normalisation.levels(proxy.images)
     return float(((levels < 0) | (levels > 255)).float().mean())

@@ -158,12 +158,8 @@ def _pair(path: Path, pair: Any) -> tuple[Tensor, Tensor]:
 
 def _renormalised(images: Tensor, before: Normalisation, after: Normalisation) -> Tensor:
     """From one normalised space to another, without a stop at 256 levels."""
-
-    def column(values: tuple[float, ...]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
-
-    pixels = images.double() * column(before.std) + column(before.mean)
-    return ((pixels - column(after.mean)) / column(after.std)).float()
+    (old_mean, old_std), (mean, std) = (one.columns(dtype=torch.float64) for one in (before, after))
+    return ((images.double() * old_std + old_mean - mean) / std).float()
 
 
 def _accuracies(content: Mapping[Any, Any]) -> dict[str, float]:

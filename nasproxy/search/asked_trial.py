@@ -7,13 +7,12 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial, FixedTrial
 
-from nasproxy.errors import SpaceError
+from nasproxy.errors import SpaceError, some
 from nasproxy.search.space import Config, Scalar
 from nasproxy.search.space_contract import check_values
 
@@ -110,7 +109,18 @@ def _few(name: str, values: Sequence[Scalar], count: int) -> Sequence[Scalar]:
 
 def by_config(config: Mapping[str, Scalar]) -> Answer:
     """Answers with a configuration's values; one that it does not have is a SpaceError."""
-    return partial(_value, config)
+
+    def answer(name: str, _: BaseDistribution, values: Sequence[Scalar]) -> int:
+        # By their texts, as Python takes 1 and True for equal.
+        texts = [json.dumps(value) for value in values]
+        if name in config and json.dumps(config[name]) in texts:
+            return texts.index(json.dumps(config[name]))
+        raise SpaceError(
+            f"The function asks for {name} out of {some(values)}, and {dict(config)} has no such value.",
+            "What it asks may depend on earlier answers alone: not on chance, time or files.",
+        )
+
+    return answer
 
 
 def by_positions(positions: Sequence[int]) -> Answer:
@@ -121,57 +131,35 @@ def by_positions(positions: Sequence[int]) -> Answer:
 
 def by_chance(rng: random.Random) -> Answer:
     """Every value is equally likely; where ``log`` is said, in proportion to its share of the logarithmic range."""
-    return partial(_drawn, rng)
+
+    def answer(_: str, distribution: BaseDistribution, values: Sequence[Scalar]) -> int:
+        if not (isinstance(distribution, IntDistribution) and distribution.log):
+            return rng.randrange(len(values))
+        low, high = math.log(distribution.low - 0.5), math.log(distribution.high + 0.5)
+        place = round(math.exp(rng.uniform(low, high))) - distribution.low
+        return min(max(place, 0), len(values) - 1)
+
+    return answer
 
 
 def by_trial(trial: BaseTrial) -> Answer:
     """Lets another trial answer: Optuna's, whose sampler proposes."""
-    return partial(_suggested, trial)
 
+    def answer(name: str, distribution: BaseDistribution, values: Sequence[Scalar]) -> int:
+        if isinstance(distribution, CategoricalDistribution):
+            wanted = json.dumps(trial.suggest_categorical(name, distribution.choices))
+            return [json.dumps(value) for value in values].index(wanted)
+        number: float
+        if isinstance(distribution, IntDistribution):
+            log = distribution.log
+            number = trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=log)
+            return (number - distribution.low) // distribution.step
+        assert isinstance(distribution, FloatDistribution)
+        assert distribution.step is not None
+        number = trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step)
+        return round((number - distribution.low) / distribution.step)
 
-def _value(
-    config: Mapping[str, Scalar],
-    name: str,
-    distribution: BaseDistribution,  # noqa: ARG001, an Answer is told it
-    values: Sequence[Scalar],
-) -> int:
-    # By their texts, as Python takes 1 and True for equal.
-    texts = [json.dumps(value) for value in values]
-    if name in config and json.dumps(config[name]) in texts:
-        return texts.index(json.dumps(config[name]))
-    listed = ", ".join(map(str, values[:10])) + (", …" if len(values) > 10 else "")
-    raise SpaceError(
-        f"The function asks for {name} out of {listed}, and {dict(config)} has no such value.",
-        "What it asks may depend on earlier answers alone: not on chance, time or files.",
-    )
-
-
-def _drawn(
-    rng: random.Random,
-    name: str,  # noqa: ARG001, an Answer is told it
-    distribution: BaseDistribution,
-    values: Sequence[Scalar],
-) -> int:
-    if not (isinstance(distribution, IntDistribution) and distribution.log):
-        return rng.randrange(len(values))
-    low, high = math.log(distribution.low - 0.5), math.log(distribution.high + 0.5)
-    place = round(math.exp(rng.uniform(low, high))) - distribution.low
-    return min(max(place, 0), len(values) - 1)
-
-
-def _suggested(trial: BaseTrial, name: str, distribution: BaseDistribution, values: Sequence[Scalar]) -> int:
-    if isinstance(distribution, CategoricalDistribution):
-        wanted = json.dumps(trial.suggest_categorical(name, distribution.choices))
-        return [json.dumps(value) for value in values].index(wanted)
-    number: float
-    if isinstance(distribution, IntDistribution):
-        log = distribution.log
-        number = trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=log)
-        return (number - distribution.low) // distribution.step
-    assert isinstance(distribution, FloatDistribution)
-    assert distribution.step is not None
-    number = trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step)
-    return round((number - distribution.low) / distribution.step)
+    return answer
 
 
 def following(places: Sequence[tuple[int, int]]) -> list[int] | None:

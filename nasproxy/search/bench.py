@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nasproxy.datasets.image_dataset import ImageDataset, Normalisation, Split
-from nasproxy.datasets.pixel_memory import PixelFile, as_tensor, take_rows
+from nasproxy.datasets.pixel_memory import PixelFile, as_tensor
 from nasproxy.errors import ClusterError
 from nasproxy.networks.materialise import materialise
 from nasproxy.proxies.candidate_score import CandidateScore
@@ -19,7 +19,7 @@ from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.devices import breaks_device, check_usable, default_workers
 from nasproxy.search.space import SearchSpace
 from nasproxy.search.space_source import SpaceSource, error_text, user_location
-from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.search.task import PROXY, WHOLE, Key, Outcome, Task
 from nasproxy.training.latency import milliseconds_of
 from nasproxy.training.memory import lacks_memory, release_memory
 from nasproxy.training.on_demand import ImagesOnDemand, normalised_on
@@ -125,7 +125,7 @@ class Bench:
         self.broken: str | None = None
         """Why nothing can be trained in this process any more; None where it can."""
         self._data: dict[str, Images] = {}
-        self._waiting: dict[tuple[str, str, int, int], _Course] = {}
+        self._waiting: dict[Key, _Course] = {}
 
     def perform(self, task: Task) -> Outcome:
         """Trains one candidate, one that is watched to its next score. What goes wrong is an outcome, no exception.
@@ -241,8 +241,7 @@ class Bench:
 def statistics_images(train: Split) -> Split:
     """A random thousand of the training part, or all, their order random too: the same ones in every run."""
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    picked = order[:_STATISTICS_IMAGES]
-    return Split(take_rows(train.images, picked), train.labels[picked])
+    return train.take(order[:_STATISTICS_IMAGES])
 
 
 def _images_of(part: Split | ProxySet) -> np.ndarray | PixelFile:

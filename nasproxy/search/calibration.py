@@ -15,7 +15,7 @@ from nasproxy.analysis.text import interval, signed
 from nasproxy.search.candidate import Candidate
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Measurement, mean_score
-from nasproxy.search.task import WHOLE
+from nasproxy.search.task import WHOLE, Key
 
 WEAK = 0.5
 """An estimate below is warned of, where the user names no other."""
@@ -32,7 +32,7 @@ def drawn(ranked: Sequence[Candidate], count: int, seed: int) -> list[Candidate]
 def calibration(
     sample: Sequence[Candidate],
     table: pd.DataFrame,
-    measurements: Mapping[tuple[str, str, int, int], Measurement],
+    measurements: Mapping[Key, Measurement],
     settings: SearchSettings,
 ) -> dict[str, Any]:
     """The value of ``calibration`` in a search's summary: Spearman's rho with its interval, and what it is of.

@@ -25,8 +25,8 @@ from nasproxy.search.settings import SearchSettings
 from nasproxy.search.stage import Stage, StageProgress
 from nasproxy.search.standings import Standings
 from nasproxy.search.stopwatch import Stopwatch
-from nasproxy.search.study import Key, Study
-from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.search.study import Study
+from nasproxy.search.task import PROXY, WHOLE, Key, Outcome, Task
 from nasproxy.training.recipe import TrainingRecipe
 
 

@@ -20,8 +20,6 @@ def write_curves(
 ) -> int:
     """Writes a run for each training of a finalist, named by rank and id; what was in ``folder`` is replaced.
 
-    The curves have the names that those of ``nasproxy train`` have, so that both can be laid over each other.
-
     Args:
         folder: to write.
         finalists: in the order of their ranks.
@@ -54,14 +52,9 @@ def write_curves(
 def _write(file: EventFile, found: Measurement, recipe: TrainingRecipe) -> None:
     began, last = time.time() - found.seconds, found.scores[-1].epoch
     for number, score in enumerate(found.scores):
-        loss, accuracy = found.train_curve[number] if found.train_curve else (None, None)
-        figures = {
-            "loss/train": loss,
-            "accuracy/train": accuracy,
-            "loss/validation": None if score.diverged else score.cross_entropy,
-            "accuracy/validation": score.accuracy,
-            "schedule/learning rate": recipe.learning_rate_at(score.epoch - 1),
-        }
+        train = found.train_curve[number] if found.train_curve else (None, None)
+        validation = (None if score.diverged else score.cross_entropy, score.accuracy)
         # Only the whole was measured: epochs count as equally long.
-        file.add(score.epoch, figures, began + found.seconds * score.epoch / last)
+        at = began + found.seconds * score.epoch / last
+        file.add(score.epoch, train, validation, recipe.learning_rate_at(score.epoch - 1), at)
     file.close()

@@ -17,8 +17,8 @@ from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
 from nasproxy.search.settings import OBJECTIVES
 from nasproxy.search.space import ABSENT
-from nasproxy.search.study import Key, Measurement, Study, mean_score
-from nasproxy.search.task import PROXY, WHOLE
+from nasproxy.search.study import Measurement, Study, mean_score
+from nasproxy.search.task import PROXY, WHOLE, Key
 
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 

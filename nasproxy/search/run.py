@@ -24,10 +24,9 @@ from nasproxy.datasets.image_dataset import Split
 from nasproxy.errors import BudgetError, ExportError, NasproxyError
 from nasproxy.export.card import Origin, model_card
 from nasproxy.export.description import Description
-from nasproxy.export.loading import STANDALONE
 from nasproxy.export.standalone import write_standalone
 from nasproxy.export.trace import MOST_CHECKED
-from nasproxy.files import make_folder, write_atomically
+from nasproxy.files import make_folder, write_atomically, write_json
 from nasproxy.kernels.library import why_none
 from nasproxy.progress import Progress, Silent, within_step_of
 from nasproxy.proxies.candidate_score import CandidateScore
@@ -59,7 +58,6 @@ from nasproxy.search.run_directory import (
     open_run,
     token_of,
     weights_file,
-    write_json,
 )
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.stopwatch import Stopwatch
@@ -445,7 +443,7 @@ def _hand_over(plan: Plan, summary: Mapping[str, Any], progress: Progress) -> st
     fill(model, weights, winner["id"])
     validation = dataset.validation.images.cpu()
     images = dataset.normalisation.apply(validation[torch.arange(MOST_CHECKED) % len(validation)])
-    card = model_card(description, Origin(run_facts(plan), summary, winner), library="pytorch", loading=STANDALONE)
+    card = model_card(description, Origin(run_facts(plan), summary, winner))
     try:
         write_standalone(directory / "winner", model=model, description=description, images=images, card=card)
     except ExportError as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 from nasproxy.datasets.catalogue import available_datasets
 from nasproxy.errors import RunError, WriteError
-from nasproxy.files import make_folder, write_atomically
+from nasproxy.files import make_folder, write_json
 from nasproxy.lock import held
 
 
@@ -124,11 +124,6 @@ def weights_file(directory: Path, candidate_id: str, repeat: int) -> Path:
 def how_to_resume(directory: Path) -> str:
     """The command that makes again what a search's directory lacks."""
     return f"nasproxy search --out {directory} --resume, and the options it was started with"
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> Path:
-    """Writes one JSON document, atomically."""
-    return write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def token_of(directory: Path) -> str | None:

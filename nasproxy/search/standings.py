@@ -45,7 +45,8 @@ class Standings:
 
     def measured(self, candidates: Sequence[Candidate], epochs: int) -> list[Candidate]:
         """Those whose trainings on the proxy for ``epochs`` are all done."""
-        return [c for c in candidates if self._study.has((c.id, PROXY, epochs, repeat) for repeat in self._repeats)]
+        done = self._study.measurements.keys()
+        return [c for c in candidates if all((c.id, PROXY, epochs, repeat) in done for repeat in self._repeats)]
 
     def place(self, candidate: Candidate, epochs: int) -> Place | None:
         """Where a candidate stands by its score on the proxy; None where it has none."""

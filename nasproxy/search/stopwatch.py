@@ -11,7 +11,7 @@ from pathlib import Path
 from nasproxy.errors import WriteError
 from nasproxy.files import write_atomically
 
-STAGES = ("condense", "search", "finalists")
+_STAGES = ("condense", "search", "finalists")
 _ALL = ("condense", "search", "calibration", "finalists", "total")  # a calibration is not in every run
 _EVERY = 5.0  # seconds between two writes: as much is lost of an invocation that is killed
 
@@ -26,7 +26,7 @@ class Stopwatch:
 
     def __init__(self, file: Path | None = None, began: float | None = None) -> None:
         self._file = file
-        self._seconds = dict.fromkeys((*STAGES, "total"), 0.0) | (_read(file) if file is not None else {})
+        self._seconds = dict.fromkeys((*_STAGES, "total"), 0.0) | (_read(file) if file is not None else {})
         self._stage = ""
         self._since = self._kept = time.perf_counter() if began is None else began
 

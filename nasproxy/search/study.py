@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,11 @@ from nasproxy.search.candidate import Candidate
 from nasproxy.search.journal import Journal
 from nasproxy.search.settings import without_password
 from nasproxy.search.space import Config, Scalar
-from nasproxy.search.task import PROXY, Outcome
+from nasproxy.search.task import PROXY, Key, Outcome
 from nasproxy.training.train import Score
 
 RUN = "run"
 """The attribute of a study by which the run that it belongs to knows it, where several may share a storage."""
-
-Key = tuple[str, str, int, int]
-"""(candidate id, data, epochs, repeat): what a measurement is filed under."""
 
 
 @dataclass(frozen=True)
@@ -163,10 +160,6 @@ class Study:
     def latency_ms(self, candidate_id: str) -> float | None:
         """Milliseconds of a candidate's forward pass; None where it was not measured."""
         return self._latencies.get(candidate_id)
-
-    def has(self, keys: Iterable[Key]) -> bool:
-        """Whether every one of these measurements is there."""
-        return all(key in self.measurements for key in keys)
 
     def _keep(self, key: Key, found: Measurement) -> None:
         self.measurements[key] = found

@@ -14,6 +14,9 @@ from nasproxy.training.train import Score
 PROXY, WHOLE = "proxy", "whole"
 """The two data a candidate can be trained on: the proxy set, or the whole training part."""
 
+Key = tuple[str, str, int, int]
+"""(candidate id, data, epochs, repeat): what a measurement is filed under."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -44,7 +47,7 @@ class Task:
     curves: bool = False
 
     @property
-    def key(self) -> tuple[str, str, int, int]:
+    def key(self) -> Key:
         """What a result is filed under."""
         return self.candidate.id, self.data, self.epochs, self.repeat
 

@@ -31,8 +31,9 @@ class Tally:
 
     def take(self) -> tuple[float, float]:
         """Mean cross-entropy in nats and accuracy since the last time; begins anew."""
-        loss, right = (torch.stack([self._loss, self._right]) / self._seen).tolist()
+        loss, right = torch.stack([self._loss, self._right]).tolist()  # only here does the host wait for the device
+        found = loss / self._seen, right / self._seen
         self._loss.zero_()
         self._right.zero_()
         self._seen = 0
-        return loss, right
+        return found

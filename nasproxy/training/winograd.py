@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nasproxy.kernels.rooms import Rooms
+from nasproxy.kernels.buffers import Buffers
 from nasproxy.kernels.tiles import CompiledTransforms, can_transform
 from nasproxy.training.winograd_transforms import P2, POINTS, Q2, P, Q, TorchTransforms
 
@@ -43,8 +43,8 @@ class WinogradConvolution:
     ) -> None:
         outputs, inputs = weight.shape[:2]
         dtype = dtype or weight.dtype
-        self._rooms = Rooms(dtype)
-        self._transforms = CompiledTransforms(self._rooms) if can_transform(dtype) else TorchTransforms(self._rooms)
+        self._buffers = Buffers(dtype)
+        self._transforms = CompiledTransforms(self._buffers) if can_transform(dtype) else TorchTransforms(self._buffers)
         self._filter = torch.kron(_FILTER, _FILTER).to(weight.dtype)
         flat = weight.permute(2, 3, 1, 0).reshape(9, -1)
         self._weight = (self._filter @ flat).to(dtype).reshape(POINTS, inputs, outputs)
@@ -71,7 +71,7 @@ class WinogradConvolution:
         if into is None:
             into = self._weight.new_empty(*images.shape[:3], outputs)
         self.see(images)
-        products = self._rooms.take("products", POINTS, self._seen.shape[1], outputs)
+        products = self._buffers.take("products", POINTS, self._seen.shape[1], outputs)
         self._transforms.results(torch.bmm(self._seen, self._weight, out=products), self._bias, into)
         return into
 
@@ -92,7 +92,7 @@ class WinogradConvolution:
         self._bias_slope += slope.sum((0, 1, 2), dtype=self._bias_slope.dtype)
         products = self._transforms.slopes(slope)
         self._add_slope(products)
-        on_seen = torch.bmm(products, self._weight.mT, out=self._rooms.take("on_seen", *self._seen.shape))
+        on_seen = torch.bmm(products, self._weight.mT, out=self._buffers.take("on_seen", *self._seen.shape))
         self._transforms.back(on_seen, into)
         return into
 
@@ -102,7 +102,7 @@ class WinogradConvolution:
         elif self._slope.dtype == products.dtype:
             self._slope.baddbmm_(self._seen.mT, products)
         else:  # torch would widen the product into fresh memory each time, which takes longer than to multiply
-            more = torch.bmm(self._seen.mT, products, out=self._rooms.take("slope", *self._slope.shape))
+            more = torch.bmm(self._seen.mT, products, out=self._buffers.take("slope", *self._slope.shape))
             self._widened = torch.empty_like(self._slope) if self._widened is None else self._widened
             self._slope += self._widened.copy_(more)
 

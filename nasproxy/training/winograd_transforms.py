@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from nasproxy.kernels.rooms import Rooms
+from nasproxy.kernels.buffers import Buffers
 
 OUT, IN = 4, 6  # a tile of 4×4 results is made of 6×6 inputs
 POINTS = IN * IN
@@ -42,15 +42,15 @@ class TorchTransforms:
     """Each transform in a few passes over memory.
 
     Args:
-        rooms: where what is returned, and what lies between, is kept until the next call.
+        buffers: where what is returned, and what lies between, is kept until the next call.
     """
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    def __init__(self, buffers: Buffers) -> None:
+        self._buffers = buffers
         # One product with a matrix of 36×36 takes longer than two with one of 6×6, but not in bfloat16.
-        self._at_once = rooms.dtype == torch.bfloat16
+        self._at_once = buffers.dtype == torch.bfloat16
         self._input, self._result = (
-            torch.kron(matrix, matrix).to(rooms.dtype) if self._at_once else matrix.to(rooms.dtype)
+            torch.kron(matrix, matrix).to(buffers.dtype) if self._at_once else matrix.to(buffers.dtype)
             for matrix in (_INPUT, _RESULT)
         )
         self._padded = torch.empty(0, device="cpu")
@@ -61,10 +61,10 @@ class TorchTransforms:
         down, across = tiles_of(height), tiles_of(width)
         size = (number, OUT * down + 2, OUT * across + 2, channels)
         if self._padded.shape != size:
-            self._padded = torch.zeros(size, dtype=self._rooms.dtype, device="cpu")
+            self._padded = torch.zeros(size, dtype=self._buffers.dtype, device="cpu")
         self._padded[:, 1 : height + 1, 1 : width + 1] = images
         image, row, pixel, one = self._padded.stride()
-        tiles = self._rooms.take("tiles", IN, IN, number, down, across, channels)
+        tiles = self._buffers.take("tiles", IN, IN, number, down, across, channels)
         tiles.copy_(self._padded.as_strided(tiles.shape, (row, pixel, image, OUT * row, OUT * pixel, one)))
         return self._transform(self._input, tiles, to="seen").view(POINTS, -1, channels)
 
@@ -76,7 +76,7 @@ class TorchTransforms:
         down, across = tiles_of(height), tiles_of(width)
         results = self._transform(self._result, products, to="tiles")
         whole = results.view(OUT, OUT, number, down, across, outputs).permute(2, 3, 0, 4, 1, 5)
-        more = torch.zeros((), dtype=self._rooms.dtype) if bias is None else bias.to(self._rooms.dtype)
+        more = torch.zeros((), dtype=self._buffers.dtype) if bias is None else bias.to(self._buffers.dtype)
         if (height, width) == (OUT * down, OUT * across) and into.is_contiguous():
             torch.add(whole, more, out=into.view(whole.shape))
         else:
@@ -89,7 +89,7 @@ class TorchTransforms:
         down, across = tiles_of(height), tiles_of(width)
         if (height, width) != (OUT * down, OUT * across):
             on_results = F.pad(on_results, (0, 0, 0, OUT * across - width, 0, OUT * down - height))
-        tiles = self._rooms.take("tiles", OUT, OUT, number, down, across, outputs)
+        tiles = self._buffers.take("tiles", OUT, OUT, number, down, across, outputs)
         tiles.copy_(on_results.reshape(number, down, OUT, across, OUT, outputs).permute(2, 4, 0, 1, 3, 5))
         return self._transform(self._result.T, tiles, to="products").view(POINTS, -1, outputs)
 
@@ -114,8 +114,8 @@ class TorchTransforms:
         after, before = matrix.shape
         flat = tiles.reshape(before, -1)
         if self._at_once:
-            return torch.mm(matrix, flat, out=self._rooms.take(to, after, flat.shape[1]))
+            return torch.mm(matrix, flat, out=self._buffers.take(to, after, flat.shape[1]))
         rest = flat.shape[1] // before
-        rows = self._rooms.take("rows", after, before, rest)
+        rows = self._buffers.take("rows", after, before, rest)
         torch.mm(matrix, flat, out=rows.view(after, -1))
-        return torch.bmm(matrix.expand(after, -1, -1), rows, out=self._rooms.take(to, after, after, rest))
+        return torch.bmm(matrix.expand(after, -1, -1), rows, out=self._buffers.take(to, after, after, rest))

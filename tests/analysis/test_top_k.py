@@ -119,14 +119,14 @@ def test_few_have_no_interval():
 
 def test_the_winner_and_its_regret():
     found = winner([1.0, 3.0, 2.0], [0.9, 0.7, NAN], [0.8, 0.75, NAN])
-    assert (found.whole, found.test, found.positions, found.first) == (0.7, 0.75, (1,), 1)
+    assert (found.test, found.positions) == (0.75, (1,))
     assert (found.regret, found.test_regret) == pytest.approx((0.2, 0.05))
 
 
 def test_winners_that_are_tied_are_averaged():
     found = winner([3.0, 3.0, 3.0, 1.0], [0.5, 0.7, NAN, 0.9], [0.4, 0.6, NAN, 0.9])
-    assert (found.whole, found.test, found.regret) == pytest.approx((0.6, 0.5, 0.3))
-    assert (found.positions, found.first) == ((0, 1), 3)
+    assert (found.test, found.regret) == pytest.approx((0.5, 0.3))
+    assert found.positions == (0, 1)
 
 
 def test_a_winner_nobody_trained_has_no_regret():

@@ -16,7 +16,7 @@ from tiny_search import finish, invoke, search_words, start, write_space
 
 from nasproxy.cli.run_folder import run_folder, saying_how_to_resume
 from nasproxy.errors import WriteError
-from nasproxy.search.run_directory import write_json
+from nasproxy.files import write_json
 
 COMMANDS = (["search"], ["search", "--dry-run"], ["compare"])
 NO_DATA = ["--dataset", "nowhere"]
@@ -177,7 +177,7 @@ from nasproxy.cli.main import run
 from nasproxy.errors import NasproxyError
 from nasproxy.search import run as searching
 from nasproxy.search.last_words import last_words
-from nasproxy.search.run_directory import write_json
+from nasproxy.files import write_json
 
 def die(settings, **_):
     write_json(settings.out / "run.json", {})

@@ -10,9 +10,8 @@ from synthetic_scores import write_scores
 from tiny import tiny_dataset
 
 from nasproxy.compare.cost_figure import _apart, correlation_against_cost
-from nasproxy.compare.pictures import draw_all, save_all
 from nasproxy.compare.rank_flow import rank_flow
-from nasproxy.compare.report import render_comparison
+from nasproxy.compare.report import draw_all, render_comparison, save_all
 from nasproxy.compare.scatters import scatters
 from nasproxy.compare.side_by_side import load_images, side_by_side
 from nasproxy.compare.table import compare_scores

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nasproxy.kernels.buffers import Buffers
 from nasproxy.kernels.library import _library, kernels
-from nasproxy.kernels.rooms import Rooms
 from nasproxy.kernels.tiles import CompiledTransforms, can_transform
 from nasproxy.training.winograd import WinogradConvolution
 from nasproxy.training.winograd_transforms import TorchTransforms, tiles_of
@@ -28,8 +28,8 @@ def compared(number, height, width, channels, dtype=torch.float32):
     points = torch.randn(36, number * tiles_of(height) * tiles_of(width), channels).to(dtype)
     bias, pairs = torch.randn(channels), []
     for transforms, wide in (
-        (CompiledTransforms(Rooms(dtype)), dtype),
-        (TorchTransforms(Rooms(torch.float64)), torch.float64),
+        (CompiledTransforms(Buffers(dtype)), dtype),
+        (TorchTransforms(Buffers(torch.float64)), torch.float64),
     ):
         found = [transforms.see(maps.to(wide)).clone(), transforms.slopes(maps.to(wide)).clone()]
         for more in (bias, None):
@@ -79,13 +79,13 @@ def test_another_thread_changes_nothing(dtype, images, monkeypatch):
 def test_threads_that_began_earlier_flush_denormal_numbers_as_the_caller_does():
     script = """
 import torch
-from nasproxy.kernels.rooms import Rooms
+from nasproxy.kernels.buffers import Buffers
 from nasproxy.kernels.tiles import CompiledTransforms
 torch.set_num_threads(4)
 images = torch.full((8, 64, 64, 32), 1e-40)
 assert (images * 1.0).count_nonzero() == images.numel()
 torch.set_flush_denormal(True)
-transforms = CompiledTransforms(Rooms(torch.float32))
+transforms = CompiledTransforms(Buffers(torch.float32))
 assert all((transforms.see(images).abs().double() > 0).sum() == 0 for _ in range(20))
 """
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -94,7 +94,7 @@ assert all((transforms.see(images).abs().double() > 0).sum() == 0 for _ in range
 def test_a_view_of_other_signs_is_read_with_them():
     images = torch.randn(1, 4, 4, 2)
     turned = torch._neg_view(images)
-    transforms = CompiledTransforms(Rooms(torch.float32))
+    transforms = CompiledTransforms(Buffers(torch.float32))
     for name in ("see", "slopes"):
         expected = -getattr(transforms, name)(images).clone()
         torch.testing.assert_close(getattr(transforms, name)(turned), expected)
@@ -120,7 +120,7 @@ def test_maps_of_another_layout_are_read_and_written_where_they_lie():
     torch.manual_seed(0)
     maps, points = torch.randn(2, 6, 5, 3), torch.randn(36, 8, 3)
     turned = maps.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
-    transforms = CompiledTransforms(Rooms(torch.float32))
+    transforms = CompiledTransforms(Buffers(torch.float32))
     assert torch.equal(transforms.see(maps).clone(), transforms.see(turned))
     assert torch.equal(transforms.slopes(maps).clone(), transforms.slopes(turned))
     for name, more in (("results", [None]), ("back", [])):
@@ -138,7 +138,7 @@ def test_results_have_the_format_of_the_convolution():
 
 
 def test_sizes_that_do_not_belong_together_are_refused():
-    transforms, maps = CompiledTransforms(Rooms(torch.float32)), torch.zeros(1, 4, 4, 2)
+    transforms, maps = CompiledTransforms(Buffers(torch.float32)), torch.zeros(1, 4, 4, 2)
     results, back = (
         getattr(method, "__wrapped__", method) for method in (type(transforms).results, type(transforms).back)
     )

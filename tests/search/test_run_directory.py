@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nasproxy.errors import RunError, WriteError
-from nasproxy.search.run_directory import check_unused, default_directory, new_directory, open_run, write_json
+from nasproxy.files import write_json
+from nasproxy.search.run_directory import check_unused, default_directory, new_directory, open_run
 
 FACTS = {"schema": 1, "identity": {"seed": 0, "epochs": 4, "image_size": (8, 8)}, "versions": {"torch": "2"}}
 

@@ -163,8 +163,6 @@ def test_every_measurement_is_read_back_as_it_was(drawn):
         study.record(outcome(by_id[candidate], data, epochs, repeat, **facts))
     assert study.measurements == found
     assert Study(storage, "nasproxy", CHOICES).measurements == found
-    assert study.has(found)
-    assert not study.has([*found, (CANDIDATES[0].id, "proxy", 1001, 0)])
 
 
 def test_a_last_line_cut_anywhere_is_written_again(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Rooms:
+class Buffers:
     """Pieces of memory by name, each as large as the largest that was asked for.
 
     Args:
@@ -17,11 +17,11 @@ class Rooms:
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self._rooms: dict[str, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
 
     def take(self, name: str, *shape: int) -> Tensor:
         """A tensor to write to; what was there under this name is lost."""
-        room = self._rooms.get(name)
-        if room is None or room.numel() < math.prod(shape):
-            room = self._rooms[name] = torch.empty(math.prod(shape), dtype=self.dtype, device="cpu")
-        return room[: math.prod(shape)].view(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < math.prod(shape):
+            buffer = self._buffers[name] = torch.empty(math.prod(shape), dtype=self.dtype, device="cpu")
+        return buffer[: math.prod(shape)].view(shape)
