@@ -26,9 +26,9 @@ from nasproxy.cli.screen import open_screen
 from nasproxy.condensation.checkpoints import CHECKPOINT_EVERY, Checkpoints, State
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.condensation.course import Course
-from nasproxy.coresets.random import check_class_sizes
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
+from nasproxy.datasets.per_class import check_class_sizes
 from nasproxy.errors import CheckpointError, DivergedError, InputError, NasproxyError, RunError
 from nasproxy.interruption import heeding_signals
 from nasproxy.networks.build import build_network

@@ -61,12 +61,12 @@ from nasproxy.networks.cost import count_multiply_adds
 from nasproxy.proxies.make import cached_proxy, make_proxy, open_checkpoints, random_proxy
 from nasproxy.proxies.proxy_file import save_proxy
 from nasproxy.search.bench import Bench, Payload
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.cost_model import CostModel
 from nasproxy.search.costs import Costs, longest_first
-from nasproxy.search.sampling import choose_candidates, stratified
-from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.task import PROXY, Task
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.sampling import choose_candidates, stratified
+from nasproxy.spaces.source import SpaceSource
 from nasproxy.training import train as training_module
 from nasproxy.training.precision import in_bfloat16, resolve_precision
 from nasproxy.training.process import prepare_process

@@ -48,17 +48,17 @@ from nasproxy.analysis.report import write_report
 from nasproxy.files import write_json
 from nasproxy.progress import Silent
 from nasproxy.search.campaign import Campaign
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.cost_model import CostModel
 from nasproxy.search.costs import Cost, longest_first, measure_cost, next_bundle
 from nasproxy.search.proposals import SAMPLERS, Proposals
 from nasproxy.search.results import results_table, summarise
-from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings
-from nasproxy.search.space import Config, SearchSpace
-from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.study import Study, open_storage
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.sampling import choose_candidates
+from nasproxy.spaces.source import SpaceSource
+from nasproxy.spaces.space import Config, SearchSpace
 from nasproxy.training.train import Score
 
 IMAGE_SIZE = (8, 8)

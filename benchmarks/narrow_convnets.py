@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from nasproxy.search_spaces.convnet720 import ConvNet720  # type: ignore[import-not-found]  # setuptools puts it there
 
-from nasproxy.search.space import Scalar
+from nasproxy.spaces.space import Scalar
 
 
 class NarrowConvNets(ConvNet720):  # type: ignore[misc]

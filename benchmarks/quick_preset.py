@@ -23,10 +23,10 @@ from nasproxy.datasets.load import load_dataset
 from nasproxy.files import write_json
 from nasproxy.proxies.make import random_proxy
 from nasproxy.search.bench import Bench, Payload
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.settings import SearchSettings
-from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.task import WHOLE, Task
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.source import SpaceSource
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ from ranking_figures import as_csv, figures, table
 from result_file import RESULTS, commit, dataset_facts, open_document
 
 from nasproxy.cli.screen import open_screen
-from nasproxy.coresets.random import check_class_sizes
+from nasproxy.datasets.per_class import check_class_sizes
 from nasproxy.errors import InputError, NasproxyError, RunError, nearest
 from nasproxy.files import make_folder, write_atomically, write_json
 from nasproxy.interruption import heeding_signals

@@ -24,10 +24,10 @@ from nasproxy.proxies.early_stopping import EarlyStopping
 from nasproxy.proxies.make import make_proxy
 from nasproxy.proxies.soft_labels import Teacher, softness
 from nasproxy.search.bench import statistics_images
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.rebuild import rebuild
-from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.task import PROXY
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.source import SpaceSource
 from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.process import prepare_process
 from nasproxy.training.recipe import TrainingRecipe

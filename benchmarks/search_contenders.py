@@ -46,14 +46,14 @@ from nasproxy.progress import Silent
 from nasproxy.proxies.make import load_matching_proxy
 from nasproxy.search.bench import Bench, Payload
 from nasproxy.search.campaign import Campaign
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Costs
 from nasproxy.search.inline import run_inline
 from nasproxy.search.settings import SearchSettings
-from nasproxy.search.space import Config, SearchSpace
-from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.study import Study, open_storage
 from nasproxy.search.task import PROXY, Outcome, Task
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.source import SpaceSource
+from nasproxy.spaces.space import Config, SearchSpace
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Score
 

@@ -15,11 +15,11 @@ from optuna.storages import InMemoryStorage
 from nasproxy.errors import InputError
 from nasproxy.progress import Silent
 from nasproxy.search.campaign import Campaign
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Study
 from nasproxy.search.task import Outcome, Task
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.train import Score
 
 WORKERS = (2, 4, 8, 16, 32, 64)

@@ -67,15 +67,15 @@ from nasproxy.errors import InputError, NasproxyError
 from nasproxy.files import write_json
 from nasproxy.progress import Progress, Silent
 from nasproxy.search.campaign import Campaign
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
 from nasproxy.search.halving import CUTS, PRUNERS, Rung, halving_rungs
 from nasproxy.search.proposals import Proposals
-from nasproxy.search.sampling import choose_candidates
 from nasproxy.search.settings import SearchSettings
-from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.study import Study
 from nasproxy.search.task import PROXY, WHOLE, Key, Outcome, Task
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.sampling import choose_candidates
+from nasproxy.spaces.source import SpaceSource
 from nasproxy.training.train import Score
 
 ROOT = Path(__file__).parent.parent

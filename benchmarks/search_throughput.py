@@ -55,10 +55,10 @@ from nasproxy.files import write_json
 from nasproxy.progress import Progress
 from nasproxy.proxies.make import load_matching_proxy, random_proxy
 from nasproxy.proxies.proxy_file import save_proxy
-from nasproxy.search.candidate import Candidate
-from nasproxy.search.sampling import choose_candidates
-from nasproxy.search.space import Config
-from nasproxy.search.space_source import SpaceSource
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.sampling import choose_candidates
+from nasproxy.spaces.source import SpaceSource
+from nasproxy.spaces.space import Config
 from nasproxy.training.precision import resolve_precision
 from nasproxy.training.recipe import PRECISIONS
 from nasproxy.versions import library_versions, machine_facts, usable_cores

@@ -17,9 +17,9 @@ import torch
 from matplotlib.axes import Axes
 
 from nasproxy.networks.cost import count_multiply_adds, count_parameters
-from nasproxy.search.sampling import choose_candidates
-from nasproxy.search.space import SearchSpace
-from nasproxy.search.space_source import SpaceSource
+from nasproxy.spaces.sampling import choose_candidates
+from nasproxy.spaces.source import SpaceSource
+from nasproxy.spaces.space import SearchSpace
 
 HERE = Path(__file__).parent
 SPACES = {

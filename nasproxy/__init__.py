@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from nasproxy.compare.run import run_compare
     from nasproxy.compare.scores import load_scores
     from nasproxy.compare.settings import CompareSettings
-    from nasproxy.condensation.condensed import Condensed
     from nasproxy.condensation.recipe import MatchingRecipe
     from nasproxy.datasets.load import load_dataset
     from nasproxy.errors import NasproxyError
     from nasproxy.proxies.candidate_score import CandidateScore
+    from nasproxy.proxies.condensed import Condensed
     from nasproxy.proxies.make import make_proxy, random_proxy
     from nasproxy.proxies.method import ProxyMethod
     from nasproxy.proxies.procedure import Procedure
     from nasproxy.proxies.proxy_file import load_proxy, save_proxy
     from nasproxy.search.run import run_search
     from nasproxy.search.settings import SearchSettings
-    from nasproxy.search.space import SearchSpace
+    from nasproxy.spaces.space import SearchSpace
 
 _HOMES = {
     "NasproxyError": "nasproxy.errors",
     "SearchSettings": "nasproxy.search.settings",
-    "SearchSpace": "nasproxy.search.space",
+    "SearchSpace": "nasproxy.spaces.space",
     "CandidateScore": "nasproxy.proxies.candidate_score",
     "CompareSettings": "nasproxy.compare.settings",
-    "Condensed": "nasproxy.condensation.condensed",
+    "Condensed": "nasproxy.proxies.condensed",
     "load_scores": "nasproxy.compare.scores",
     "run_compare": "nasproxy.compare.run",
     "load_dataset": "nasproxy.datasets.load",

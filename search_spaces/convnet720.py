@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nasproxy.search.space import Config, Scalar, SearchSpace
+from nasproxy.spaces.space import Config, Scalar, SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,7 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from nasproxy.errors import InputError
-from nasproxy.search.space import Config, Scalar, SearchSpace
+from nasproxy.spaces.space import Config, Scalar, SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn

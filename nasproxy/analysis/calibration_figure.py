@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from nasproxy.analysis.canvas import BLUE, STYLE, in_percent, new_canvas, say
 from nasproxy.analysis.correlation import RankAgreement
-from nasproxy.analysis.text import interval, signed
+from nasproxy.text import interval, signed
 
 
 def calibration_figure(sample: Sequence[Mapping[str, Any]], agreement: RankAgreement, ranked: int) -> Figure:

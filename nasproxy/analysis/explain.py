@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nasproxy.analysis.correlation import RankAgreement
-from nasproxy.analysis.text import interval, percent, signed
+from nasproxy.text import interval, percent, signed
 
 _RHO = "\N{GREEK SMALL LETTER RHO}"
 _STRENGTHS = ((0.2, "almost none"), (0.4, "weak"), (0.6, "moderate"), (0.8, "strong"), (float("inf"), "very strong"))

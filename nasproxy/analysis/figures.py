@@ -26,7 +26,7 @@ from nasproxy.analysis.canvas import (
 from nasproxy.analysis.correlation import RankAgreement
 from nasproxy.analysis.pareto import front_numbers
 from nasproxy.analysis.results import CHOICE, choice_columns
-from nasproxy.analysis.text import Number, count, duration, interval, percent, shorten, signed
+from nasproxy.text import Number, count, duration, interval, percent, shorten, signed
 
 _SIZES = {
     "multiply_adds": "multiply-adds of one image",

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from torch.nn.functional import interpolate
 
 from nasproxy.analysis.canvas import STYLE, save_figure
-from nasproxy.analysis.text import shorten
 from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.text import shorten
 
 _DPI = 150
 _GUTTER = 2  # Pixels between images.

@@ -24,10 +24,10 @@ from nasproxy.analysis.report_tables import (
     state_counts,
 )
 from nasproxy.analysis.results import RunResults, load_run
-from nasproxy.analysis.text import Number, count, duration, milliseconds, percent, wilson
 from nasproxy.files import write_atomically
 from nasproxy.proxies.image_parquet import png
 from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.text import Number, count, duration, milliseconds, percent, wilson
 
 _MOST_IMAGES = 1000  # More of them, a browser lays out with delay.
 _LARGEST_IMAGE = 128  # Pixels.

@@ -13,8 +13,8 @@ import pandas as pd
 
 from nasproxy.analysis.effects import ChoiceEffect
 from nasproxy.analysis.results import CHOICE, choice_columns
-from nasproxy.analysis.text import count, counted, duration, percent
-from nasproxy.search.settings import CREDENTIALS
+from nasproxy.credentials import CREDENTIALS
+from nasproxy.text import count, counted, duration, percent
 from nasproxy.training.strategy import AUTO, NONE
 
 _MOST_ROWS = 2000  # Beyond this a browser takes seconds to sort; results.csv has the rest.

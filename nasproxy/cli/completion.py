@@ -21,7 +21,7 @@ def _completer(names: Callable[[], Iterable[str]]) -> Completer:
 
 
 def _spaces() -> Iterable[str]:
-    from nasproxy.search.space_source import registered_spaces
+    from nasproxy.spaces.source import registered_spaces
 
     return registered_spaces()
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from nasproxy.analysis.text import duration, percent
 from nasproxy.cli.screen import open_screen
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.errors import InputError
 from nasproxy.lock import held
 from nasproxy.progress import within_step_of
 from nasproxy.proxies.method import ProxyMethod
+from nasproxy.text import duration, percent
 
 if TYPE_CHECKING:  # torch is loaded when the work begins
     from collections.abc import Mapping
@@ -96,8 +96,8 @@ def _condense(order: Order) -> dict[str, Any]:
     from nasproxy.condensation.checkpoints import check_checkpoint_replaceable
     from nasproxy.condensation.course import Course
     from nasproxy.condensation.networks import check_networks
-    from nasproxy.coresets.random import check_class_sizes
     from nasproxy.datasets.load import load_dataset
+    from nasproxy.datasets.per_class import check_class_sizes
     from nasproxy.kernels.library import why_none
     from nasproxy.proxies.make import cached_proxy, make_proxy, open_checkpoints
     from nasproxy.proxies.proxy_file import check_replaceable, save_proxy

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from nasproxy.analysis.text import counted
 from nasproxy.cli.options import DataDir, ImageSize, Json, parse_image_size
 from nasproxy.cli.output import plain_table, print_json, stdout
+from nasproxy.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,10 +6,10 @@ from typing import Any
 
 from rich.markup import escape
 
-from nasproxy.analysis.text import counted, duration
 from nasproxy.cli.output import print_json, stdout
 from nasproxy.cli.screen import open_screen
 from nasproxy.search.settings import SearchSettings
+from nasproxy.text import counted, duration
 
 
 def estimate(settings: SearchSettings, *, resume: bool, as_json: bool) -> int:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nasproxy.search.settings import without_password
+from nasproxy.credentials import without_password
 
 _documents: ContextVar[TextIO | None] = ContextVar("_documents", default=None)
 

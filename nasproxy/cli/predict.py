@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from nasproxy.analysis.text import percent
 from nasproxy.cli.options import Json, Rank, Run, RunSpace
 from nasproxy.cli.output import plain_table, print_json, stdout
+from nasproxy.text import percent
 
 
 def predict(

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from nasproxy.analysis.text import duration, percent
 from nasproxy.cli.options import DataDir, ImageSize, Json, parse_image_size
 from nasproxy.cli.output import plain_table, print_json, stdout
 from nasproxy.errors import InputError, nearest
+from nasproxy.text import duration, percent
 
 if TYPE_CHECKING:
     from nasproxy.proxies.proxy_set import ProxySet

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, Text
 from rich.table import Column
 from rich.text import Text
 
-from nasproxy.analysis.text import duration
+from nasproxy.text import duration
 
 _EVERY = 15.0  # seconds between two plain lines of one stage
 

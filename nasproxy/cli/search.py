@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from nasproxy.analysis.text import count, counted, duration, milliseconds, percent
 from nasproxy.cli.completion import among, proxy_names, space_names
 from nasproxy.cli.dry_run import estimate
 from nasproxy.cli.options import (
@@ -44,6 +43,7 @@ from nasproxy.cli.output import plain_table, print_json, say_how_to_see_curves, 
 from nasproxy.cli.run_folder import run_folder
 from nasproxy.cli.screen import open_screen
 from nasproxy.search.settings import OBJECTIVES, PRESETS, SAMPLERS, SCHEDULERS, SearchSettings
+from nasproxy.text import count, counted, duration, milliseconds, percent
 
 if TYPE_CHECKING:
     from nasproxy.search.run import SearchResult

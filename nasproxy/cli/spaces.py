@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from nasproxy.analysis.text import count, counted
 from nasproxy.cli.completion import space_names
 from nasproxy.cli.options import Json, parse_image_size
 from nasproxy.cli.output import plain_table, print_json, stdout
+from nasproxy.text import count, counted
 
 if TYPE_CHECKING:
-    from nasproxy.search.space_check import SpaceReport
+    from nasproxy.spaces.check import SpaceReport
 
 app = typer.Typer(no_args_is_help=True, help="Search spaces.")
 Spec = Annotated[
@@ -28,7 +28,7 @@ Spec = Annotated[
 @app.command("list")
 def list_spaces(as_json: Json = False) -> None:
     """List the registered search spaces."""
-    from nasproxy.search.space_source import registered_spaces
+    from nasproxy.spaces.source import registered_spaces
 
     registered = registered_spaces()
     if as_json:
@@ -47,7 +47,7 @@ def list_spaces(as_json: Json = False) -> None:
 @app.command()
 def show(space: Spec, as_json: Json = False) -> None:
     """Show a search space's choices."""
-    from nasproxy.search.space_source import SpaceSource
+    from nasproxy.spaces.source import SpaceSource
 
     loaded = SpaceSource.parse(space).load()
     choices = {name: list(values) for name, values in loaded.choices.items()}
@@ -69,7 +69,7 @@ def new(
     as_json: Json = False,
 ) -> None:
     """Write a search space to start from, commented, with its test; overwrites nothing."""
-    from nasproxy.search.space_template import write_space
+    from nasproxy.spaces.template import write_space
 
     file, test = write_space(name, out)
     if as_json:
@@ -92,8 +92,8 @@ def check(
 ) -> int:
     """Build a sample of candidates, run each forward and backward, and report what is wrong."""
     from nasproxy.errors import InputError
-    from nasproxy.search.space_check import check_space
-    from nasproxy.search.space_source import SpaceSource
+    from nasproxy.spaces.check import check_space
+    from nasproxy.spaces.source import SpaceSource
 
     for option, value in (("--channels", channels), ("--classes", classes), ("--sample", sample)):
         if value < 1:

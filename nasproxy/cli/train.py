@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from nasproxy.analysis.text import counted, duration, percent
 from nasproxy.cli.options import DATA, RUN, DataDir, Device, Json, Precision, Rank, RunSpace, Tensorboard, Threads
 from nasproxy.cli.output import plain_table, print_json, say_how_to_see_curves, stdout
 from nasproxy.cli.run_folder import saying_how_to_resume
 from nasproxy.cli.screen import open_screen
+from nasproxy.text import counted, duration, percent
 
 TRAINING = "Training"
 

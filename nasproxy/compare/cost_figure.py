@@ -14,8 +14,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.optimize import isotonic_regression
 
 from nasproxy.analysis.canvas import PALETTE, STYLE, new_canvas, say
-from nasproxy.analysis.text import shorten
 from nasproxy.compare.names import WHOLE
+from nasproxy.text import shorten
 
 _MARKERS = "osD^vPX<>*"
 _GAP = 0.012  # of the axis, at least, between two marks

@@ -9,8 +9,8 @@ from jaxtyping import Float64
 
 from nasproxy.analysis.bootstrap import mean_of_repeats
 from nasproxy.compare.runs import ProxyRun, accuracy_of
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.study import Measurement
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.train import Score
 
 Repeats = Float64[np.ndarray, "candidates repeats"]

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nasproxy.analysis.text import counted
 from nasproxy.compare.names import first_of, seed_of
 from nasproxy.compare.settings import DEFAULT_SAMPLE, QUICK_LIMIT, CompareSettings
 from nasproxy.errors import InputError
@@ -18,11 +17,12 @@ from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.procedure import Procedure
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.registry import find_proxy
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.constraints import measure_candidates
 from nasproxy.search.costs import Costs
 from nasproxy.search.plan import Plan, make_plan, run_facts
-from nasproxy.search.sampling import stratified
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.sampling import stratified
+from nasproxy.text import counted
 from nasproxy.training.strategy import NONE
 
 Ranker = ProxyMethod | Procedure | CandidateScore | ProxySet

@@ -14,10 +14,10 @@ from scipy import stats
 
 from nasproxy.analysis.bootstrap import mean_of_repeats
 from nasproxy.analysis.canvas import STYLE, new_canvas, say
-from nasproxy.analysis.text import shorten
 from nasproxy.compare.names import WHOLE
 from nasproxy.compare.order import ordering
 from nasproxy.compare.scores import ComparisonScores
+from nasproxy.text import shorten
 
 _BEST = 10
 _LINEAR = 20

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from nasproxy.analysis.canvas import save_figure
 from nasproxy.analysis.page import figure_address, render_page
-from nasproxy.analysis.text import signed
 from nasproxy.compare.cost_figure import correlation_against_cost
 from nasproxy.compare.rank_flow import rank_flow
 from nasproxy.compare.scatters import scatters
@@ -20,6 +19,7 @@ from nasproxy.compare.within_figure import within_figure
 from nasproxy.compare.write import below_table, table_cells, with_interval, write_tables
 from nasproxy.files import make_folder, write_atomically
 from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.text import signed
 
 _CAPTIONS = {
     "scatters": "Each proxy's scores against the validation accuracies after training on the whole data. The order of"

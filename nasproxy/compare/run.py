@@ -23,12 +23,12 @@ from nasproxy.files import write_json
 from nasproxy.kernels.library import why_none
 from nasproxy.progress import Progress, Silent
 from nasproxy.proxies.candidate_score import CandidateScore
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.cluster import check_unconnected
 from nasproxy.search.run import say_what_it_was_begun_with
 from nasproxy.search.run_directory import check_unused, open_run
-from nasproxy.search.space import ABSENT
 from nasproxy.search.study import Measurement
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.space import ABSENT
 from nasproxy.training.process import prepare_process
 from nasproxy.versions import library_versions, machine_facts, usable_cores
 

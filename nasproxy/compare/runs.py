@@ -18,7 +18,6 @@ from nasproxy.proxies.procedure import Procedure
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.bench import Payload
 from nasproxy.search.campaign import Campaign
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.plan import Plan, run_facts, study_name
 from nasproxy.search.run import execute, kept_proxy, payload_of
 from nasproxy.search.run_directory import open_run
@@ -26,6 +25,7 @@ from nasproxy.search.settings import SearchSettings
 from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Measurement, Study, open_storage
 from nasproxy.search.task import PROXY, WHOLE
+from nasproxy.spaces.candidate import Candidate
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from nasproxy.analysis.canvas import (
     new_canvas,
     say,
 )
-from nasproxy.analysis.text import count, shorten, signed
 from nasproxy.compare.names import MIXED, WHOLE
 from nasproxy.compare.order import finalists, ordering
 from nasproxy.compare.scores import ComparisonScores
+from nasproxy.text import count, shorten, signed
 
 _RHO = "\N{GREEK SMALL LETTER RHO}"
 _COLUMNS, _MANY = 3, 9  # of small multiples; one more where there are more panels than that

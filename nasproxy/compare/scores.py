@@ -22,7 +22,7 @@ from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, SCALAR, TEXT
 from nasproxy.compare.names import WHOLE
 from nasproxy.errors import InputError, RunError, nearest
 from nasproxy.files import csv_text, read_rows, read_text, write_atomically, write_json
-from nasproxy.search.space import Scalar
+from nasproxy.spaces.space import Scalar
 
 if TYPE_CHECKING:
     import pandas as pd

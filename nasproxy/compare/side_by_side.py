@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from nasproxy.analysis.canvas import STYLE
 from nasproxy.analysis.proxy_images import class_tiles, mosaic
-from nasproxy.analysis.text import shorten
 from nasproxy.errors import ProxyError
 from nasproxy.proxies.proxy_file import load_proxy
 from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.text import shorten
 
 _TILES = 24  # in a row of all proxies together, where a proxy shows more than two
 _CLASSES = 20

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nasproxy.analysis.canvas import STYLE, new_canvas, say
-from nasproxy.analysis.text import shorten, signed
 from nasproxy.compare.names import WHOLE
+from nasproxy.text import shorten, signed
 
 _COLOURS = "PuOr"  # its ends are told apart in every kind of colour blindness
 _MISSING = "#E4E4E4"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nasproxy.analysis.text import counted, percent, signed
+from nasproxy.text import counted, percent, signed
 
 _RHO = "\N{GREEK SMALL LETTER RHO}"
 _FEW = 30

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasproxy.analysis.text import percent, signed
 from nasproxy.files import csv_text, make_folder, write_atomically
+from nasproxy.text import percent, signed
 
 _DASH = "\N{EN DASH}"
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}

@@ -11,17 +11,17 @@ from nasproxy.condensation.convergence import has_not_fallen
 from nasproxy.errors import InputError, nearest
 from nasproxy.networks.names import CONVNET, NETWORKS
 from nasproxy.proxies.method import ProxyMethod
-from nasproxy.search.space_source import SpaceSource
+from nasproxy.spaces.source import SpaceSource
 
 if TYPE_CHECKING:  # settings are read before torch is loaded
     from collections.abc import Callable, Sequence
 
     import torch
 
-    from nasproxy.condensation.condensed import Condensed
     from nasproxy.condensation.course import Course
     from nasproxy.condensation.outer_loop import Iterate
     from nasproxy.datasets.image_dataset import ImageDataset
+    from nasproxy.proxies.condensed import Condensed
 
 INITIAL = ("noise", "real")
 _SPACE = "space:"

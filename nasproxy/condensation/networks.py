@@ -15,8 +15,8 @@ from nasproxy.networks.build import build_network
 from nasproxy.networks.cost import count_multiply_adds
 from nasproxy.networks.materialise import materialise
 from nasproxy.networks.names import CONVNET
-from nasproxy.search.space import Config
-from nasproxy.search.space_source import SpaceSource, error_text, user_location
+from nasproxy.spaces.source import SpaceSource, error_text, user_location
+from nasproxy.spaces.space import Config
 
 _TIMES_THE_CONVNET = 2.5
 _OF_THE_CONVNET = ("width", "depth", "norm", "activation", "pooling")

@@ -12,16 +12,16 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nasproxy.condensation.checkpoints import State
-from nasproxy.condensation.condensed import Condensed
 from nasproxy.condensation.condenser import Condenser
 from nasproxy.condensation.convergence import has_converged
 from nasproxy.condensation.course import Course
 from nasproxy.condensation.evaluation import Evaluation
 from nasproxy.condensation.moving import Moving
 from nasproxy.condensation.networks import fresh_networks
-from nasproxy.coresets.random import draw_per_class
 from nasproxy.datasets.image_dataset import ImageDataset
+from nasproxy.datasets.per_class import draw_per_class
 from nasproxy.errors import DivergedError
+from nasproxy.proxies.condensed import Condensed
 from nasproxy.training.on_demand import ImagesOnDemand, normalised_on
 from nasproxy.training.transforms import Transform, draw_transform
 

@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from nasproxy.condensation.condensed import Condensed
-from nasproxy.coresets.random import check_class_sizes, chosen_images
+from nasproxy.coresets.random import chosen_images
 from nasproxy.coresets.whole_training import EPOCHS, WholeRecipe, WholeTraining, expected_seconds, trained_on_whole
 from nasproxy.datasets.image_dataset import ImageDataset
+from nasproxy.datasets.per_class import check_class_sizes
 from nasproxy.errors import InputError
+from nasproxy.proxies.condensed import Condensed
 from nasproxy.proxies.method import ProxyMethod
 
 

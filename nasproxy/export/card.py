@@ -15,9 +15,9 @@ from typing import Any
 import jinja2
 
 from nasproxy.analysis.explain import agreement_of, explain, explain_calibration
-from nasproxy.analysis.text import count, counted, milliseconds, one_line, percent, wilson
 from nasproxy.export.description import Description
 from nasproxy.export.loading import STANDALONE
+from nasproxy.text import count, counted, milliseconds, one_line, percent, wilson
 
 _MOST_CLASSES = 50
 _PARTS = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, Shape, parse_object
 from nasproxy.datasets.image_dataset import Normalisation
-from nasproxy.search.space import Config
+from nasproxy.spaces.space import Config
 
 _SHAPE: Shape = {
     **dict.fromkeys(("id", "space", "dataset", "fingerprint"), (str,)),

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from nasproxy.analysis.text import counted
 from nasproxy.errors import ExportError, InputError, nearest
 from nasproxy.export.card import Latency, model_card
 from nasproxy.export.loading import loading_of
@@ -18,6 +17,7 @@ from nasproxy.export.program import PROGRAMS, check_packages, make_program
 from nasproxy.export.standalone import write_standalone
 from nasproxy.files import make_folder, write_atomically
 from nasproxy.finalists.load import Finalist
+from nasproxy.text import counted
 from nasproxy.training.latency import milliseconds_of
 from nasproxy.versions import processor
 

@@ -13,7 +13,6 @@ from torch import nn
 
 from nasproxy.analysis.canvas import save_figure
 from nasproxy.analysis.event_file import EventFile, check_tensorboard
-from nasproxy.analysis.text import counted
 from nasproxy.datasets.image_dataset import ImageDataset, Split
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import DatasetError, DivergedError, ExportError, InputError, nearest
@@ -30,6 +29,7 @@ from nasproxy.progress import Progress
 from nasproxy.search.devices import resolve_device
 from nasproxy.search.run_directory import check_run, check_unused, open_run
 from nasproxy.search.settings import check_seed
+from nasproxy.text import counted
 from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.precision import resolve_precision
 from nasproxy.training.process import prepare_process

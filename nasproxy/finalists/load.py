@@ -17,12 +17,12 @@ from nasproxy.errors import InputError, RunError
 from nasproxy.export.card import Origin
 from nasproxy.export.description import Description, parse_description
 from nasproxy.export.trace import MOST_CHECKED
-from nasproxy.search.candidate import Candidate
-from nasproxy.search.known_spaces import space_of_run
 from nasproxy.search.rebuild import fill, has_nan, load_weights, rebuild
 from nasproxy.search.run_directory import NO_WINNER, how_to_resume
-from nasproxy.search.space import SearchSpace
 from nasproxy.search.task import WHOLE
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.known import space_of_run
+from nasproxy.spaces.space import SearchSpace
 
 
 @dataclass(frozen=True)

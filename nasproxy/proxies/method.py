@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:  # settings are read before torch is loaded
     import torch
 
-    from nasproxy.condensation.condensed import Condensed
     from nasproxy.datasets.image_dataset import ImageDataset
+    from nasproxy.proxies.condensed import Condensed
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def find_proxy(name: str) -> type[ProxyMethod | Procedure | CandidateScore]:
             "Install the package that registers it again.",
         ) from error
     except (Exception, SystemExit) as error:  # of the package's own code
-        from nasproxy.search.space_source import code_location, error_text  # it loads torch
+        from nasproxy.spaces.source import code_location, error_text  # it loads torch
 
         raise InputError(
             f"The proxy {name!r} is registered as {entry.value}, which cannot be loaded:"

@@ -1,1 +1,1 @@
-"""Search spaces, candidates, executors, the study, and the course of a search."""
+"""Executors, the study, and the course of a search."""

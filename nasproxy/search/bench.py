@@ -17,9 +17,9 @@ from nasproxy.networks.materialise import materialise
 from nasproxy.proxies.candidate_score import CandidateScore
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.search.devices import breaks_device, check_usable, default_workers
-from nasproxy.search.space import SearchSpace
-from nasproxy.search.space_source import SpaceSource, error_text, user_location
 from nasproxy.search.task import PROXY, WHOLE, Key, Outcome, Task
+from nasproxy.spaces.source import SpaceSource, error_text, user_location
+from nasproxy.spaces.space import SearchSpace
 from nasproxy.training.latency import milliseconds_of
 from nasproxy.training.memory import lacks_memory, release_memory
 from nasproxy.training.on_demand import ImagesOnDemand, normalised_on

@@ -11,11 +11,11 @@ import pandas as pd
 
 from nasproxy.analysis.correlation import proxy_order, spearman
 from nasproxy.analysis.explain import agreement_of
-from nasproxy.analysis.text import interval, signed
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Measurement, mean_score
 from nasproxy.search.task import WHOLE, Key
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.text import interval, signed
 
 WEAK = 0.5
 """An estimate below is warned of, where the user names no other."""

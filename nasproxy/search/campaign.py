@@ -9,12 +9,10 @@ from dataclasses import replace
 
 from optuna.trial import TrialState
 
-from nasproxy.analysis.text import counted
 from nasproxy.interruption import unbroken
 from nasproxy.progress import Progress
 from nasproxy.search.budget import Budget
 from nasproxy.search.calibration import drawn
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.cost_model import CostModel
 from nasproxy.search.costs import Cost, Queue, longest_first, next_bundle
 from nasproxy.search.halving import PRUNERS, Rung
@@ -27,6 +25,8 @@ from nasproxy.search.standings import Standings
 from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Study
 from nasproxy.search.task import PROXY, WHOLE, Key, Outcome, Task
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.text import counted
 from nasproxy.training.recipe import TrainingRecipe
 
 

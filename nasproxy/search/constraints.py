@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-from nasproxy.analysis.text import count
 from nasproxy.errors import InputError
 from nasproxy.progress import Progress
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Costs
 from nasproxy.search.plan import Plan
 from nasproxy.search.settings import SearchSettings
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.text import count
 
 
 def measure_candidates(plan: Plan, progress: Progress) -> tuple[list[Candidate], Costs]:

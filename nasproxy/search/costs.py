@@ -12,10 +12,10 @@ from torch.nn.parameter import is_lazy
 
 from nasproxy.networks.cost import count_multiply_adds, count_parameters
 from nasproxy.networks.materialise import materialise
-from nasproxy.search.candidate import Candidate
-from nasproxy.search.space import SearchSpace
-from nasproxy.search.space_source import error_text, space_location
 from nasproxy.search.task import Task
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.source import error_text, space_location
+from nasproxy.spaces.space import SearchSpace
 
 
 @dataclass(frozen=True)

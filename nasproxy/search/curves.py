@@ -9,9 +9,9 @@ from pathlib import Path
 
 from nasproxy.analysis.event_file import EventFile
 from nasproxy.errors import WriteError
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.study import Measurement, Study
 from nasproxy.search.task import WHOLE
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.recipe import TrainingRecipe
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-from nasproxy.analysis.text import Number, counted
 from nasproxy.datasets.image_dataset import Split
 from nasproxy.errors import NasproxyError
 from nasproxy.progress import Progress, Silent
@@ -23,7 +22,6 @@ from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.soft_labels import teacher_seconds
 from nasproxy.search.bench import Bench, Payload
 from nasproxy.search.budget import Budget
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.constraints import measure_candidates
 from nasproxy.search.costs import Costs
 from nasproxy.search.halving import PRUNERS, Rung, pruning_levels
@@ -33,6 +31,8 @@ from nasproxy.search.run_directory import check_kept, check_run
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Study, holds_trials, open_storage, studies_in
 from nasproxy.search.task import PROXY, WHOLE, Task
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.text import Number, counted
 from nasproxy.training.process import peak_memory_bytes, prepare_process
 from nasproxy.training.recorded import timed_epochs
 from nasproxy.training.train import Score

@@ -12,10 +12,11 @@ import torch
 from nasproxy.analysis.event_file import check_tensorboard
 from nasproxy.condensation.checkpoints import Checkpoints
 from nasproxy.condensation.condenser import Condenser
-from nasproxy.coresets.random import check_class_sizes
 from nasproxy.coresets.whole_training import WholeRecipe
+from nasproxy.credentials import without_password
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
+from nasproxy.datasets.per_class import check_class_sizes
 from nasproxy.errors import InputError, RunError, nearest
 from nasproxy.proxies.make import load_matching_proxy, open_checkpoints
 from nasproxy.proxies.method import ProxyMethod
@@ -23,17 +24,17 @@ from nasproxy.proxies.procedure import Procedure
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.registry import proxy_names
 from nasproxy.proxies.soft_labels import teacher_facts
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.cluster import find_nodes, find_precision
 from nasproxy.search.devices import check_workers, cluster_workers, default_workers, resolve_device
 from nasproxy.search.import_path import check_folder
-from nasproxy.search.known_spaces import text_digest
 from nasproxy.search.run_directory import check_run, default_directory, facts_of, token_of
-from nasproxy.search.sampling import choose_candidates
-from nasproxy.search.settings import SearchSettings, without_password
-from nasproxy.search.space import SearchSpace
-from nasproxy.search.space_source import SpaceSource
+from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import of_another_run, studies_in
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.known import text_digest
+from nasproxy.spaces.sampling import choose_candidates
+from nasproxy.spaces.source import SpaceSource
+from nasproxy.spaces.space import SearchSpace
 from nasproxy.training.precision import resolve_precision
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.strategy import AUTO, NONE, parse_strategy, siamese_kinds, training_with

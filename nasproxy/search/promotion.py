@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import bisect
 
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.standings import Place
+from nasproxy.spaces.candidate import Candidate
 
 
 class Promotion:

@@ -12,8 +12,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import BaseTrial, Trial, TrialState
 
-from nasproxy.search.candidate import Candidate
-from nasproxy.search.space import ABSENT, Scalar
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.space import ABSENT, Scalar
 
 GENERATIONS = {"random": 10**9, "tpe": 10, "nsga2": 20}
 """Candidates proposed before the first of them is told; a random sampler does not listen."""

@@ -13,8 +13,8 @@ from heapq import heappop, heappush, heappushpop
 from itertools import accumulate
 from zlib import crc32
 
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.halving import REDUCTION, pruning_levels
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.train import Score
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from nasproxy.errors import RunError, SpaceError
 from nasproxy.networks.materialise import materialise
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.run_directory import how_to_resume, weights_file
-from nasproxy.search.space import SearchSpace
-from nasproxy.search.space_source import error_text, space_location
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.source import error_text, space_location
+from nasproxy.spaces.space import SearchSpace
 
 
 def rebuild(

@@ -13,12 +13,12 @@ from optuna.trial import TrialState
 from nasproxy.analysis.correlation import proxy_order, spearman
 from nasproxy.analysis.pareto import front_numbers
 from nasproxy.search.campaign import Campaign
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
 from nasproxy.search.settings import OBJECTIVES
-from nasproxy.search.space import ABSENT
 from nasproxy.search.study import Measurement, Study, mean_score
 from nasproxy.search.task import PROXY, WHOLE, Key
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.space import ABSENT
 
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 

@@ -38,13 +38,11 @@ from nasproxy.search.bench import Payload
 from nasproxy.search.budget import Budget
 from nasproxy.search.calibration import calibration, warning
 from nasproxy.search.campaign import Campaign
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.cluster import check_unconnected
 from nasproxy.search.constraints import measure_candidates
 from nasproxy.search.costs import Costs
 from nasproxy.search.curves import write_curves
 from nasproxy.search.inline import run_inline
-from nasproxy.search.known_spaces import remember_space
 from nasproxy.search.plan import HALF_MADE, Plan, make_plan, run_facts, study_name
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.rebuild import fill, load_weights, rebuild
@@ -63,6 +61,8 @@ from nasproxy.search.settings import SearchSettings
 from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.search.study import Study, holds_trials, open_storage
 from nasproxy.search.task import WHOLE, Outcome
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.known import remember_space
 from nasproxy.training.memory import release_memory
 from nasproxy.training.process import prepare_process
 from nasproxy.versions import deciding_versions, library_versions, usable_cores

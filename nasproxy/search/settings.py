@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import operator
 import os
-import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from nasproxy.credentials import without_password
 from nasproxy.errors import InputError, nearest
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.procedure import Procedure
@@ -286,9 +286,6 @@ class SearchSettings:
 
 
 _TRIALS = 100
-# A password ends at the first @, as SQLAlchemy reads it, and may hold slashes; one that is mistyped, at the last.
-CREDENTIALS = re.compile(r"(?<=://)[^:/@]*(?::[^@]*)?@(?:[^/\s]*@)?")
-"""User and password in an address."""
 _NAMES = {
     "preset": PRESETS,
     "finalist_augmentation": AUGMENTATIONS,
@@ -332,13 +329,6 @@ def _whole(name: str, value: object) -> int:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError as error:
         raise InputError(f"{_option(name)} must be a whole number, got {value!r}.") from error
-
-
-def without_password(storage: str, instead: str = "") -> str:
-    """An Optuna storage address for all to read: ``instead`` of user, password and query."""
-    bare = CREDENTIALS.sub(instead and f"{instead}@", storage)
-    address, mark, _ = bare.partition("?")
-    return address + (mark and instead and mark + instead)
 
 
 def _option(name: str) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nasproxy.progress import Clock, Progress
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.cost_model import Ahead, CostModel, Prediction
 from nasproxy.search.task import Outcome, Task
+from nasproxy.spaces.candidate import Candidate
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from optuna.trial import TrialState
 
 from nasproxy.analysis.pareto import front_numbers
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Study, mean_score
 from nasproxy.search.task import PROXY
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.train import Score
 
 Place = tuple[float, float, str]

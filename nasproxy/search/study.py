@@ -21,13 +21,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from nasproxy.credentials import without_password
 from nasproxy.errors import RunError, WriteError
 from nasproxy.files import flush
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.journal import Journal
-from nasproxy.search.settings import without_password
-from nasproxy.search.space import Config, Scalar
 from nasproxy.search.task import PROXY, Key, Outcome
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.space import Config, Scalar
 from nasproxy.training.train import Score
 
 RUN = "run"

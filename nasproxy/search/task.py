@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from nasproxy.search.candidate import Candidate
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Score
 

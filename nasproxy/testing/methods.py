@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from nasproxy.condensation.condensed import Condensed
 from nasproxy.datasets.image_dataset import ImageDataset
+from nasproxy.proxies.condensed import Condensed
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.testing.data import tiny_dataset, with_other_held_out_images
 

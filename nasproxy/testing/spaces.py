@@ -15,10 +15,10 @@ from nasproxy.export.description import Description
 from nasproxy.export.standalone import write_standalone
 from nasproxy.export.trace import MOST_CHECKED
 from nasproxy.networks.materialise import materialise
-from nasproxy.search.candidate import Candidate
-from nasproxy.search.space import Config, SearchSpace
-from nasproxy.search.space_check import check_space
-from nasproxy.search.space_source import SpaceSource
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.check import check_space
+from nasproxy.spaces.source import SpaceSource
+from nasproxy.spaces.space import Config, SearchSpace
 from nasproxy.testing.data import tiny_dataset
 
 _MEMBERS = 200

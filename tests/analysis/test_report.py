@@ -11,8 +11,8 @@ import pytest
 from synthetic_run import CHOICES, SMALL, make_proxy, make_run, write_json
 
 from nasproxy.analysis.report import write_report
-from nasproxy.analysis.text import signed
 from nasproxy.errors import RunError, WriteError
+from nasproxy.text import signed
 
 HOSTILE = '"><script>alert(1)</script><img src=http://example.org/x onerror=alert(2)>'
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.networks.cost import count_multiply_adds
-from nasproxy.search.candidate import Candidate
+from nasproxy.spaces.candidate import Candidate
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import gpu

@@ -7,7 +7,6 @@ import pytest
 import torch
 from tiny_search import CANDIDATES, FINALISTS, RUNGS, Said, invoke, search_words, write_space
 
-from nasproxy.analysis.text import counted
 from nasproxy.condensation.distribution_matching import DistributionRecipe
 from nasproxy.coresets.whole_training import WholeRecipe
 from nasproxy.search import dry_run as module
@@ -16,6 +15,7 @@ from nasproxy.search.dry_run import _spread
 from nasproxy.search.halving import PRUNERS, pruning_levels
 from nasproxy.search.study import Study
 from nasproxy.search.task import Outcome, Task
+from nasproxy.text import counted
 from nasproxy.training.recorded import RECORDED, timed_epochs
 from nasproxy.training.train import Score
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tiny_search import RUNGS, SPACE, Said, invoke, search_words, write_space
 
-from nasproxy.analysis.text import counted
 from nasproxy.search.run_directory import new_directory
+from nasproxy.text import counted
 
 KEYS = [
     "schema",

@@ -12,9 +12,9 @@ from nasproxy.compare.mixture import mix, mixed_run
 from nasproxy.compare.runs import ProxyRun
 from nasproxy.compare.settings import CompareSettings
 from nasproxy.errors import InputError
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Measurement
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.train import Score
 
 CANDIDATES = [Candidate.of({"width": width}) for width in range(5)]

@@ -25,9 +25,9 @@ from nasproxy.errors import DatasetError, InputError, ProxyError, RunError
 from nasproxy.progress import Silent
 from nasproxy.proxies.make import random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.run import run_search
 from nasproxy.search.settings import SearchSettings
+from nasproxy.spaces.candidate import Candidate
 
 PROXIES = ("random", "parameters", "snip", "naswot")
 WORDS = ["--ipc", "2", "--epochs", "2", "--finalist-epochs", "1", "--top-k", "3", "--sample", "6", "--repeats", "2"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from nasproxy.condensation.recipe import MatchingRecipe
-from nasproxy.coresets.random import draw_per_class
 from nasproxy.datasets.load import load_dataset
+from nasproxy.datasets.per_class import draw_per_class
 from nasproxy.networks.convnet import ConvNet
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Images, train

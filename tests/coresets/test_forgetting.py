@@ -12,8 +12,8 @@ from tiny import tiny_dataset
 
 from nasproxy.coresets.forgetting import Forgetting, most_forgotten
 from nasproxy.coresets.forgetting_events import ForgettingEvents
-from nasproxy.coresets.random import draw_per_class
 from nasproxy.coresets.whole_training import WholeTraining
+from nasproxy.datasets.per_class import draw_per_class
 from nasproxy.networks.convnet import ConvNet
 
 EPOCHS = st.integers(1, 8).flatmap(lambda n: st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=1))

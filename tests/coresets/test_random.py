@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_dataset
 
-from nasproxy.coresets.random import draw_per_class
+from nasproxy.datasets.per_class import draw_per_class
 from nasproxy.errors import DatasetError
 
 

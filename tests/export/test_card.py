@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nasproxy.analysis.explain import agreement_of, explain_calibration
-from nasproxy.analysis.text import wilson
 from nasproxy.datasets.image_dataset import Normalisation
 from nasproxy.export.card import Latency, Origin, model_card, plain
 from nasproxy.export.description import Description, parse_description
+from nasproxy.text import wilson
 
 HOSTILE = (
     '"""\n---\nlicense: mit',

@@ -27,7 +27,7 @@ from typing import ClassVar
 
 import torch
 
-from nasproxy.condensation.condensed import Condensed
+from nasproxy.proxies.condensed import Condensed
 from nasproxy.proxies.method import ProxyMethod
 
 

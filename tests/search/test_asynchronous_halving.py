@@ -25,9 +25,9 @@ from tiny_search import (
 )
 
 from nasproxy import SearchSettings, run_search
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.halving import PRUNERS, pruning_levels
 from nasproxy.search.study import Study, open_storage
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.train import Score
 
 EPOCHS = 8

@@ -39,10 +39,10 @@ from nasproxy.condensation.distribution_matching import DistributionRecipe
 from nasproxy.proxies.proxy_file import load_proxy
 from nasproxy.search.budget import Budget
 from nasproxy.search.campaign import Campaign
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.results import results_table, summarise
 from nasproxy.search.study import Study
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.train import Score
 
 

@@ -14,13 +14,13 @@ from optuna.trial import TrialState
 
 from nasproxy.search.budget import Budget
 from nasproxy.search.campaign import Campaign
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.costs import Cost
 from nasproxy.search.halving import halving_rungs
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Study
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.train import Score
 
 CHOICES = {"n": list(range(40))}

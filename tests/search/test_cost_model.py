@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.cost_model import Ahead, CostModel
 from nasproxy.search.costs import Cost
 from nasproxy.search.task import PROXY, WHOLE, Task
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.recipe import TrainingRecipe
 
 PROXY_IMAGES, TRAIN_IMAGES = 100, 1000

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nasproxy.errors import SpaceError
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.cost_model import CostModel, Prediction
 from nasproxy.search.costs import Cost, longest_first, measure_cost, next_bundle
-from nasproxy.search.space import SearchSpace
-from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.task import Task
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.source import SpaceSource
+from nasproxy.spaces.space import SearchSpace
 from nasproxy.training.recipe import TrainingRecipe
 
 

@@ -23,12 +23,12 @@ from test_campaign import (
 from tiny_search import invoke, search_words, write_space
 
 from nasproxy.search.campaign import Campaign
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.halving import PRUNERS, pruning_levels
 from nasproxy.search.proposals import Proposals
 from nasproxy.search.results import results_table
 from nasproxy.search.study import Study
 from nasproxy.search.task import PROXY, Outcome, Task
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.train import Score
 
 SPACE = '''

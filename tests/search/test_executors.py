@@ -29,7 +29,7 @@ from tiny_search import (
 from nasproxy.datasets.load import load_dataset
 from nasproxy.errors import ClusterError
 from nasproxy.search.bench import Bench, Payload
-from nasproxy.search.space_source import SpaceSource
+from nasproxy.spaces.source import SpaceSource
 
 
 @pytest.fixture(scope="module")

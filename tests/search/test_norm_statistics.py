@@ -21,7 +21,7 @@ from nasproxy.proxies.make import random_proxy
 from nasproxy.search.bench import Payload
 from nasproxy.search.run import SearchResult, payload_of, run_search
 from nasproxy.search.settings import SearchSettings
-from nasproxy.search.space_source import SpaceSource
+from nasproxy.spaces.source import SpaceSource
 
 SPACE = """
 from torch import nn

@@ -46,13 +46,13 @@ from tiny_search import (
 )
 
 from nasproxy.search.campaign import Campaign
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.halving import halving_rungs
 from nasproxy.search.promotion import Promotion
 from nasproxy.search.results import results_table
 from nasproxy.search.standings import Place
 from nasproxy.search.study import Study
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.train import Score
 
 FEW = 20

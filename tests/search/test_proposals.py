@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.proposals import SAMPLERS, Proposals
+from nasproxy.spaces.candidate import Candidate
 
 CHOICES = {"a": [0, 1, 2, 3, 4, 5, 6, 7], "b": [0, 1, 2, 3, 4, 5, 6, 7], "c": ["x", "y", None, 1.5]}
 

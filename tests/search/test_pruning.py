@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.halving import PRUNERS, REDUCTION, pruning_levels
 from nasproxy.search.pruning import Pruning
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.train import Score
 
 EPOCHS = 100

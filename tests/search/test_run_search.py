@@ -44,15 +44,15 @@ from nasproxy.progress import Silent
 from nasproxy.proxies.make import random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.search import run as module
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.dry_run import dry_run
-from nasproxy.search.known_spaces import space_of_run, text_digest
 from nasproxy.search.plan import make_plan
 from nasproxy.search.run import SearchResult, kept_proxy, run_search
 from nasproxy.search.run_directory import open_run
 from nasproxy.search.settings import SearchSettings
-from nasproxy.search.space_source import SpaceSource
 from nasproxy.search.stopwatch import Stopwatch
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.known import space_of_run, text_digest
+from nasproxy.spaces.source import SpaceSource
 
 
 def settings_of(folder: Path, name: str = "run", text: str = SPACE, **changed: Any) -> SearchSettings:

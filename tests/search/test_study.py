@@ -17,9 +17,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from nasproxy.errors import RunError, WriteError
-from nasproxy.search.candidate import Candidate
 from nasproxy.search.study import Measurement, Study, holds_trials, mean_score, open_storage
 from nasproxy.search.task import Outcome, Task
+from nasproxy.spaces.candidate import Candidate
 from nasproxy.training.recipe import TrainingRecipe
 from nasproxy.training.train import Score
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from tiny_search import SPACE, write_space
 
-from nasproxy.condensation.condensed import Condensed
 from nasproxy.condensation.recipe import MatchingRecipe
 from nasproxy.coresets.herding import Herding
 from nasproxy.coresets.k_center import KCenter
 from nasproxy.coresets.random import RandomImages
 from nasproxy.proxies.candidate_score import CandidateScore
+from nasproxy.proxies.condensed import Condensed
 from nasproxy.proxies.registry import find_proxy
 from nasproxy.testing import CandidateScoreTests, ProxyMethodTests, SpaceTests
 

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from tiny_search import register_space
 
 from nasproxy.errors import SpaceError
-from nasproxy.search.space_source import SpaceSource, registered_spaces, space_location, user_location
+from nasproxy.spaces.source import SpaceSource, registered_spaces, space_location, user_location
 
-HEAD = "from nasproxy.search.space import SearchSpace\n"
+HEAD = "from nasproxy.spaces.space import SearchSpace\n"
 SPACE = """
 class {name}(SearchSpace):
     name = "{lower}"
@@ -75,7 +75,7 @@ def test_a_registered_name():
 
 def test_registered_spaces_are_listed_without_import():
     code = (
-        "import sys; from nasproxy.search.space_source import registered_spaces; spaces = registered_spaces()\n"
+        "import sys; from nasproxy.spaces.source import registered_spaces; spaces = registered_spaces()\n"
         "loaded = {'torch', 'nasproxy.search_spaces.convnet720'} & set(sys.modules)\n"
         "sys.exit(bool(loaded) or 'convnet720' not in spaces)"
     )
@@ -164,7 +164,7 @@ def test_a_worker_loads_a_file_that_it_does_not_have(write, tmp_path):
     path.unlink()
     path.parent.joinpath("elsewhere").mkdir()
     code = (
-        "import pickle, sys; from nasproxy.search.space_source import user_location\n"
+        "import pickle, sys; from nasproxy.spaces.source import user_location\n"
         "source = pickle.load(sys.stdin.buffer); space = source.load()\n"
         "print(len(space), 'torch' in sys.modules)\n"
         "try: space.build({}, in_channels=1, num_classes=2, image_size=(4, 4))\n"

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from nasproxy.errors import SpaceError
-from nasproxy.search.signature import check_call
-from nasproxy.search.space import Scalar, SearchSpace
+from nasproxy.spaces.signature import check_call
+from nasproxy.spaces.space import Scalar, SearchSpace
 
 
 def check_contract(space: SearchSpace, label: str) -> None:

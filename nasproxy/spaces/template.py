@@ -27,7 +27,7 @@ def write_space(name: str, folder: Path) -> tuple[Path, Path]:
         if path.exists():
             raise InputError(f"{path} is there already, and is not overwritten.", "Choose another name, or --out.")
     words = {"name": name, "class": _class_name(name), "file": file.name, "test": test.name}
-    texts = [_filled(template, words) for template in ("space_template.py.txt", "space_template_test.py.txt")]
+    texts = [_filled(template, words) for template in ("template.py.txt", "template_test.py.txt")]
     make_folder(folder)
     for path, text in zip((file, test), texts, strict=True):
         write_atomically(path, text.encode())
@@ -39,7 +39,7 @@ def _class_name(name: str) -> str:
 
 
 def _filled(template: str, words: dict[str, str]) -> str:
-    text = resources.files("nasproxy.search").joinpath(template).read_text(encoding="utf-8")
+    text = resources.files("nasproxy.spaces").joinpath(template).read_text(encoding="utf-8")
     for word, value in words.items():
         text = text.replace("{{" + word + "}}", value)
     return text

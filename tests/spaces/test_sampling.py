@@ -9,9 +9,9 @@ import pytest
 
 from nasproxy.errors import InputError, SpaceError
 from nasproxy.search import sampling
-from nasproxy.search.candidate import Candidate
-from nasproxy.search.sampling import MOST, choose_candidates
-from nasproxy.search.space import Config, SearchSpace
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.sampling import MOST, choose_candidates
+from nasproxy.spaces.space import Config, SearchSpace
 
 
 class Digits(SearchSpace):

@@ -6,8 +6,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from nasproxy.search.space import Config
 from nasproxy.seeds import seed_from
+from nasproxy.spaces.space import Config
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from torch import nn
 
 from nasproxy.errors import SpaceError
 from nasproxy.search import define_by_run
-from nasproxy.search.candidate import Candidate
-from nasproxy.search.define_by_run import DefineByRun
 from nasproxy.search.proposals import Proposals
-from nasproxy.search.space import ABSENT, SearchSpace
-from nasproxy.search.space_source import SpaceSource
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.define_by_run import DefineByRun
+from nasproxy.spaces.source import SpaceSource
+from nasproxy.spaces.space import ABSENT, SearchSpace
 
 SHAPE = {"in_channels": 1, "num_classes": 3, "image_size": (4, 4)}
 

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from nasproxy.networks.cost import count_multiply_adds, count_parameters
-from nasproxy.search.sampling import stratified
-from nasproxy.search.space import Config, SearchSpace
-from nasproxy.search.space_contract import check_contract, why_no_answer
-from nasproxy.search.space_source import space_location
-from nasproxy.search.watched_config import WatchedConfig
+from nasproxy.spaces.contract import check_contract, why_no_answer
+from nasproxy.spaces.sampling import stratified
+from nasproxy.spaces.source import space_location
+from nasproxy.spaces.space import Config, SearchSpace
+from nasproxy.spaces.watched_config import WatchedConfig
 
 EXAMINED = 100_000
 """The largest number of candidates that ``is_valid`` is asked about."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nasproxy.search.space import Config
+from nasproxy.spaces.space import Config
 
 _MISSING = object()
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from nasproxy.errors import RunError, SpaceError
 from nasproxy.files import cache_folder, make_folder, write_atomically
-from nasproxy.search.space_source import SpaceSource, registered_spaces
+from nasproxy.spaces.source import SpaceSource, registered_spaces
 
 
 def text_digest(source: SpaceSource) -> str:

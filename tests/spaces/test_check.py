@@ -12,8 +12,8 @@ from torch import nn
 
 from nasproxy.errors import SpaceError
 from nasproxy.search import space_check
-from nasproxy.search.space import SearchSpace
-from nasproxy.search.space_check import check_space
+from nasproxy.spaces.check import check_space
+from nasproxy.spaces.space import SearchSpace
 
 
 class Linear(SearchSpace):

@@ -5,7 +5,7 @@ import re
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nasproxy.search.candidate import Candidate
+from nasproxy.spaces.candidate import Candidate
 
 words = st.text('aZ0_ "\\\n\x00\x1b\u00e9\u2603')
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words

@@ -14,7 +14,7 @@ from optuna.exceptions import TrialPruned
 from optuna.trial import BaseTrial
 
 from nasproxy.errors import SpaceError
-from nasproxy.search.asked_trial import (
+from nasproxy.spaces.asked_trial import (
     AskedTrial,
     by_chance,
     by_config,
@@ -23,8 +23,8 @@ from nasproxy.search.asked_trial import (
     following,
     values_of,
 )
-from nasproxy.search.signature import check_call, defined_at
-from nasproxy.search.space import ABSENT, Config, Scalar, SearchSpace
+from nasproxy.spaces.signature import check_call, defined_at
+from nasproxy.spaces.space import ABSENT, Config, Scalar, SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn

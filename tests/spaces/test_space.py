@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nasproxy.search.space import SearchSpace
+from nasproxy.spaces.space import SearchSpace
 
 
 class Grid(SearchSpace):

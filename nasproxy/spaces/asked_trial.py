@@ -13,8 +13,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import BaseTrial, FixedTrial
 
 from nasproxy.errors import SpaceError, some
-from nasproxy.search.space import Config, Scalar
-from nasproxy.search.space_contract import check_values
+from nasproxy.spaces.contract import check_values
+from nasproxy.spaces.space import Config, Scalar
 
 MOST_VALUES, MOST_QUESTIONS = 1_000, 1_000
 

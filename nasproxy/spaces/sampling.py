@@ -7,10 +7,10 @@ import random
 from collections.abc import Sequence
 
 from nasproxy.errors import InputError, SpaceError
-from nasproxy.search.candidate import Candidate
-from nasproxy.search.space import Config, SearchSpace
-from nasproxy.search.space_contract import why_no_answer
-from nasproxy.search.space_source import space_location
+from nasproxy.spaces.candidate import Candidate
+from nasproxy.spaces.contract import why_no_answer
+from nasproxy.spaces.source import space_location
+from nasproxy.spaces.space import Config, SearchSpace
 
 MOST = 10_000_000
 """Candidates of one search: more of them fill the memory."""

@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 from nasproxy.entry_points import by_package
 from nasproxy.errors import SpaceError, nearest
-from nasproxy.search.signature import defined_at
-from nasproxy.search.space import SearchSpace
-from nasproxy.search.space_contract import check_contract
+from nasproxy.spaces.contract import check_contract
+from nasproxy.spaces.signature import defined_at
+from nasproxy.spaces.space import SearchSpace
 
 GROUP = "nasproxy.search_spaces"
 """The entry-point group that a package registers its spaces in."""
@@ -262,7 +262,7 @@ def _instance(source: SpaceSource, module: types.ModuleType) -> SearchSpace:
 
 
 def _define_by_run(source: SpaceSource, function: Callable[..., Any]) -> SearchSpace:
-    from nasproxy.search.define_by_run import DefineByRun  # with Optuna, which a space of classes does without
+    from nasproxy.spaces.define_by_run import DefineByRun  # with Optuna, which a space of classes does without
 
     if not _asks_a_trial(function):
         where, taken = defined_at(function), inspect.signature(function)

@@ -1,0 +1,1 @@
+"""What a search space is, where it comes from, whether it keeps its contract, and its candidates."""
