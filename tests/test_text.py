@@ -4,7 +4,7 @@ import doctest
 
 import pytest
 
-from nasproxy.analysis import text
+from nasproxy import text
 from nasproxy.analysis.correlation import RankAgreement, spearman
 from nasproxy.analysis.explain import explain
 

@@ -11,7 +11,7 @@ from nasproxy.search_spaces.convnet720 import ConvNet720
 from torch import nn
 
 from nasproxy.errors import SpaceError
-from nasproxy.search import space_check
+from nasproxy.spaces import check as checking
 from nasproxy.spaces.check import check_space
 from nasproxy.spaces.space import SearchSpace
 
@@ -104,7 +104,7 @@ def test_invalid_candidates_are_counted_by_reason_and_replaced_in_the_sample():
 
 
 def test_a_large_space_is_sampled(monkeypatch):
-    monkeypatch.setattr(space_check, "EXAMINED", 50)
+    monkeypatch.setattr(checking, "EXAMINED", 50)
     space = space_with(
         choices={"width": [1, 2, 3], "bias": [True], "other": range(1000), "more": range(1000)},
         is_valid=lambda self, config, size: config["width"] > 1 or "narrow",
@@ -138,7 +138,7 @@ def test_an_exception_names_the_line_and_the_candidates():
 
     line = build.__code__.co_firstlineno + 2
     report = check(space_with(build=build))
-    where = f"build fails at test_space_check.py:{line}: ValueError: too wide"
+    where = f"build fails at test_check.py:{line}: ValueError: too wide"
     assert report.problems == (f"{where} (with width=4, bias=False, and 3 more).",)
     assert report.tried == 2
 
@@ -149,7 +149,7 @@ def test_an_exception_of_is_valid_is_reported():
 
     line = is_valid.__code__.co_firstlineno + 1
     report = check(space_with(is_valid=is_valid))
-    assert report.problems[0].startswith(f"is_valid fails at test_space_check.py:{line}: KeyError: 2 (with width=2")
+    assert report.problems[0].startswith(f"is_valid fails at test_check.py:{line}: KeyError: 2 (with width=2")
 
 
 def refuse_one_image(logits):
@@ -171,7 +171,7 @@ def refuse_one_image(logits):
             "the gradient of a fresh network is not finite",
         ),
         (Logits(lambda logits: logits.softmax(1)), "the network gives probabilities; leave the softmax out"),
-        (Logits(refuse_one_image), "the forward pass of one image in evaluation mode fails at test_space_check.py:"),
+        (Logits(refuse_one_image), "the forward pass of one image in evaluation mode fails at test_check.py:"),
         (Logits(lambda logits: logits.detach()), "the forward or backward pass fails: RuntimeError: element 0"),
         (nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(3)), "the network has no parameter to train"),
         (nn.Linear(7, 3), "the forward or backward pass fails: RuntimeError: "),

@@ -15,8 +15,8 @@ from tiny_search import invoke, write_space
 from torch import nn
 
 from nasproxy.errors import SpaceError
-from nasproxy.search import define_by_run
 from nasproxy.search.proposals import Proposals
+from nasproxy.spaces import define_by_run
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.spaces.define_by_run import DefineByRun
 from nasproxy.spaces.source import SpaceSource

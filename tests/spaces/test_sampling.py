@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from nasproxy.errors import InputError, SpaceError
-from nasproxy.search import sampling
+from nasproxy.spaces import sampling
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.spaces.sampling import MOST, choose_candidates
 from nasproxy.spaces.space import Config, SearchSpace
