@@ -138,7 +138,7 @@ def test_an_exception_names_the_line_and_the_candidates():
 
     line = build.__code__.co_firstlineno + 2
     report = check(space_with(build=build))
-    where = f"build fails at test_check.py:{line}: ValueError: too wide"
+    where = f"build fails at test_space_check.py:{line}: ValueError: too wide"
     assert report.problems == (f"{where} (with width=4, bias=False, and 3 more).",)
     assert report.tried == 2
 
@@ -149,7 +149,7 @@ def test_an_exception_of_is_valid_is_reported():
 
     line = is_valid.__code__.co_firstlineno + 1
     report = check(space_with(is_valid=is_valid))
-    assert report.problems[0].startswith(f"is_valid fails at test_check.py:{line}: KeyError: 2 (with width=2")
+    assert report.problems[0].startswith(f"is_valid fails at test_space_check.py:{line}: KeyError: 2 (with width=2")
 
 
 def refuse_one_image(logits):
@@ -171,7 +171,7 @@ def refuse_one_image(logits):
             "the gradient of a fresh network is not finite",
         ),
         (Logits(lambda logits: logits.softmax(1)), "the network gives probabilities; leave the softmax out"),
-        (Logits(refuse_one_image), "the forward pass of one image in evaluation mode fails at test_check.py:"),
+        (Logits(refuse_one_image), "the forward pass of one image in evaluation mode fails at test_space_check.py:"),
         (Logits(lambda logits: logits.detach()), "the forward or backward pass fails: RuntimeError: element 0"),
         (nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(3)), "the network has no parameter to train"),
         (nn.Linear(7, 3), "the forward or backward pass fails: RuntimeError: "),
