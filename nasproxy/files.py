@@ -97,6 +97,14 @@ def read_text(path: Path) -> str:
         raise ValueError(error.strerror or type(error).__name__) from error
 
 
+def facts_of(directory: Path, name: str = "run.json") -> dict[str, Any]:
+    """A JSON document of a run; empty where there is none that can be read."""
+    try:
+        return dict(json.loads((directory / name).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):  # the last of arrays within arrays without end
+        return {}
+
+
 def read_rows(path: Path) -> list[list[str]]:
     """The rows of a CSV file, its header the first.
 

@@ -15,9 +15,8 @@ import pandas as pd
 
 from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, SCALAR, TEXT, Maybe, Shape, parse_object
 from nasproxy.errors import ProxyError, RunError
-from nasproxy.files import read_rows, read_text
+from nasproxy.files import facts_of, read_rows, read_text
 from nasproxy.proxies.proxy_set import ProxySet
-from nasproxy.search.run_directory import facts_of
 
 CHOICE = "params_"
 """What the name of a choice's column in ``results.csv`` begins with."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from nasproxy.compare.names import ProxyNames, read_names
 from nasproxy.errors import InputError
+from nasproxy.files import facts_of
 from nasproxy.proxies.registry import proxy_names
-from nasproxy.search.run_directory import facts_of
 from nasproxy.search.settings import SearchSettings
 
 QUICK_LIMIT = 30

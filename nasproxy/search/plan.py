@@ -18,6 +18,7 @@ from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.datasets.load import load_dataset
 from nasproxy.datasets.per_class import check_class_sizes
 from nasproxy.errors import InputError, RunError, nearest
+from nasproxy.files import facts_of
 from nasproxy.proxies.make import load_matching_proxy, open_checkpoints
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.procedure import Procedure
@@ -27,7 +28,7 @@ from nasproxy.proxies.soft_labels import teacher_facts
 from nasproxy.search.cluster import find_nodes, find_precision
 from nasproxy.search.devices import check_workers, cluster_workers, default_workers, resolve_device
 from nasproxy.search.import_path import check_folder
-from nasproxy.search.run_directory import check_run, default_directory, facts_of, token_of
+from nasproxy.search.run_directory import check_run, default_directory, token_of
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import of_another_run, studies_in
 from nasproxy.spaces.candidate import Candidate

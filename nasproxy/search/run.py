@@ -26,7 +26,7 @@ from nasproxy.export.card import Origin, model_card
 from nasproxy.export.description import Description
 from nasproxy.export.standalone import write_standalone
 from nasproxy.export.trace import MOST_CHECKED
-from nasproxy.files import make_folder, write_atomically, write_json
+from nasproxy.files import facts_of, make_folder, write_atomically, write_json
 from nasproxy.kernels.library import why_none
 from nasproxy.progress import Progress, Silent, within_step_of
 from nasproxy.proxies.candidate_score import CandidateScore
@@ -52,7 +52,6 @@ from nasproxy.search.run_directory import (
     check_kept,
     check_run,
     check_unused,
-    facts_of,
     open_run,
     token_of,
     weights_file,

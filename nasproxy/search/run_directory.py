@@ -13,7 +13,7 @@ from typing import Any
 
 from nasproxy.datasets.catalogue import available_datasets
 from nasproxy.errors import RunError, WriteError
-from nasproxy.files import make_folder, write_json
+from nasproxy.files import facts_of, make_folder, write_json
 from nasproxy.lock import held
 
 
@@ -130,14 +130,6 @@ def token_of(directory: Path) -> str | None:
     """What the study of the run in ``directory`` knows it by; None where there is no run, or an older one."""
     token = facts_of(directory).get("token")
     return token if isinstance(token, str) else None
-
-
-def facts_of(directory: Path, name: str = "run.json") -> dict[str, Any]:
-    """A JSON document of a run; empty where there is none that can be read."""
-    try:
-        return dict(json.loads((directory / name).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):  # the last of arrays within arrays without end
-        return {}
 
 
 def check_run(directory: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
