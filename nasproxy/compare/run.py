@@ -29,8 +29,8 @@ from nasproxy.search.run_directory import check_unused, open_run
 from nasproxy.search.study import Measurement
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.spaces.space import ABSENT
-from nasproxy.training.process import prepare_process
-from nasproxy.versions import library_versions, machine_facts, usable_cores
+from nasproxy.training.process import default_threads, prepare_process
+from nasproxy.versions import library_versions, machine_facts
 
 Column = tuple[str, str, Iterable[Any]]
 
@@ -74,7 +74,7 @@ def run_compare(settings: CompareSettings, *, resume: bool = False, progress: Pr
         check_unconnected()  # before anything is made for it
     directory = plan.common.directory
     say_what_it_was_begun_with(directory, progress)
-    prepare_process(usable_cores())
+    prepare_process(default_threads())
     with open_run(directory, plan.facts(), resume=resume):
         _keep_names(plan)
         for note in plan.notes:

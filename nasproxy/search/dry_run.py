@@ -33,10 +33,9 @@ from nasproxy.search.study import Study, holds_trials, open_storage, studies_in
 from nasproxy.search.task import PROXY, WHOLE, Task
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.text import Number, counted
-from nasproxy.training.process import peak_memory_bytes, prepare_process
+from nasproxy.training.process import default_threads, peak_memory_bytes, prepare_process
 from nasproxy.training.recorded import timed_epochs
 from nasproxy.training.train import Score
-from nasproxy.versions import usable_cores
 
 _TIMED = 8
 _SAMPLED = 32
@@ -80,7 +79,7 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
         NasproxyError: as the search itself would; or no candidate can be built, by which the search would fail.
     """
     progress = progress or Silent()
-    prepare_process(usable_cores())
+    prepare_process(default_threads())
     plan = make_plan(settings, resume=resume)
     check_run(plan.directory, run_facts(plan)["identity"], resume=resume)
     candidates, costs = measure_candidates(plan, progress)

@@ -64,8 +64,8 @@ from nasproxy.search.task import WHOLE, Outcome
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.spaces.known import remember_space
 from nasproxy.training.memory import release_memory
-from nasproxy.training.process import prepare_process
-from nasproxy.versions import deciding_versions, library_versions, usable_cores
+from nasproxy.training.process import default_threads, prepare_process
+from nasproxy.versions import deciding_versions, library_versions
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     _say_what_inline_ignores(settings, progress)
     if plan.invalid:
         progress.note(f"{plan.invalid} configurations make no sense at this image size and are left out.")
-    prepare_process(usable_cores())
+    prepare_process(default_threads())
     candidates, costs = measure_candidates(plan, progress)
     directory = plan.directory
     with open_run(directory, {**facts, "token": secrets.token_hex(8)}, resume=resume):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import resource
 import sys
 from pathlib import Path
 
 import torch
+
+from nasproxy.versions import usable_cores
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # glibc, malloc.h
 _KEEP, _PAD = 2**31 - 1, 256 * 2**20
@@ -36,6 +39,13 @@ def prepare_process(threads: int) -> None:
             mallopt(_M_MMAP_THRESHOLD, _KEEP)
             mallopt(_M_TRIM_THRESHOLD, _KEEP)
             mallopt(_M_TOP_PAD, _PAD)
+
+
+def default_threads() -> int:
+    """Threads of a process that computes alone: one for each core, or fewer where ``OMP_NUM_THREADS`` says so."""
+    asked = re.match(r"\s*0*([1-9]\d{0,8})\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))  # "4,2" is of two levels
+    cores = usable_cores()
+    return cores if asked is None else min(int(asked[1]), cores)
 
 
 def peak_memory_bytes(device: torch.device) -> int:
