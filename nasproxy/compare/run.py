@@ -29,7 +29,7 @@ from nasproxy.search.run_directory import check_unused, open_run
 from nasproxy.search.study import Measurement
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.spaces.space import ABSENT
-from nasproxy.training.process import default_threads, prepare_process
+from nasproxy.training.process import alone, default_threads, prepare_process
 from nasproxy.versions import library_versions, machine_facts
 
 Column = tuple[str, str, Iterable[Any]]
@@ -52,6 +52,7 @@ class CompareResult:
     failed: int
 
 
+@alone()
 def run_compare(settings: CompareSettings, *, resume: bool = False, progress: Progress | None = None) -> CompareResult:
     """Ranks the same candidates by every proxy, trains those that matter on the whole data, and draws the table.
 

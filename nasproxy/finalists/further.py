@@ -32,7 +32,7 @@ from nasproxy.search.settings import check_seed
 from nasproxy.text import counted
 from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.precision import resolve_precision
-from nasproxy.training.process import default_threads, prepare_process
+from nasproxy.training.process import alone, default_threads, prepare_process
 from nasproxy.training.recipe import AUGMENTATIONS, TrainingRecipe, whole_batch_size
 from nasproxy.training.train import Images, evaluate
 from nasproxy.versions import library_versions, machine_facts
@@ -90,6 +90,7 @@ class FurtherSettings:
         )
 
 
+@alone()
 def train_further(
     finalist: Finalist, settings: FurtherSettings, out: Path, *, resume: bool = False, progress: Progress
 ) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.soft_labels import Teacher
+from nasproxy.training.process import alone
 from nasproxy.versions import deciding_versions, library_versions
 
 
@@ -55,6 +56,7 @@ def make_proxy(
         DatasetError: a class has too few images.
         DivergedError: a loss left the finite numbers.
         CheckpointError: the state to go on from is of something else.
+        RunError: another thread of this process trains.
         WriteError: the cache, or a checkpoint, cannot be written.
     """
     method = method.for_dataset(dataset)
@@ -73,10 +75,11 @@ def make_proxy(
     where: Any = {"seed": seed, "device": device, "precision": precision}
     if course is not None and teacher is not None:
         course = replace(course, soft_labels=teacher.soft_labels)
-    if isinstance(method, Condenser):
-        made = method.make(dataset, **where, on_iteration=on_iteration, course=course)
-    else:
-        made = method.make(dataset, **where, on_iteration=on_iteration)
+    with alone():
+        if isinstance(method, Condenser):
+            made = method.make(dataset, **where, on_iteration=on_iteration, course=course)
+        else:
+            made = method.make(dataset, **where, on_iteration=on_iteration)
     proxy = ProxySet(
         images=made.images,
         labels=made.labels,

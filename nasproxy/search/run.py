@@ -64,7 +64,7 @@ from nasproxy.search.task import WHOLE, Outcome
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.spaces.known import remember_space
 from nasproxy.training.memory import release_memory
-from nasproxy.training.process import default_threads, prepare_process
+from nasproxy.training.process import alone, default_threads, prepare_process
 from nasproxy.versions import deciding_versions, library_versions
 
 
@@ -83,6 +83,7 @@ class SearchResult:
     directory: Path
 
 
+@alone()
 def run_search(settings: SearchSettings, *, resume: bool = False, progress: Progress | None = None) -> SearchResult:
     """Condenses, ranks all candidates, trains the best on the whole data, and writes the winner and a report.
 

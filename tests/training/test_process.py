@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from nasproxy.training.process import default_threads, peak_memory_bytes, prepare_process
+from nasproxy.training.process import alone, default_threads, peak_memory_bytes, prepare_process
 from nasproxy.versions import usable_cores
 
 
@@ -86,3 +87,36 @@ def test_the_peak_of_memory_is_not_that_of_the_process_which_started_this_one():
     )
     said = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True).stdout
     assert 20 * 2**20 < int(said) < 2**31
+
+
+@pytest.mark.usefixtures("_restored")
+def test_threads_and_flags_are_afterwards_what_they_were():
+    torch.set_num_threads(2)
+    for fails in (False, True):
+        with contextlib.suppress(KeyboardInterrupt), alone(), alone():
+            prepare_process(1)
+            assert torch.backends.cudnn.deterministic
+            if fails:
+                raise KeyboardInterrupt
+        assert torch.get_num_threads() == 2
+        assert (torch.tensor([1e-40]) * 1.5).item() > 0
+        assert not torch.backends.cudnn.deterministic
+        assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.usefixtures("_restored")
+def test_flags_that_are_as_wanted_stay_so():
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot")
+    with alone():
+        prepare_process(1)
+    assert (torch.tensor([1e-40]) * 1.5).item() == 0
+
+
+def test_flags_of_pytorchs_newer_names_hinder_nothing():
+    child = (
+        "import torch; from nasproxy.training.process import alone, prepare_process\n"
+        "torch.backends.cudnn.conv.fp32_precision = 'ieee'\n"
+        "with alone(): prepare_process(1)"
+    )
+    subprocess.run([sys.executable, "-c", child], check=True)
