@@ -18,7 +18,7 @@ from nasproxy.compare.report import write_comparison
 from nasproxy.compare.runs import ProxyRun, accuracy_of, run_proxy, run_whole
 from nasproxy.compare.scores import ComparisonScores, save_scores
 from nasproxy.compare.settings import CompareSettings
-from nasproxy.compare.table import compare_scores
+from nasproxy.compare.table import NOT_DEFINED, compare_scores
 from nasproxy.files import write_json
 from nasproxy.kernels.library import why_none
 from nasproxy.progress import Progress, Silent
@@ -43,7 +43,7 @@ class CompareResult:
         document: what ``nasproxy compare --json`` prints.
         scores: every score of every candidate.
         directory: the run's.
-        failed: trainings that failed, and proxies that could not be made.
+        failed: trainings and scores that failed, and proxies that could not be made.
     """
 
     document: dict[str, Any]
@@ -218,11 +218,17 @@ def _whole_columns(plan: ComparePlan, whole: Mapping[str, Sequence[Measurement]]
 
 
 def _failed(plan: ComparePlan, runs: Mapping[str, ProxyRun], whole: Mapping[str, Sequence[Measurement]]) -> int:
-    """A score that is not defined for a network is no failure; a training without a score is, and a proxy not made.
+    """A score that is not defined for a network is no failure; all else without a score is, and a proxy not made.
 
     Of ``runs``, those of mixtures count nothing that their parts do not.
     """
-    apart = {name for name, proxy in plan.proxies.items() if name == WHOLE or isinstance(proxy, CandidateScore)}
-    trained = [runs[name].measurements for name in plan.proxies if name not in apart]
-    failures = sum(m.failure is not None for found in (*trained, whole) for row in found.values() for m in row)
+    ranked = {name: proxy for name, proxy in plan.proxies.items() if name != WHOLE}
+    scored = [runs[name].measurements for name, proxy in ranked.items() if isinstance(proxy, CandidateScore)]
+    trained = [runs[name].measurements for name, proxy in ranked.items() if not isinstance(proxy, CandidateScore)]
+    failures = len(_reasons([*trained, whole]))
+    failures += sum(not reason.startswith(NOT_DEFINED) for reason in _reasons(scored))
     return failures + sum(runs[name].reason is not None for name in plan.proxies)
+
+
+def _reasons(found: Iterable[Mapping[str, Sequence[Measurement]]]) -> list[str]:
+    return [m.failure for by_id in found for row in by_id.values() for m in row if m.failure is not None]
