@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from nasproxy.coresets.random import RandomImages
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import ProxyError
 from nasproxy.files import cached_file, make_folder
+from nasproxy.proxies.condensed import Condensed
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
@@ -55,6 +58,7 @@ def make_proxy(
     Raises:
         DatasetError: a class has too few images.
         DivergedError: a loss left the finite numbers.
+        ProxyError: what the method made is no proxy of the dataset.
         CheckpointError: the state to go on from is of something else.
         RunError: another thread of this process trains.
         WriteError: the cache, or a checkpoint, cannot be written.
@@ -80,8 +84,9 @@ def make_proxy(
             made = method.make(dataset, **where, on_iteration=on_iteration, course=course)
         else:
             made = method.make(dataset, **where, on_iteration=on_iteration)
+    _check_made(made, method, dataset)
     proxy = ProxySet(
-        images=made.images,
+        images=made.images.detach(),
         labels=made.labels,
         method=method.name,
         recipe=settings,
@@ -89,8 +94,8 @@ def make_proxy(
         fingerprint=dataset.fingerprint,
         class_names=dataset.class_names,
         normalisation=dataset.normalisation,
-        seconds=made.seconds,
-        history=made.losses,
+        seconds=float(made.seconds),
+        history=tuple(map(float, made.losses)),
         versions=library_versions(),
         evaluations=made.evaluations,
         finished=made.finished,
@@ -99,6 +104,47 @@ def make_proxy(
     if method.steps and proxy.finished:
         save_proxy(proxy if teacher is None else replace(proxy, evaluations=()), kept)
     return proxy if teacher is None else teacher.label(proxy)
+
+
+def _check_made(made: object, method: ProxyMethod, dataset: ImageDataset) -> None:
+    """Makes sure that what a stranger's method has made can be trained on, and kept.
+
+    Raises:
+        ProxyError: it cannot.
+    """
+    if wrong := _what_is_wrong(made, dataset):
+        raise ProxyError(
+            f"The method {method.name} made no proxy of {dataset.name}: {wrong}.",
+            f"Mend {type(method).__module__}.{type(method).__qualname__}.make, which the tests of"
+            " nasproxy.testing.ProxyMethodTests help with.",
+        )
+
+
+def _what_is_wrong(made: object, dataset: ImageDataset) -> str | None:
+    if not isinstance(made, Condensed):
+        return f"expected a Condensed, got a {type(made).__name__}"
+    images, labels = made.images, made.labels
+    for name, value in (("images", images), ("labels", labels)):
+        if not isinstance(value, torch.Tensor):
+            return f"expected {name} that are a Tensor, got a {type(value).__name__}"
+        if value.device.type != "cpu":
+            return f"expected {name} on the CPU, got them on {value.device}"
+    expected = (dataset.channels, *dataset.image_size)
+    if images.ndim != 4 or tuple(images.shape[1:]) != expected or len(images) == 0:
+        return f"expected images of shape (n, {', '.join(map(str, expected))}), got {tuple(images.shape)}"
+    if labels.shape != (len(images),):
+        return f"expected {len(images)} labels, one for each image, got labels of shape {tuple(labels.shape)}"
+    if not images.is_floating_point() or labels.dtype != torch.int64:
+        return f"expected images of a floating-point type and labels of int64, got {images.dtype} and {labels.dtype}"
+    if not bool(images.float().isfinite().all()):
+        return "some pixels are infinite or not a number"
+    if int(labels.min()) < 0 or int(labels.max()) >= dataset.num_classes:
+        outside = f"{int(labels.min())} to {int(labels.max())}"
+        return f"expected labels from 0 to {dataset.num_classes - 1}, one for each class, got {outside}"
+    numbers = (made.seconds, *made.losses) if isinstance(made.losses, Sequence) else (made.losses,)
+    if not all(isinstance(number, Real) and math.isfinite(number) for number in numbers):
+        return f"expected seconds and losses that are finite numbers, got {made.seconds!r} and {made.losses!r}"
+    return None
 
 
 def open_checkpoints(
