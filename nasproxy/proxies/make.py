@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -65,7 +67,7 @@ def make_proxy(
     """
     method = method.for_dataset(dataset)
     settings = _settings(method, seed, device, precision)
-    kept = cached_path(method.name, dataset.fingerprint, settings)
+    kept = cached_proxy(dataset, method, seed=seed, device=device, precision=precision)
     if use_cache and kept.exists():
         try:
             found = load_matching_proxy(kept, dataset)
@@ -100,8 +102,7 @@ def make_proxy(
         evaluations=made.evaluations,
         finished=made.finished,
     )
-    # What takes no steps is made again as fast as it is read.
-    if method.steps and proxy.finished:
+    if _is_kept(method) and proxy.finished:
         save_proxy(proxy if teacher is None else replace(proxy, evaluations=()), kept)
     return proxy if teacher is None else teacher.label(proxy)
 
@@ -182,12 +183,22 @@ def open_checkpoints(
     return Checkpoints(path, facts, iterations=method.iterations, every=every)
 
 
-def cached_proxy(
-    dataset: ImageDataset, method: ProxyMethod, *, seed: int, device: torch.device, precision: str
-) -> Path:
-    """Where the cache keeps this proxy, if it has been made."""
-    settings = _settings(method.for_dataset(dataset), seed, device, precision)
-    return cached_path(method.name, dataset.fingerprint, settings)
+def _is_kept(method: ProxyMethod) -> bool:
+    # nasproxy's own that take no steps make a proxy again as fast as it is read; how long a stranger's takes is not
+    # known. Of a class that was typed into an interpreter nobody can tell whether it is still the same.
+    return method.steps > 0 if _is_own(method) else _code(method) is not None
+
+
+def _is_own(method: ProxyMethod) -> bool:
+    return type(method).__module__.startswith("nasproxy.")
+
+
+def _code(method: ProxyMethod) -> str | None:
+    """A digest of the file that a method's class is written in; None where there is none."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(type(method))).read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return None
 
 
 def _settings(method: ProxyMethod, seed: int, device: torch.device, precision: str) -> dict[str, Any]:
@@ -216,7 +227,12 @@ def load_matching_proxy(path: Path, dataset: ImageDataset) -> ProxySet:
     return proxy
 
 
-def cached_path(method: str, fingerprint: str, settings: dict[str, Any]) -> Path:
-    """Where the proxy of this method, dataset and settings is kept, as these versions make it."""
-    facts = {"method": method, "fingerprint": fingerprint, **settings, **deciding_versions()}
-    return cached_file("proxies", method, facts)
+def cached_proxy(
+    dataset: ImageDataset, method: ProxyMethod, *, seed: int, device: torch.device, precision: str
+) -> Path:
+    """Where the cache keeps this proxy, if it has been made, as these versions make it."""
+    method = method.for_dataset(dataset)
+    settings = _settings(method, seed, device, precision)
+    more = {} if _is_own(method) else {"precision": precision, "device": device.type, "code": _code(method)}
+    facts = {"method": method.name, "fingerprint": dataset.fingerprint, **settings, **deciding_versions(), **more}
+    return cached_file("proxies", method.name, facts)

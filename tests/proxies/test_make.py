@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 import pytest
 import torch
@@ -263,3 +265,44 @@ def test_what_a_strangers_method_made_is_refused_with_what_is_wrong(cache):
         "expected seconds and losses that are finite numbers, got tensor(1.) and ().",
         "expected seconds and losses that are finite numbers, got 0.0 and None.",
     ]
+
+
+SLOW = """
+from dataclasses import dataclass
+from nasproxy.coresets.random import RandomImages
+
+@dataclass(frozen=True)
+class Slow(RandomImages):
+    name = "slow"
+    def make(self, dataset, **where):
+        made.append(dataset)
+        return super().make(dataset, **where)
+
+made = []
+"""
+
+
+def test_what_a_strangers_method_makes_is_kept_until_its_file_changes(cache, make, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for edit, module in enumerate(("slow_method", "edited_method")):
+        (tmp_path / f"{module}.py").write_text(SLOW + "# edited" * edit)
+        found = importlib.import_module(module)
+        for _ in range(2):
+            make(recipe=found.Slow(ipc=2))
+        assert len(found.made) == 1
+    make(recipe=found.Slow(ipc=2), precision="bfloat16")
+    assert len(found.made) == 2
+    assert len(kept(cache)) == 3
+
+
+def test_a_method_that_no_file_holds_is_made_anew(cache, make):
+    typed: dict[str, Any] = {"__name__": "typed"}
+    exec(SLOW, typed)  # noqa: S102, as a notebook does
+    for _ in range(2):
+        make(recipe=typed["Slow"](ipc=2))
+    assert len(typed["made"]) == 2
+
+
+def test_random_images_are_not_kept(cache, make):
+    random_proxy(make.dataset, 2, seed=0)
+    assert kept(cache) == []
