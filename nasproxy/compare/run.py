@@ -51,6 +51,9 @@ class CompareResult:
     directory: Path
     failed: int
 
+    def __repr__(self) -> str:
+        return f"CompareResult({self.directory}: {self.failed} failed\n  {self.scores!r})"
+
 
 @alone()
 def run_compare(settings: CompareSettings, *, resume: bool = False, progress: Progress | None = None) -> CompareResult:

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save
 
 from nasproxy.analysis.report import write_report
+from nasproxy.analysis.results import winner_words
 from nasproxy.condensation.course import Course
 from nasproxy.datasets.image_dataset import Split
 from nasproxy.errors import BudgetError, ExportError, NasproxyError
@@ -63,6 +64,7 @@ from nasproxy.search.study import Study, holds_trials, open_storage
 from nasproxy.search.task import WHOLE, Outcome
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.spaces.known import remember_space
+from nasproxy.text import counted
 from nasproxy.training.memory import release_memory
 from nasproxy.training.process import alone, default_threads, prepare_process
 from nasproxy.versions import deciding_versions, library_versions
@@ -81,6 +83,12 @@ class SearchResult:
     summary: dict[str, Any]
     table: pd.DataFrame
     directory: Path
+
+    def __repr__(self) -> str:
+        found = self.summary
+        about = f"{found['space']} on {found['dataset']} by {found['proxy']}"
+        counts = f"{found['evaluated']} of {counted(found['candidates'], 'candidate')} evaluated"
+        return f"SearchResult({self.directory}: {about}, {counts}\n  {winner_words(found)})"
 
 
 @alone()

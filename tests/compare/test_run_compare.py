@@ -67,6 +67,9 @@ def finished(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "run"
     result = run_compare(settings_of(space, out))
     assert result.failed == 0
+    shown = ["ComparisonScores(12 candidates of tiny on digits", f"  by {', '.join(PROXIES)})"]
+    assert repr(load_scores(out)).splitlines() == shown
+    assert repr(result).splitlines() == [f"CompareResult({out}: 0 failed", f"  {shown[0]}", f"{shown[1]})"]
     return out
 
 

@@ -89,6 +89,21 @@ def test_what_making_the_proxy_took_is_given_back_before_workers_want_it(
     assert len(given_back) == 1
 
 
+def test_results_are_shown_in_a_few_lines_with_the_winner(finished: SearchResult):
+    winner = finished.summary["winner"]
+    for result in (finished, load_run(finished.directory)):
+        lines = repr(result).splitlines()
+        assert len(lines) == 2
+        assert max(map(len, lines)) < 250
+        for said in (str(finished.directory), "tiny on digits by random", "12 candidates"):
+            assert said in lines[0]
+        for said in (winner["id"], f"width={winner['config']['width']}", "test accuracy"):
+            assert said in lines[1]
+    unfinished = replace(load_run(finished.directory), summary={})
+    assert repr(unfinished).endswith("12 candidates\n  unfinished)")
+    assert "no winner" in repr(replace(finished, summary={**finished.summary, "winner": None}))
+
+
 class Held(Silent):
     """Keeps the search waiting in its first stage, and then may interrupt it."""
 
