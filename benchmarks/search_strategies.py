@@ -42,7 +42,7 @@ from typing import Any, cast
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from joblib import Memory  # type: ignore[import-untyped]
+from joblib import Memory
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator

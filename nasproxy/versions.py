@@ -75,10 +75,10 @@ def machine_facts(device: str) -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """The cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The cores this process may fill: those of its affinity and its container's quota, or ``LOKY_MAX_CPU_COUNT``."""
+    import joblib
+
+    return int(joblib.cpu_count())
 
 
 def processor() -> str:

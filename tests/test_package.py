@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import nasproxy
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"nasproxy": "nasproxy", "search_spaces": "nasproxy/search_spaces"}  # where they are, and as what installed
 MADE = {".so", ".pyc", ".pyd"}  # by installing or importing
@@ -43,3 +45,11 @@ def test_every_file_is_packed_and_installed(tmp_path):
     assert found.keys() == expected.keys()
     assert found == expected
     assert {Path("nasproxy/search_spaces/convnet720.py"), Path("nasproxy/kernels/maps.c")} <= found.keys()
+
+
+def test_the_names_of_the_package_are_its_interface_and_load_nothing():
+    names = "[name for name in dir(nasproxy) if name[0] != '_']"
+    show = f"import nasproxy, sys; print({names} == nasproxy.__all__, 'torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["True", "False"]
+    assert "__version__" in dir(nasproxy)

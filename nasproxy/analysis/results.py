@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, SCALAR, TEXT, Maybe, Shape, parse_object
-from nasproxy.errors import ProxyError, RunError
+from nasproxy.errors import ProxyError, RunError, some
 from nasproxy.files import facts_of, read_rows, read_text
 from nasproxy.proxies.proxy_set import ProxySet
+from nasproxy.text import counted, percent, shorten
 
 CHOICE = "params_"
 """What the name of a choice's column in ``results.csv`` begins with."""
@@ -98,10 +99,26 @@ class RunResults:
     proxy: ProxySet | None
     directory: Path
 
+    def __repr__(self) -> str:
+        asked = self.run["settings"]
+        about = f"{self.run['space']['name']} on {self.run['dataset']['name']} by {asked['proxy']}"
+        end = winner_words(self.summary) if self.finished else "unfinished"
+        return f"RunResults({self.directory}: {about}, {counted(len(self.table), 'candidate')}\n  {end})"
+
     @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return bool(self.summary)
+
+
+def winner_words(summary: Mapping[str, Any]) -> str:
+    """Which candidate a search ended with, and how well it does, on one line."""
+    winner = summary["winner"]
+    if winner is None:
+        return "no winner"
+    config = some([f"{name}={shorten(value)}" for name, value in winner["config"].items()])
+    accuracies = f"{percent(winner['whole_accuracy'])} validation, {percent(winner['test_accuracy'])} test accuracy"
+    return f"winner {winner['id']}: {config}; {accuracies}"
 
 
 def load_run(directory: Path | str) -> RunResults:

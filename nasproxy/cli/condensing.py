@@ -31,7 +31,7 @@ class Order:
     """What the user asked for, checked; the names are those of the options.
 
     ``teacher_preset`` is that of the training which gives soft labels; None gives none.
-    Without ``threads`` all cores are used.
+    Without ``threads`` all cores are used, or as many as ``OMP_NUM_THREADS`` says.
     """
 
     dataset: str
@@ -105,8 +105,7 @@ def _condense(order: Order) -> dict[str, Any]:
     from nasproxy.search.budget import Budget
     from nasproxy.search.devices import resolve_device
     from nasproxy.training.precision import resolve_precision
-    from nasproxy.training.process import peak_memory_bytes, prepare_process
-    from nasproxy.versions import usable_cores
+    from nasproxy.training.process import default_threads, peak_memory_bytes, prepare_process
 
     check_replaceable(order.out)
     if order.picture.exists() and not (order.out.exists() and is_figure(order.picture)):
@@ -121,7 +120,7 @@ def _condense(order: Order) -> dict[str, Any]:
         order.dataset, data_dir=order.data_dir, image_size=order.image_size, skip_broken=order.skip_broken
     )
     where: Any = {"seed": order.seed, "device": device, "precision": resolve_precision(order.precision, device)}
-    prepare_process(order.threads or usable_cores())
+    prepare_process(order.threads or default_threads())
     if isinstance(order.recipe, Condenser):  # what it would refuse is said before a teacher is trained
         check_class_sizes(dataset, order.recipe.ipc)
         check_networks(dataset, order.recipe)

@@ -18,7 +18,7 @@ from nasproxy.compare.report import write_comparison
 from nasproxy.compare.runs import ProxyRun, accuracy_of, run_proxy, run_whole
 from nasproxy.compare.scores import ComparisonScores, save_scores
 from nasproxy.compare.settings import CompareSettings
-from nasproxy.compare.table import compare_scores
+from nasproxy.compare.table import NOT_DEFINED, compare_scores
 from nasproxy.files import write_json
 from nasproxy.kernels.library import why_none
 from nasproxy.progress import Progress, Silent
@@ -29,8 +29,8 @@ from nasproxy.search.run_directory import check_unused, open_run
 from nasproxy.search.study import Measurement
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.spaces.space import ABSENT
-from nasproxy.training.process import prepare_process
-from nasproxy.versions import library_versions, machine_facts, usable_cores
+from nasproxy.training.process import alone, default_threads, prepare_process
+from nasproxy.versions import library_versions, machine_facts
 
 Column = tuple[str, str, Iterable[Any]]
 
@@ -43,7 +43,7 @@ class CompareResult:
         document: what ``nasproxy compare --json`` prints.
         scores: every score of every candidate.
         directory: the run's.
-        failed: trainings that failed, and proxies that could not be made.
+        failed: trainings and scores that failed, and proxies that could not be made.
     """
 
     document: dict[str, Any]
@@ -51,7 +51,11 @@ class CompareResult:
     directory: Path
     failed: int
 
+    def __repr__(self) -> str:
+        return f"CompareResult({self.directory}: {self.failed} failed\n  {self.scores!r})"
 
+
+@alone()
 def run_compare(settings: CompareSettings, *, resume: bool = False, progress: Progress | None = None) -> CompareResult:
     """Ranks the same candidates by every proxy, trains those that matter on the whole data, and draws the table.
 
@@ -74,7 +78,7 @@ def run_compare(settings: CompareSettings, *, resume: bool = False, progress: Pr
         check_unconnected()  # before anything is made for it
     directory = plan.common.directory
     say_what_it_was_begun_with(directory, progress)
-    prepare_process(usable_cores())
+    prepare_process(default_threads())
     with open_run(directory, plan.facts(), resume=resume):
         _keep_names(plan)
         for note in plan.notes:
@@ -217,11 +221,17 @@ def _whole_columns(plan: ComparePlan, whole: Mapping[str, Sequence[Measurement]]
 
 
 def _failed(plan: ComparePlan, runs: Mapping[str, ProxyRun], whole: Mapping[str, Sequence[Measurement]]) -> int:
-    """A score that is not defined for a network is no failure; a training without a score is, and a proxy not made.
+    """A score that is not defined for a network is no failure; all else without a score is, and a proxy not made.
 
     Of ``runs``, those of mixtures count nothing that their parts do not.
     """
-    apart = {name for name, proxy in plan.proxies.items() if name == WHOLE or isinstance(proxy, CandidateScore)}
-    trained = [runs[name].measurements for name in plan.proxies if name not in apart]
-    failures = sum(m.failure is not None for found in (*trained, whole) for row in found.values() for m in row)
+    ranked = {name: proxy for name, proxy in plan.proxies.items() if name != WHOLE}
+    scored = [runs[name].measurements for name, proxy in ranked.items() if isinstance(proxy, CandidateScore)]
+    trained = [runs[name].measurements for name, proxy in ranked.items() if not isinstance(proxy, CandidateScore)]
+    failures = len(_reasons([*trained, whole]))
+    failures += sum(not reason.startswith(NOT_DEFINED) for reason in _reasons(scored))
     return failures + sum(runs[name].reason is not None for name in plan.proxies)
+
+
+def _reasons(found: Iterable[Mapping[str, Sequence[Measurement]]]) -> list[str]:
+    return [m.failure for by_id in found for row in by_id.values() for m in row if m.failure is not None]

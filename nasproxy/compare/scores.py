@@ -20,9 +20,10 @@ from jaxtyping import Bool, Float64
 from nasproxy.analysis.bootstrap import mean_of_repeats
 from nasproxy.analysis.json_shape import ANY_OBJECT, EVERY, NUMBER, SCALAR, TEXT, Maybe, Shape, parse_object
 from nasproxy.compare.names import WHOLE
-from nasproxy.errors import InputError, RunError, nearest
+from nasproxy.errors import InputError, RunError, nearest, some
 from nasproxy.files import csv_text, read_rows, read_text, write_atomically, write_json
 from nasproxy.spaces.space import Scalar
+from nasproxy.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,10 @@ class ComparisonScores:
 
     facts: dict[str, Any]
     columns: dict[str, list[str]]
+
+    def __repr__(self) -> str:
+        about = f"{counted(len(self), 'candidate')} of {self.facts['space']} on {self.facts['dataset']}"
+        return f"ComparisonScores({about}\n  by {some(list(self.proxies))})"
 
     def __len__(self) -> int:
         return len(self.columns["id"])

@@ -11,7 +11,7 @@ from nasproxy.compare.names import ProxyNames, read_names
 from nasproxy.errors import InputError
 from nasproxy.files import facts_of
 from nasproxy.proxies.registry import proxy_names
-from nasproxy.search.settings import SearchSettings
+from nasproxy.search.settings import SearchSettings, read_fields
 
 QUICK_LIMIT = 30
 """Candidates of the quick preset: what two cores rank by five sets of images in about a quarter of an hour."""
@@ -37,6 +37,7 @@ class CompareSettings:
     sample: int | None = None
 
     def __post_init__(self) -> None:
+        read_fields(self)
         _ = self.named  # raises what is wrong with the names
         if self.sample is not None and self.sample < 3:
             raise InputError(f"--sample must be 3 or more, got {self.sample}.", "A correlation needs 3 candidates.")

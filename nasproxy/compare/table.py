@@ -19,6 +19,8 @@ from nasproxy.compare.order import diverged_last, finalists, ordering
 from nasproxy.compare.scores import ComparisonScores
 from nasproxy.compare.words import sentences
 
+NOT_DEFINED = "ScoreError: "
+"""What the failure of a score that is not defined for a network begins with."""
 _RESAMPLES = 5000
 _PAPERS_K = 10
 _FIGURES = (
@@ -245,7 +247,7 @@ def _reason(
     found = []
     missing = int(np.isnan(scores.repeats(name)).any(axis=1).sum())
     failures = list(scores.proxies[name].get("failures") or ["it is not known why"])
-    why = str(failures[0]).removeprefix("ScoreError: ").removesuffix(".")
+    why = str(failures[0]).removeprefix(NOT_DEFINED).removesuffix(".")
     if missing == len(scores):
         return f"no candidate has a score: {why}"
     if missing:

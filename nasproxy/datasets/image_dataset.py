@@ -10,6 +10,18 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from nasproxy.datasets.pixel_memory import PixelFile, take_rows
+from nasproxy.errors import some
+from nasproxy.text import counted, shorten
+
+
+def shape_of(images: Tensor) -> str:
+    """Of each, as a reader is told."""
+    return "×".join(map(str, images.shape[1:]))
+
+
+def classes_of(names: Sequence[str]) -> str:
+    """How many, and what the first ones are called."""
+    return f"{len(names)} classes: {some([shorten(name) for name in names])}"
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,10 @@ class Split:
     images: UInt8[Tensor, "n channels height width"]
     labels: Int64[Tensor, " n"]
     file: PixelFile | None = None
+
+    def __repr__(self) -> str:
+        place = "" if self.file is None else f", in {self.file.path}"
+        return f"Split({counted(len(self), 'image')} of {shape_of(self.images)}{place})"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -94,6 +110,15 @@ class ImageDataset:
     normalisation: Normalisation
     fingerprint: str
     notes: Sequence[str] = field(default=())
+
+    def __repr__(self) -> str:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
+        return (
+            f"ImageDataset({self.name}: {counts} images of {shape_of(self.train.images)}\n"
+            f"  {classes_of(self.class_names)}\n"
+            f"  fingerprint {self.fingerprint[:12]})"
+        )
 
     @property
     def channels(self) -> int:

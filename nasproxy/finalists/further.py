@@ -32,10 +32,10 @@ from nasproxy.search.settings import check_seed
 from nasproxy.text import counted
 from nasproxy.training.on_demand import normalised_on
 from nasproxy.training.precision import resolve_precision
-from nasproxy.training.process import prepare_process
+from nasproxy.training.process import alone, default_threads, prepare_process
 from nasproxy.training.recipe import AUGMENTATIONS, TrainingRecipe, whole_batch_size
 from nasproxy.training.train import Images, evaluate
-from nasproxy.versions import library_versions, machine_facts, usable_cores
+from nasproxy.versions import library_versions, machine_facts
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class FurtherSettings:
         seed: of order, augmentation and fresh weights.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto``, ``bfloat16`` or ``float32``.
-        threads: of PyTorch; None is all cores.
+        threads: of PyTorch; None is all cores, or as many as ``OMP_NUM_THREADS`` says.
         tensorboard: whether to write TensorBoard's event files too.
         dataset: where the data are now; None is where the search found them.
         data_dir: where torchvision's datasets are; None likewise.
@@ -90,6 +90,7 @@ class FurtherSettings:
         )
 
 
+@alone()
 def train_further(
     finalist: Finalist, settings: FurtherSettings, out: Path, *, resume: bool = False, progress: Progress
 ) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def train_further(
     if settings.tensorboard:
         check_tensorboard()
     device = resolve_device(settings.device)
-    threads = settings.threads or usable_cores()
+    threads = settings.threads or default_threads()
     settings = replace(
         settings, device=device.type, precision=resolve_precision(settings.precision, device), threads=threads
     )

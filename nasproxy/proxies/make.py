@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,12 @@ from nasproxy.coresets.random import RandomImages
 from nasproxy.datasets.image_dataset import ImageDataset
 from nasproxy.errors import ProxyError
 from nasproxy.files import cached_file, make_folder
+from nasproxy.proxies.condensed import Condensed
 from nasproxy.proxies.method import ProxyMethod
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
 from nasproxy.proxies.proxy_set import ProxySet
 from nasproxy.proxies.soft_labels import Teacher
+from nasproxy.training.process import alone
 from nasproxy.versions import deciding_versions, library_versions
 
 
@@ -54,12 +60,14 @@ def make_proxy(
     Raises:
         DatasetError: a class has too few images.
         DivergedError: a loss left the finite numbers.
+        ProxyError: what the method made is no proxy of the dataset.
         CheckpointError: the state to go on from is of something else.
+        RunError: another thread of this process trains.
         WriteError: the cache, or a checkpoint, cannot be written.
     """
     method = method.for_dataset(dataset)
     settings = _settings(method, seed, device, precision)
-    kept = cached_path(method.name, dataset.fingerprint, settings)
+    kept = cached_proxy(dataset, method, seed=seed, device=device, precision=precision)
     if use_cache and kept.exists():
         try:
             found = load_matching_proxy(kept, dataset)
@@ -73,12 +81,14 @@ def make_proxy(
     where: Any = {"seed": seed, "device": device, "precision": precision}
     if course is not None and teacher is not None:
         course = replace(course, soft_labels=teacher.soft_labels)
-    if isinstance(method, Condenser):
-        made = method.make(dataset, **where, on_iteration=on_iteration, course=course)
-    else:
-        made = method.make(dataset, **where, on_iteration=on_iteration)
+    with alone():
+        if isinstance(method, Condenser):
+            made = method.make(dataset, **where, on_iteration=on_iteration, course=course)
+        else:
+            made = method.make(dataset, **where, on_iteration=on_iteration)
+    _check_made(made, method, dataset)
     proxy = ProxySet(
-        images=made.images,
+        images=made.images.detach(),
         labels=made.labels,
         method=method.name,
         recipe=settings,
@@ -86,16 +96,56 @@ def make_proxy(
         fingerprint=dataset.fingerprint,
         class_names=dataset.class_names,
         normalisation=dataset.normalisation,
-        seconds=made.seconds,
-        history=made.losses,
+        seconds=float(made.seconds),
+        history=tuple(map(float, made.losses)),
         versions=library_versions(),
         evaluations=made.evaluations,
         finished=made.finished,
     )
-    # What takes no steps is made again as fast as it is read.
-    if method.steps and proxy.finished:
+    if _is_kept(method) and proxy.finished:
         save_proxy(proxy if teacher is None else replace(proxy, evaluations=()), kept)
     return proxy if teacher is None else teacher.label(proxy)
+
+
+def _check_made(made: object, method: ProxyMethod, dataset: ImageDataset) -> None:
+    """Makes sure that what a stranger's method has made can be trained on, and kept.
+
+    Raises:
+        ProxyError: it cannot.
+    """
+    if wrong := _what_is_wrong(made, dataset):
+        raise ProxyError(
+            f"The method {method.name} made no proxy of {dataset.name}: {wrong}.",
+            f"Mend {type(method).__module__}.{type(method).__qualname__}.make, which the tests of"
+            " nasproxy.testing.ProxyMethodTests help with.",
+        )
+
+
+def _what_is_wrong(made: object, dataset: ImageDataset) -> str | None:
+    if not isinstance(made, Condensed):
+        return f"expected a Condensed, got a {type(made).__name__}"
+    images, labels = made.images, made.labels
+    for name, value in (("images", images), ("labels", labels)):
+        if not isinstance(value, torch.Tensor):
+            return f"expected {name} that are a Tensor, got a {type(value).__name__}"
+        if value.device.type != "cpu":
+            return f"expected {name} on the CPU, got them on {value.device}"
+    expected = (dataset.channels, *dataset.image_size)
+    if images.ndim != 4 or tuple(images.shape[1:]) != expected or len(images) == 0:
+        return f"expected images of shape (n, {', '.join(map(str, expected))}), got {tuple(images.shape)}"
+    if labels.shape != (len(images),):
+        return f"expected {len(images)} labels, one for each image, got labels of shape {tuple(labels.shape)}"
+    if not images.is_floating_point() or labels.dtype != torch.int64:
+        return f"expected images of a floating-point type and labels of int64, got {images.dtype} and {labels.dtype}"
+    if not bool(images.float().isfinite().all()):
+        return "some pixels are infinite or not a number"
+    if int(labels.min()) < 0 or int(labels.max()) >= dataset.num_classes:
+        outside = f"{int(labels.min())} to {int(labels.max())}"
+        return f"expected labels from 0 to {dataset.num_classes - 1}, one for each class, got {outside}"
+    numbers = (made.seconds, *made.losses) if isinstance(made.losses, Sequence) else (made.losses,)
+    if not all(isinstance(number, Real) and math.isfinite(number) for number in numbers):
+        return f"expected seconds and losses that are finite numbers, got {made.seconds!r} and {made.losses!r}"
+    return None
 
 
 def open_checkpoints(
@@ -133,12 +183,22 @@ def open_checkpoints(
     return Checkpoints(path, facts, iterations=method.iterations, every=every)
 
 
-def cached_proxy(
-    dataset: ImageDataset, method: ProxyMethod, *, seed: int, device: torch.device, precision: str
-) -> Path:
-    """Where the cache keeps this proxy, if it has been made."""
-    settings = _settings(method.for_dataset(dataset), seed, device, precision)
-    return cached_path(method.name, dataset.fingerprint, settings)
+def _is_kept(method: ProxyMethod) -> bool:
+    # nasproxy's own that take no steps make a proxy again as fast as it is read; how long a stranger's takes is not
+    # known. Of a class that was typed into an interpreter nobody can tell whether it is still the same.
+    return method.steps > 0 if _is_own(method) else _code(method) is not None
+
+
+def _is_own(method: ProxyMethod) -> bool:
+    return type(method).__module__.startswith("nasproxy.")
+
+
+def _code(method: ProxyMethod) -> str | None:
+    """A digest of the file that a method's class is written in; None where there is none."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(type(method))).read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return None
 
 
 def _settings(method: ProxyMethod, seed: int, device: torch.device, precision: str) -> dict[str, Any]:
@@ -167,7 +227,12 @@ def load_matching_proxy(path: Path, dataset: ImageDataset) -> ProxySet:
     return proxy
 
 
-def cached_path(method: str, fingerprint: str, settings: dict[str, Any]) -> Path:
-    """Where the proxy of this method, dataset and settings is kept, as these versions make it."""
-    facts = {"method": method, "fingerprint": fingerprint, **settings, **deciding_versions()}
-    return cached_file("proxies", method, facts)
+def cached_proxy(
+    dataset: ImageDataset, method: ProxyMethod, *, seed: int, device: torch.device, precision: str
+) -> Path:
+    """Where the cache keeps this proxy, if it has been made, as these versions make it."""
+    method = method.for_dataset(dataset)
+    settings = _settings(method, seed, device, precision)
+    more = {} if _is_own(method) else {"precision": precision, "device": device.type, "code": _code(method)}
+    facts = {"method": method.name, "fingerprint": dataset.fingerprint, **settings, **deciding_versions(), **more}
+    return cached_file("proxies", method.name, facts)

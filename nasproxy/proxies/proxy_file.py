@@ -67,7 +67,7 @@ def load_proxy(path: Path | str) -> ProxySet:
         raise ProxyError(f"{path} is not a whole safetensors file: {error}.", hint) from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ProxyError(
-            f"{path} is a safetensors file, but not a proxy that nasproxy {_SCHEMA}.x wrote: {_reason(error)}.",
+            f"{path} is a safetensors file, but not a proxy that nasproxy wrote: {_reason(error)}.",
             "Make one with nasproxy condense --out FILE.",
         ) from error
 

@@ -9,8 +9,9 @@ from typing import Any
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from nasproxy.datasets.image_dataset import ImageDataset, Normalisation
+from nasproxy.datasets.image_dataset import ImageDataset, Normalisation, classes_of, shape_of
 from nasproxy.errors import ProxyError
+from nasproxy.text import counted
 
 SOURCES, FULL_SPLIT = "sources", "full training split"
 """The entry of a recipe, and its word, that says that held-out images took part in making the set."""
@@ -52,6 +53,15 @@ class ProxySet:
     evaluations: tuple[tuple[int, float], ...] = ()
     finished: bool = True
     soft_labels: Float[Tensor, "n classes"] | None = None
+
+    def __repr__(self) -> str:
+        images = f"{counted(len(self), 'image')} of {shape_of(self.images)}"
+        soft = "" if self.soft_labels is None else ", soft labels"
+        return (
+            f"ProxySet({self.method}: {images}{soft}{'' if self.finished else ', unfinished'}\n"
+            f"  {classes_of(self.class_names)}\n"
+            f"  of the dataset {self.dataset}, fingerprint {self.fingerprint[:12]})"
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from numbers import Real
 
 import numpy as np
 import torch
@@ -214,7 +215,7 @@ class Bench:
     def _score(self, score: CandidateScore, model: nn.Module, task: Task, began: float) -> Outcome:
         """What is worked out without training takes the place of an accuracy; nothing breaks its ties."""
         data = self._images(PROXY)
-        value = score.score(model, data.images[:], data.labels)
+        value = _real(score, score.score(model, data.images[:], data.labels))
         return Outcome(task, (Score(task.epochs, value, 0.0),), time.perf_counter() - began)
 
     def _images(self, name: str) -> Images:
@@ -248,6 +249,19 @@ def _images_of(part: Split | ProxySet) -> np.ndarray | PixelFile:
     file = part.file if isinstance(part, Split) else None
     images: np.ndarray = part.images.numpy()
     return images if file is None else file
+
+
+def _real(score: CandidateScore, found: object) -> float:
+    """What a score came to, which may be NumPy's or PyTorch's, as Python's number.
+
+    Raises:
+        TypeError: it is no real number.
+    """
+    number = found.item() if isinstance(found, (Tensor, np.ndarray, np.generic)) and found.ndim == 0 else found
+    if isinstance(number, Real) and not isinstance(number, bool):
+        return float(number)
+    of = f" of shape {tuple(found.shape)}" if isinstance(found, (Tensor, np.ndarray)) and found.ndim else ""
+    raise TypeError(f"{type(score).__name__}.score must return a number, but returned a {type(found).__name__}{of}.")
 
 
 def _opened(images: np.ndarray | PixelFile) -> np.ndarray:

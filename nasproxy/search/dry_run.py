@@ -33,10 +33,9 @@ from nasproxy.search.study import Study, holds_trials, open_storage, studies_in
 from nasproxy.search.task import PROXY, WHOLE, Task
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.text import Number, counted
-from nasproxy.training.process import peak_memory_bytes, prepare_process
+from nasproxy.training.process import alone, default_threads, peak_memory_bytes, prepare_process
 from nasproxy.training.recorded import timed_epochs
 from nasproxy.training.train import Score
-from nasproxy.versions import usable_cores
 
 _TIMED = 8
 _SAMPLED = 32
@@ -62,6 +61,7 @@ class Speed:
         return sum((a + b * multiply_adds) * times for (a, b), times in ((self.fixed, 1.0), (self.epoch, epochs)))
 
 
+@alone()
 def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progress | None = None) -> dict[str, Any]:
     """Checks all that the user gave, and estimates time and memory by training some candidates for an epoch or two.
 
@@ -80,7 +80,7 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
         NasproxyError: as the search itself would; or no candidate can be built, by which the search would fail.
     """
     progress = progress or Silent()
-    prepare_process(usable_cores())
+    prepare_process(default_threads())
     plan = make_plan(settings, resume=resume)
     check_run(plan.directory, run_facts(plan)["identity"], resume=resume)
     candidates, costs = measure_candidates(plan, progress)

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save
 
 from nasproxy.analysis.report import write_report
+from nasproxy.analysis.results import winner_words
 from nasproxy.condensation.course import Course
 from nasproxy.datasets.image_dataset import Split
 from nasproxy.errors import BudgetError, ExportError, NasproxyError
@@ -62,9 +63,10 @@ from nasproxy.search.study import Study, holds_trials, open_storage
 from nasproxy.search.task import WHOLE, Outcome
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.spaces.known import remember_space
+from nasproxy.text import counted
 from nasproxy.training.memory import release_memory
-from nasproxy.training.process import prepare_process
-from nasproxy.versions import deciding_versions, library_versions, usable_cores
+from nasproxy.training.process import alone, default_threads, prepare_process
+from nasproxy.versions import deciding_versions, library_versions
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,14 @@ class SearchResult:
     table: pd.DataFrame
     directory: Path
 
+    def __repr__(self) -> str:
+        found = self.summary
+        about = f"{found['space']} on {found['dataset']} by {found['proxy']}"
+        counts = f"{found['evaluated']} of {counted(found['candidates'], 'candidate')} evaluated"
+        return f"SearchResult({self.directory}: {about}, {counts}\n  {winner_words(found)})"
 
+
+@alone()
 def run_search(settings: SearchSettings, *, resume: bool = False, progress: Progress | None = None) -> SearchResult:
     """Condenses, ranks all candidates, trains the best on the whole data, and writes the winner and a report.
 
@@ -114,7 +123,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     _say_what_inline_ignores(settings, progress)
     if plan.invalid:
         progress.note(f"{plan.invalid} configurations make no sense at this image size and are left out.")
-    prepare_process(usable_cores())
+    prepare_process(default_threads())
     candidates, costs = measure_candidates(plan, progress)
     directory = plan.directory
     with open_run(directory, {**facts, "token": secrets.token_hex(8)}, resume=resume):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import operator
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -140,14 +142,7 @@ class SearchSettings:
     evaluate_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("out", "data_dir"):
-            if isinstance(value := getattr(self, name), str):  # as a program may well say it
-                object.__setattr__(self, name, Path(value))
-        for name in ("dataset", "space", "proxy"):
-            object.__setattr__(self, name, os.fspath(getattr(self, name)))
-        for name in (*_POSITIVE, "seed"):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, _whole(name, value))
+        read_fields(self)
         for name, known in _NAMES.items():
             value = getattr(self, name)
             if value is not None and value not in known:
@@ -323,12 +318,80 @@ def check_seed(seed: int) -> None:
         raise InputError(f"--seed must be less than 2 to the power of 63, got {seed}.")
 
 
-def _whole(name: str, value: object) -> int:
-    """A whole number of any kind, numpy's too, as Python's."""
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise InputError(f"{_option(name)} must be a whole number, got {value!r}.") from error
+def read_fields(settings: Any) -> None:
+    """Gives each field its type: a program may say a folder by a text, a tuple by a list, a number by NumPy's.
+
+    Args:
+        settings: a frozen dataclass, whose annotations are among those of ``_KINDS``, or that and None.
+
+    Raises:
+        InputError: a value is of another type.
+    """
+    for field in fields(settings):
+        value, kind = getattr(settings, field.name), str(field.type)
+        if value is None and kind.endswith(" | None"):
+            continue
+        expected, read = _KINDS[kind.removesuffix(" | None")]
+        try:
+            object.__setattr__(settings, field.name, read(value))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{_option(field.name)} must be {expected}, got {value!r}.") from error
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return operator.index(value)  # type: ignore[arg-type]
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError
+    return float(value)
+
+
+def _switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _text(value: object) -> str:
+    text = os.fspath(value)  # type: ignore[call-overload]
+    if not isinstance(text, str):
+        raise TypeError
+    return text
+
+
+def _several(value: object) -> list[object]:
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise TypeError
+    return list(value)
+
+
+def _size(value: object) -> tuple[int, int]:
+    height, width = map(_whole, _several(value) if isinstance(value, Iterable) else (value, value))
+    return height, width
+
+
+def _settings(value: object) -> SearchSettings:
+    if not isinstance(value, SearchSettings):
+        raise TypeError
+    return value
+
+
+_KINDS: dict[str, tuple[str, Callable[[object], object]]] = {
+    "int": ("a whole number", _whole),
+    "float": ("a number", _number),
+    "bool": ("True or False", _switch),
+    "str": ("a text", _text),
+    "Path": ("a path", lambda value: Path(_text(value))),
+    "tuple[str, ...]": ("several texts", lambda value: tuple(map(_text, _several(value)))),
+    "tuple[int, ...]": ("several whole numbers", lambda value: tuple(map(_whole, _several(value)))),
+    "tuple[int, int]": ("a whole number, or two: height and width", _size),
+    "SearchSettings": ("a SearchSettings", _settings),
+}
+"""By the annotation of a field, what its values are, and what makes them of that type or raises."""
 
 
 def _option(name: str) -> str:

@@ -86,8 +86,17 @@ def test_a_terminal_shows_how_far_an_iteration_is_and_plain_lines_do_not(monkeyp
         assert display.tasks[-1].completed == 1
 
 
-def test_it_uses_all_cores_or_as_many_threads_as_one_says(folder):
+def test_it_uses_all_cores_or_as_many_threads_as_one_says(folder, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for words, threads in (([], usable_cores()), (["--threads", "1"], 1)):
+        assert invoke("condense", *TINY, *words).code == 0
+        assert torch.get_num_threads() == threads
+
+
+def test_openmps_variable_says_how_many_threads_and_the_option_wins(folder, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for words, threads in (([], 1), (["--threads", "2"], 2)):
+        torch.set_num_threads(3)
         assert invoke("condense", *TINY, *words).code == 0
         assert torch.get_num_threads() == threads
 

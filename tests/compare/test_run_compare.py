@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +67,9 @@ def finished(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "run"
     result = run_compare(settings_of(space, out))
     assert result.failed == 0
+    shown = ["ComparisonScores(12 candidates of tiny on digits", f"  by {', '.join(PROXIES)})"]
+    assert repr(load_scores(out)).splitlines() == shown
+    assert repr(result).splitlines() == [f"CompareResult({out}: 0 failed", f"  {shown[0]}", f"{shown[1]})"]
     return out
 
 
@@ -285,6 +291,79 @@ def test_a_proxy_that_fails_is_a_row_that_says_why_and_a_strangers_score_takes_p
     # The smallest are put first: three activations of width 2.
     assert width["winners"] is not None
     assert set(load_scores(out).proxies) == {"broken", "width"}
+
+
+RETURNED = """
+import numpy as np
+import torch
+from dataclasses import dataclass
+from nasproxy import CandidateScore
+from nasproxy.errors import ScoreError
+
+def score_of(found):
+    @dataclass(frozen=True)
+    class Found(CandidateScore):
+        name = "found"
+        looks_at_images = False
+        def score(self, model, images, labels):
+            return found(model[2].out_features)
+    return Found
+
+Tensor = score_of(lambda width: torch.tensor(width * 0.5, requires_grad=True))
+Numpy = score_of(np.float32)
+Array = score_of(np.array)
+Bool = score_of(bool)
+Nothing = score_of(lambda width: None)
+Complex = score_of(complex)
+Text = score_of(str)
+Vector = score_of(lambda width: torch.ones(1))
+
+def undefined(width):
+    raise ScoreError("nothing to see")
+Undefined = score_of(undefined)
+"""
+TAKEN = ("tensor", "numpy", "array")
+REFUSED = {
+    "bool": "a bool",
+    "nothing": "a NoneType",
+    "complex": "a complex",
+    "text": "a str",
+    "vector": "a Tensor of shape (1,)",
+}
+COMPARED = """
+import sys
+from pathlib import Path
+from nasproxy import CompareSettings, SearchSettings, run_compare
+space, out, *names = sys.argv[1:]
+search = SearchSettings(space=space, ipc=2, epochs=1, finalist_epochs=1, top_k=3, executor="inline", out=out)
+print(run_compare(CompareSettings(search, tuple(names), 3)).failed)
+"""
+
+
+def test_a_score_is_any_real_number_and_what_else_comes_is_a_failure_by_name(space: Path, tmp_path: Path):
+    """In processes of their own: under the tests what is returned is checked against its annotation."""
+    site, names = tmp_path / "site", (*TAKEN, *REFUSED, "undefined")
+    info = site / "returned-1.0.dist-info"
+    info.mkdir(parents=True)
+    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: returned\nVersion: 1.0\n")
+    entries = "\n".join(f"{name} = returned_scores:{name.capitalize()}" for name in names)
+    info.joinpath("entry_points.txt").write_text(f"[nasproxy.proxies]\n{entries}\n")
+    (site / "returned_scores.py").write_text(RETURNED)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    for asked, failed in ((names, 12 * len(REFUSED)), ((*TAKEN, "undefined"), 0)):
+        out = tmp_path / f"run{failed}"
+        words = [sys.executable, "-c", COMPARED, str(space), str(out), *asked]
+        said = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
+        assert said.stdout == f"{failed}\n"
+        scores = load_scores(out)
+        for name in TAKEN:
+            times = 0.5 if name == "tensor" else 1.0
+            assert list(scores.repeats(name)[:, 0]) == [width * times for width in scores.choice("width")]
+        assert list(scores.proxies["undefined"]["failures"]) == ["ScoreError: nothing to see"]
+    rows = json.loads((tmp_path / f"run{12 * len(REFUSED)}" / "comparison.json").read_text())["rows"]
+    reasons = {row["proxy"]: row["reason"] for row in rows}
+    for name, what in REFUSED.items():
+        assert f"Found.score must return a number, but returned {what}" in reasons[name]
 
 
 def test_what_is_wrong_is_said_before_anything_is_made(space: Path, tmp_path: Path):

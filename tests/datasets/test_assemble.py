@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from nasproxy.datasets.assemble import assemble, fingerprint, measure_normalisation
 from nasproxy.datasets.image_dataset import Split
+from nasproxy.datasets.pixel_memory import PixelFile
 from nasproxy.datasets.source import Source
 from nasproxy.errors import DatasetError
 
@@ -26,6 +29,18 @@ def test_missing_parts_are_cut_and_said() -> None:
     assert torch.bincount(dataset.test.labels).tolist() == [20, 10]
     assert dataset.notes[0] == "read with care"
     assert "no test part; 30 images" in dataset.notes[1]
+
+
+def test_a_dataset_and_its_parts_are_shown_in_a_few_lines() -> None:
+    dataset = assemble("pets", Source({"train": random_split([1000, 500])}, NAMES))
+    assert repr(dataset).splitlines() == [
+        "ImageDataset(pets: 800 train, 400 validation, 300 test images of 3×4×5",
+        "  2 classes: cat, dog",
+        f"  fingerprint {dataset.fingerprint[:12]})",
+    ]
+    assert repr(dataset.test) == "Split(300 images of 3×4×5)"
+    file = PixelFile("/data/pixels", 8, (300, 3, 4, 5))
+    assert repr(replace(dataset.test, file=file)) == "Split(300 images of 3×4×5, in /data/pixels)"
 
 
 def test_parts_of_the_source_are_kept() -> None:

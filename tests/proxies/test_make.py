@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 import pytest
 import torch
@@ -185,4 +189,120 @@ def test_an_interrupted_condensation_leaves_no_entry(cache, dataset):
 
     with pytest.raises(KeyboardInterrupt):
         make_proxy(dataset, RECIPE, seed=0, device=torch.device("cpu"), precision="float32", on_iteration=interrupt)
+    assert kept(cache) == []
+
+
+MISMADE = """
+from dataclasses import dataclass
+from typing import Any
+import numpy as np
+import torch
+from nasproxy import Condensed, NasproxyError, ProxyMethod, make_proxy
+from nasproxy.testing import tiny_dataset
+
+@dataclass(frozen=True)
+class Mine(ProxyMethod):
+    name = "mine"
+    def make(self, dataset, **where):
+        return made
+
+where = {"seed": 0, "device": torch.device("cpu"), "precision": "float32"}
+dataset = tiny_dataset((7, 5))
+images, labels = torch.rand(4, dataset.channels, *dataset.image_size), torch.tensor([0, 0, 1, 1])
+made = Condensed(images.double().requires_grad_(), labels, (np.float32(1),), np.float64(2.0))
+for _ in range(2):
+    proxy = make_proxy(dataset, Mine(), **where)
+    assert len(proxy) == 4 and not proxy.images.requires_grad and proxy.history == (1.0,)
+for made in (
+    (images, labels),
+    Condensed(images.numpy(), labels, (), 0.0),
+    Condensed(images.to("meta"), labels, (), 0.0),
+    Condensed(images, labels[:3], (), 0.0),
+    Condensed(images[:0], labels[:0], (), 0.0),
+    Condensed(images.repeat(1, 3, 1, 1), labels, (), 0.0),
+    Condensed(images[:, :, 1:], labels, (), 0.0),
+    Condensed(images.byte(), labels, (), 0.0),
+    Condensed(images, labels.int(), (), 0.0),
+    Condensed(images / 0, labels, (), 0.0),
+    Condensed(images.double() + 1e300, labels, (), 0.0),
+    Condensed(images, labels + 1, (), 0.0),
+    Condensed(images, labels - 1, (), 0.0),
+    Condensed(images, labels, (float("nan"),), 0.0),
+    Condensed(images, labels, (), torch.tensor(1.0)),
+    Condensed(images, labels, None, 0.0),
+):
+    try:
+        make_proxy(dataset, Mine(), **where, use_cache=False)
+    except NasproxyError as error:
+        print(error)
+"""
+
+
+def test_what_a_strangers_method_made_is_refused_with_what_is_wrong(cache):
+    """In a process of its own: under the tests tensors are checked against their annotations."""
+    said = subprocess.run([sys.executable, "-c", MISMADE], capture_output=True, text=True, check=True).stdout
+    dataset = tiny_dataset((7, 5))
+    height, width = dataset.image_size
+    begin = f"The method mine made no proxy of {dataset.name}: "
+    end = " Mend __main__.Mine.make, which the tests of nasproxy.testing.ProxyMethodTests help with."
+    lines = said.splitlines()
+    assert {(line.startswith(begin), line.endswith(end)) for line in lines} == {(True, True)}
+    assert [line.removeprefix(begin).removesuffix(end) for line in lines] == [
+        "expected a Condensed, got a tuple.",
+        "expected images that are a Tensor, got a ndarray.",
+        "expected images on the CPU, got them on meta.",
+        "expected 4 labels, one for each image, got labels of shape (3,).",
+        f"expected images of shape (n, 1, {height}, {width}), got (0, 1, {height}, {width}).",
+        f"expected images of shape (n, 1, {height}, {width}), got (4, 3, {height}, {width}).",
+        f"expected images of shape (n, 1, {height}, {width}), got (4, 1, {height - 1}, {width}).",
+        "expected images of a floating-point type and labels of int64, got torch.uint8 and torch.int64.",
+        "expected images of a floating-point type and labels of int64, got torch.float32 and torch.int32.",
+        "some pixels are infinite or not a number.",
+        "some pixels are infinite or not a number.",
+        "expected labels from 0 to 1, one for each class, got 1 to 2.",
+        "expected labels from 0 to 1, one for each class, got -1 to 0.",
+        "expected seconds and losses that are finite numbers, got 0.0 and (nan,).",
+        "expected seconds and losses that are finite numbers, got tensor(1.) and ().",
+        "expected seconds and losses that are finite numbers, got 0.0 and None.",
+    ]
+
+
+SLOW = """
+from dataclasses import dataclass
+from nasproxy.coresets.random import RandomImages
+
+@dataclass(frozen=True)
+class Slow(RandomImages):
+    name = "slow"
+    def make(self, dataset, **where):
+        made.append(dataset)
+        return super().make(dataset, **where)
+
+made = []
+"""
+
+
+def test_what_a_strangers_method_makes_is_kept_until_its_file_changes(cache, make, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for edit, module in enumerate(("slow_method", "edited_method")):
+        (tmp_path / f"{module}.py").write_text(SLOW + "# edited" * edit)
+        found = importlib.import_module(module)
+        for _ in range(2):
+            make(recipe=found.Slow(ipc=2))
+        assert len(found.made) == 1
+    make(recipe=found.Slow(ipc=2), precision="bfloat16")
+    assert len(found.made) == 2
+    assert len(kept(cache)) == 3
+
+
+def test_a_method_that_no_file_holds_is_made_anew(cache, make):
+    typed: dict[str, Any] = {"__name__": "typed"}
+    exec(SLOW, typed)  # noqa: S102, as a notebook does
+    for _ in range(2):
+        make(recipe=typed["Slow"](ipc=2))
+    assert len(typed["made"]) == 2
+
+
+def test_random_images_are_not_kept(cache, make):
+    random_proxy(make.dataset, 2, seed=0)
     assert kept(cache) == []

@@ -30,6 +30,17 @@ def test_a_proxy_matches_its_own_dataset(dataset, proxy):
     assert proxy.image_size == (8, 6)
 
 
+def test_it_is_shown_in_a_few_lines(dataset, proxy):
+    named = replace(proxy, class_names=("a name that goes on and on\nand on", *map(str, range(99))), finished=False)
+    assert repr(named).splitlines() == [
+        "ProxySet(random: 4 images of 3×8×6, unfinished",
+        "  100 classes: a name that goes on and…, 0, 1, 2, 3, 4, 5, 6, 7, 8, …",
+        f"  of the dataset tiny, fingerprint {dataset.fingerprint[:12]})",
+    ]
+    soft = replace(proxy, soft_labels=torch.full((4, 2), 0.5))
+    assert "soft labels" in repr(soft)
+
+
 def test_a_dataset_with_other_content_is_refused(proxy):
     other = tiny_dataset((7, 5), size=(8, 6), channels=3, seed=1)
     with pytest.raises(ProxyError, match=f"{proxy.fingerprint[:12]}.*{other.fingerprint[:12]}") as caught:

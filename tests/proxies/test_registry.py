@@ -97,7 +97,8 @@ def test_names_are_listed_without_import():
     assert "herding" not in condenser_names()
 
 
-def test_a_strangers_package_registers_a_method(register):
+def test_a_strangers_package_registers_a_method(register, tmp_path, monkeypatch):
+    monkeypatch.setenv("NASPROXY_CACHE", str(tmp_path / "cache"))
     register("stranger", "first = stranger_method:FirstImages", module="stranger_method", text=FIRST_IMAGES)
     assert "first" in proxy_names()
     assert "first" not in condenser_names()

@@ -8,6 +8,7 @@ import math
 import shutil
 import sqlite3
 import subprocess
+import threading
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ from tiny_search import (
     FINALISTS,
     RUNGS,
     SPACE,
+    TIMES,
     TRAININGS,
     invoke,
     journal_lines,
@@ -85,6 +87,59 @@ def test_what_making_the_proxy_took_is_given_back_before_workers_want_it(
     assert given_back == [plan.device]
     kept_proxy(plan, Silent(), stopwatch)  # read from its file
     assert len(given_back) == 1
+
+
+def test_results_are_shown_in_a_few_lines_with_the_winner(finished: SearchResult):
+    winner = finished.summary["winner"]
+    for result in (finished, load_run(finished.directory)):
+        lines = repr(result).splitlines()
+        assert len(lines) == 2
+        assert max(map(len, lines)) < 250
+        for said in (str(finished.directory), "tiny on digits by random", "12 candidates"):
+            assert said in lines[0]
+        for said in (winner["id"], f"width={winner['config']['width']}", "test accuracy"):
+            assert said in lines[1]
+    unfinished = replace(load_run(finished.directory), summary={})
+    assert repr(unfinished).endswith("12 candidates\n  unfinished)")
+    assert "no winner" in repr(replace(finished, summary={**finished.summary, "winner": None}))
+
+
+class Held(Silent):
+    """Keeps the search waiting in its first stage, and then may interrupt it."""
+
+    def __init__(self, interrupts: bool = False) -> None:
+        self.within, self.go_on, self.interrupts = threading.Event(), threading.Event(), interrupts
+
+    def stage(self, name: str, total: int, *, done: int = 0, work: float | None = None) -> None:
+        self.within.set()
+        assert self.go_on.wait(60)
+        if self.interrupts:
+            raise KeyboardInterrupt
+
+
+def test_another_thread_is_refused_until_the_search_has_ended(tmp_path: Path, finished: SearchResult):
+    flags, ended = (torch.get_num_threads(), torch.backends.cudnn.deterministic), []
+    for interrupts in (True, False):
+        held = Held(interrupts)
+
+        def search(held: Held = held) -> None:
+            try:
+                ended.append(run_search(settings_of(tmp_path, f"first{held.interrupts}"), progress=held))
+            except KeyboardInterrupt as error:
+                ended.append(error)
+
+        first = threading.Thread(target=search)
+        first.start()
+        assert held.within.wait(60)
+        with pytest.raises(RunError, match=r"Another thread .* use another process"):
+            run_search(settings_of(tmp_path, "second"))
+        assert not (tmp_path / "second").exists()
+        held.go_on.set()
+        first.join()
+    assert isinstance(ended[0], KeyboardInterrupt)
+    for result in (ended[1], run_search(settings_of(tmp_path, "second"))):
+        assert_frame_equal(result.table.drop(columns=TIMES), finished.table.drop(columns=TIMES))
+    assert (torch.get_num_threads(), torch.backends.cudnn.deterministic) == flags
 
 
 def test_the_summary_is_the_promised_document(finished: SearchResult):

@@ -202,16 +202,32 @@ UNTYPED = """
 import json
 from pathlib import Path
 import numpy as np
-from nasproxy import NasproxyError, SearchSettings
+from nasproxy import CompareSettings, NasproxyError, SearchSettings
 
 settings = SearchSettings(out="runs/mine", data_dir="d", dataset=Path("photos"), space=Path("my.py"),
                           proxy=Path("p.st"), seed=np.int64(3), epochs=np.int32(4))
 assert (settings.out.parts, str(settings.data_dir)) == (("runs", "mine"), "d")
 assert [settings.dataset, settings.space, settings.proxy] == ["photos", "my.py", "p.st"]
 assert json.loads(json.dumps(settings.as_json()))["seed"] == 3
-for wrong in ({"epochs": "2"}, {"seed": 1.0}, {"limit": np.float64(3)}):
+others = SearchSettings(objectives=["accuracy"], evaluate_at=range(1, 3), image_size=np.array([8, 9]), time_budget=5,
+                        min_correlation=np.float32(0.5), calibrate=np.int8(9))
+assert (others.objectives, others.evaluate_at, others.image_size) == (("accuracy",), (1, 2), (8, 9))
+assert SearchSettings(image_size=16).image_size == (16, 16)
+json.dumps(others.as_json())
+for wrong in ({"epochs": "2"}, {"seed": 1.0}, {"limit": np.float64(3)}, {"image_size": "16"}, {"image_size": (8, 8, 8)},
+              {"image_size": (8.0, 8)}, {"epochs": True}, {"calibrate": 3.5}, {"learning_rate": "0.1"},
+              {"time_budget": True}, {"gpus_per_worker": None}, {"dataset": 5}, {"dataset": None}, {"space": b"x"},
+              {"preset": ["quick"]}, {"device": 0}, {"address": 6379}, {"out": 7}, {"objectives": "accuracy"},
+              {"objectives": (1,)}, {"evaluate_at": 3}, {"evaluate_at": (1.5,)}, {"skip_broken": "no"}):
     try:
         SearchSettings(**wrong)
+    except NasproxyError as error:
+        print(error.message)
+search = SearchSettings(scheduler="none")
+assert CompareSettings(search, proxies=["snip", Path("random")], sample=np.int64(9)).proxies == ("snip", "random")
+for wrong in ({"search": "digits"}, {"proxies": "random"}, {"proxies": (1,)}, {"sample": "9"}):
+    try:
+        CompareSettings(**{"search": search, **wrong})
     except NasproxyError as error:
         print(error.message)
 """
@@ -224,4 +240,28 @@ def test_folders_may_be_texts_names_paths_and_numbers_numpys():
         "--epochs must be a whole number, got '2'.",
         "--seed must be a whole number, got 1.0.",
         "--limit must be a whole number, got np.float64(3.0).",
+        "--image-size must be a whole number, or two: height and width, got '16'.",
+        "--image-size must be a whole number, or two: height and width, got (8, 8, 8).",
+        "--image-size must be a whole number, or two: height and width, got (8.0, 8).",
+        "--epochs must be a whole number, got True.",
+        "--calibrate must be a whole number, got 3.5.",
+        "--learning-rate must be a number, got '0.1'.",
+        "--time-budget must be a number, got True.",
+        "--gpus-per-worker must be a number, got None.",
+        "--dataset must be a text, got 5.",
+        "--dataset must be a text, got None.",
+        "--space must be a text, got b'x'.",
+        "--preset must be a text, got ['quick'].",
+        "--device must be a text, got 0.",
+        "--address must be a text, got 6379.",
+        "--out must be a path, got 7.",
+        "--objectives must be several texts, got 'accuracy'.",
+        "--objectives must be several texts, got (1,).",
+        "--evaluate-at must be several whole numbers, got 3.",
+        "--evaluate-at must be several whole numbers, got (1.5,).",
+        "--skip-broken must be True or False, got 'no'.",
+        "--search must be a SearchSettings, got 'digits'.",
+        "--proxies must be several texts, got 'random'.",
+        "--proxies must be several texts, got (1,).",
+        "--sample must be a whole number, got '9'.",
     ]
