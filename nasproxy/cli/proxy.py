@@ -38,6 +38,7 @@ def show(
     from nasproxy.proxies.soft_labels import softness
 
     proxy, beside = load_proxy(file), file.with_suffix(".png")
+    soft = softness(proxy)
     target = png or beside
     if target.exists() and not (target.resolve() == beside.resolve() and is_figure(target)):
         raise InputError(
@@ -51,7 +52,7 @@ def show(
         "method": proxy.method,
         "images": len(proxy),
         "classes": len(proxy.class_names),
-        "soft_labels": softness(proxy),
+        "soft_labels": soft,
         "image_size": [height, width],
         "channels": int(proxy.images.shape[1]),
         "dataset": proxy.dataset,
@@ -68,7 +69,7 @@ def show(
         print_json({"schema": 1, **facts})
         return
     table = plain_table("", "")
-    for name, text in (facts | _in_words(proxy, facts["soft_labels"])).items():
+    for name, text in (facts | _in_words(proxy, soft)).items():
         table.add_row(name.replace("_", " "), escape(str(text)))
     stdout().print(table)
 
