@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
@@ -27,7 +28,22 @@ PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", VERMILLION, "#222222", "#F
 FAINT = "#BBBBBB"
 FORMATS = ("png", "svg", "pdf")
 _SOFTWARE = "nasproxy"  # says a picture of ours who made it
+_MANY_SCRIPTS = (
+    *(f"{family} {region}" for family in ("Noto Sans CJK", "Source Han Sans") for region in ("SC", "TC", "JP", "KR")),
+    *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "IPAexGothic"),
+    *("PingFang SC", "Hiragino Sans", "Hiragino Sans GB", "Apple SD Gothic Neo"),
+    *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS"),
+)
+
+
+def font_families() -> list[str]:
+    """The font of figures, and those installed that draw Chinese, Japanese and Korean, which it lacks."""
+    installed = {font.name for font in fontManager.ttflist}
+    return [*mpl.rcParams["font.family"], *(name for name in _MANY_SCRIPTS if name in installed)]
+
+
 STYLE: Any = {
+    "font.family": font_families(),
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",

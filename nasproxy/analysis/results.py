@@ -132,7 +132,7 @@ def load_run(directory: Path | str) -> RunResults:
     if not directory.is_dir():
         raise RunError(f"There is no run directory {directory}.", "Pass the --out directory of a nasproxy search.")
     if not (directory / "run.json").is_file():
-        raise RunError(f"{directory} is not a run directory: it holds no run.json.", _search_again(directory))
+        raise RunError(f"{directory} is not a run directory: it holds no run.json.", _where_runs_are(directory))
     _check_is_search(directory)
     run = _read_json(directory / "run.json", _RUN)
     if _compares(run):
@@ -178,6 +178,16 @@ def _compares(facts: Mapping[str, Any]) -> bool:
 def choice_columns(table: pd.DataFrame) -> list[str]:
     """The names of the columns that hold choices."""
     return [name for name in table.columns if name.startswith(CHOICE)]
+
+
+def _where_runs_are(directory: Path) -> str:
+    """What to do about a folder without ``run.json``, which need not have been a run's."""
+    if any((directory / name).exists() for name in ("study.log", "study.db", "results.csv")):
+        return _search_again(directory)
+    inside = sorted(str(file.parent) for file in directory.glob("*/run.json"))
+    if inside:
+        return f"Pass one of the runs in it: {some(inside)}."
+    return "Pass the --out directory of a nasproxy search; without --out that is a new one in runs."
 
 
 def _search_again(directory: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,7 @@ def show(
     from nasproxy.proxies.soft_labels import softness
 
     proxy, beside = load_proxy(file), file.with_suffix(".png")
+    soft = softness(proxy)
     target = png or beside
     if target.exists() and not (target.resolve() == beside.resolve() and is_figure(target)):
         raise InputError(
@@ -50,7 +52,7 @@ def show(
         "method": proxy.method,
         "images": len(proxy),
         "classes": len(proxy.class_names),
-        "soft_labels": softness(proxy),
+        "soft_labels": soft,
         "image_size": [height, width],
         "channels": int(proxy.images.shape[1]),
         "dataset": proxy.dataset,
@@ -67,10 +69,34 @@ def show(
         print_json({"schema": 1, **facts})
         return
     table = plain_table("", "")
-    for name, value in facts.items():
-        text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
-        table.add_row(name.replace("_", " "), escape(duration(proxy.seconds) if name == "seconds" else text))
+    for name, text in (facts | _in_words(proxy, soft)).items():
+        table.add_row(name.replace("_", " "), escape(str(text)))
     stdout().print(table)
+
+
+def _in_words(proxy: ProxySet, soft: Mapping[str, float] | None) -> dict[str, str]:
+    """Those facts of a proxy that are no single name or count, as a reader meets them."""
+    nothing = "\N{EN DASH}"
+    entropy = soft and f"entropy {soft['entropy']:.3g} nats, {percent(soft['agreement'])} agree with the class"
+    return {
+        "soft_labels": entropy or nothing,
+        "image_size": "{}×{}".format(*proxy.image_size),
+        "recipe": ", ".join(_settings(proxy.recipe)),
+        "loss": f"{proxy.history[-1]:.3g}" if proxy.history else nothing,
+        "evaluations": ", ".join(f"{step}: {percent(accuracy)}" for step, accuracy in proxy.evaluations) or nothing,
+        "finished": "yes" if proxy.finished else "no",
+        "seconds": duration(proxy.seconds),
+        "versions": ", ".join(f"{library} {version}" for library, version in proxy.versions.items()) or nothing,
+    }
+
+
+def _settings(recipe: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """``name=value`` of all that have one. Defaults are told too: they are those of the version that made the proxy."""
+    for name, value in recipe.items():
+        if isinstance(value, dict):
+            yield from _settings(value, f"{within}{name}.")
+        elif value not in (None, "", []):
+            yield f"{within}{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
 
 
 @app.command()

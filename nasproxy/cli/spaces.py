@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,8 +32,13 @@ def list_spaces(as_json: Json = False) -> None:
     from nasproxy.spaces.source import registered_spaces
 
     registered = registered_spaces()
+    broken = {name: reason for name, packages in registered.items() if (reason := _why_not_loaded(name, packages))}
     if as_json:
-        spaces = [{"name": name, "package": package} for name, packages in registered.items() for package in packages]
+        spaces = [
+            {"name": name, "package": package} | ({"error": broken[name]} if name in broken else {})
+            for name, packages in registered.items()
+            for package in packages
+        ]
         print_json({"schema": 1, "spaces": spaces})
         return
     table = plain_table("Name", "Package", "")
@@ -40,8 +46,24 @@ def list_spaces(as_json: Json = False) -> None:
         for package in packages:
             others = " and ".join(other for other in packages if other != package)
             mark = f"[yellow]ambiguous: {escape(others)} has it too; uninstall one[/]" if others else ""
+            if name in broken:
+                mark = f"[red]cannot be loaded: {escape(broken[name])}[/]"
             table.add_row(escape(name), escape(package), mark)
     stdout().print(table)
+
+
+def _why_not_loaded(name: str, packages: Collection[str]) -> str | None:
+    """What is wrong with a registered space; None where nothing is, or where the name does not say which it is."""
+    from nasproxy.errors import SpaceError
+    from nasproxy.spaces.source import SpaceSource
+
+    if len(packages) > 1 or "nasproxy" in packages:  # its own can be loaded, but only together with torch
+        return None
+    try:
+        SpaceSource.parse(name).load()
+    except SpaceError as error:
+        return error.message
+    return None
 
 
 @app.command()

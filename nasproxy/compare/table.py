@@ -54,14 +54,14 @@ def compare_scores(scores: ComparisonScores) -> dict[str, Any]:
     """The document of a comparison: a row for each proxy, the differences between them, and what all of it means.
 
     In a row ``performance`` is the test accuracy, after training on the whole data, of the candidate that the proxy
-    puts first; ``regret`` what the best candidate known has more in validation accuracy on the whole data,
-    ``test_regret`` in test accuracy. ``correlation`` and ``kendall`` are of the proxy's top k, ``overall_…`` and
-    ``precision`` of the random sample, ``tops`` of every k, ``within`` of the candidates of the sample with one value
-    of a choice. Of several repeats, all of these are figures of means; ``performance_deviation`` is the standard
-    deviation over repeats, ``single_…`` are mean and deviation of the rhos that each repeat has by itself, and None
-    with a single repeat. A candidate that diverged in a repeat is ranked last. ``minutes`` are those that all scores
-    took on one worker, without ``making_minutes`` of the images. A figure that does not exist is None, and ``reason``
-    says why.
+    puts first, or the mean of those that it puts first together (``winners``); ``regret`` what the best candidate known
+    has more in validation accuracy on the whole data, ``test_regret`` in test accuracy. ``correlation`` and ``kendall``
+    are of the proxy's top k, ``overall_…`` and ``precision`` of the random sample, ``tops`` of every k, ``within`` of
+    the candidates of the sample with one value of a choice. Of several repeats, all of these are figures of means;
+    ``performance_deviation`` is the standard deviation over repeats, ``single_…`` are mean and deviation of the rhos
+    that each repeat has by itself, and None with a single repeat. A candidate that diverged in a repeat is ranked last.
+    ``minutes`` are those that all scores took on one worker, without ``making_minutes`` of the images. A figure that
+    does not exist is None, and ``reason`` says why.
     """
     facts, names = scores.facts, list(scores.proxies)
     scored = [name for name in names if scores.proxies[name]["reason"] is None]

@@ -30,10 +30,22 @@ def _how(document: Mapping[str, Any]) -> str:
         f"{document['sample']}, were trained on the whole data, each {each}. Performance is the test accuracy of the "
         f"candidate that the proxy puts first. The best candidate known ({best['id']}, test accuracy "
         f"{percent(best['test_accuracy'])}) is the one with the highest validation accuracy, and regret what the "
-        f"proxy's first lacks of that accuracy. Precision@{k} is the share of the proxy's {k} best of the random "
+        f"proxy's first lacks of that accuracy. {_tied(document['rows'])}"
+        f"Precision@{k} is the share of the proxy's {k} best of the random "
         f"sample that belong to its {k} best on the whole data, by chance {percent(k / document['sample'], 0)}. "
         "Minutes are those of one worker, those of making the images in brackets."
         f"{_of_repeats(repeats)}"
+    )
+
+
+def _tied(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Whose figures of the first are means over several."""
+    several = [f"{row['proxy']} ({len(row['winners'])})" for row in rows if len(row["winners"] or ()) > 1]
+    if not several:
+        return ""
+    return (
+        "Where a proxy puts several candidates first together, performance and regret are means over those that were "
+        f"trained on the whole data: {', '.join(several)}. "
     )
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nasproxy.condensation.convnet_gradients import differentiable_gradients, has_written_gradients
 from nasproxy.condensation.distance import distance_between, is_compared
@@ -73,16 +74,18 @@ def _matching(network: nn.Module, material: Material, recipe: MatchingRecipe) ->
 
     def match(real: Tensor, synthetic: Tensor, label: Tensor) -> Results:
         pixels = synthetic.detach().requires_grad_()
-        distance = matching_loss(
-            network,
-            real,
-            pixels,
-            label,
-            distance=recipe.distance,
-            precision=material.precision,
-            chunk=recipe.chunk,
-        )
-        (slope,) = torch.autograd.grad(distance, pixels)
+        # Fused attention has no second derivative. Backward passes are included for what they compute again.
+        with sdpa_kernel(SDPBackend.MATH):
+            distance = matching_loss(
+                network,
+                real,
+                pixels,
+                label,
+                distance=recipe.distance,
+                precision=material.precision,
+                chunk=recipe.chunk,
+            )
+            (slope,) = torch.autograd.grad(distance, pixels)
         return distance.detach(), slope
 
     device, calls = material.images.device, recipe.matching_steps * len(material.by_class)

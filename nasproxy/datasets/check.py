@@ -134,8 +134,7 @@ def _survey_of(source: Source) -> Survey:
     survey = Survey()
     for split in source.parts.values():
         _, channels, height, width = split.images.shape
-        survey.sizes[int(height), int(width)] += len(split)
-        survey.modes["L" if channels == 1 else "RGB"] += len(split)
+        survey.add("L" if channels == 1 else "RGB", (int(height), int(width)), len(split))
     return survey
 
 

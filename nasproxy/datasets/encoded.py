@@ -100,7 +100,7 @@ class Decoded:
     Args:
         parts: the images that could be decoded.
         broken: those that could not.
-        survey: what the headers said.
+        survey: what the headers of the images that could be decoded said.
         size: (height, width) that the images have now.
     """
 
@@ -117,7 +117,7 @@ def decode_what_can_be(parts: Mapping[PartName, EncodedPart], image_size: Size |
         everything = Survey.union(surveys.values())
         train_sizes = surveys["train"].sizes
         size = image_size or (choose_size(train_sizes) if train_sizes else (1, 1))
-        decoded = {name: _decode(part, size, everything.channels) for name, part in parts.items()}
+        decoded = {name: _decode(part, size, everything) for name, part in parts.items()}
     splits = {name: split for name, (split, _) in decoded.items()}
     return Decoded(splits, {name: broken for name, (_, broken) in decoded.items()}, everything, size)
 
@@ -131,7 +131,9 @@ def _survey(part: EncodedPart) -> Survey:
     return survey
 
 
-def _decode(part: EncodedPart, size: Size, channels: int) -> tuple[Split, list[Broken]]:
+def _decode(part: EncodedPart, size: Size, survey: Survey) -> tuple[Split, list[Broken]]:
+    """Broken images are taken from ``survey``, which their headers may have got them into."""
+    channels = survey.channels
     images = empty_pixels((len(part.labels), channels, *size))
     readable = np.ones(len(part.labels), bool)
     broken: list[Broken] = []
@@ -141,10 +143,13 @@ def _decode(part: EncodedPart, size: Size, channels: int) -> tuple[Split, list[B
 
     position = 0
     for batch in part.batches():
-        for result in _attempt_each(decode, batch):
+        for item, result in zip(batch, _attempt_each(decode, batch), strict=True):
             if isinstance(result, Broken):
                 readable[position] = False
                 broken.append(result)
+                header = next(_attempt_each(read_header, [item]))
+                if not isinstance(header, Broken):
+                    survey.remove(*header)
             else:
                 images[position - len(broken)] = result
             position += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ def list_image_folder(root: Path) -> Listing:
     if not len(parts["train"].labels):
         raise DatasetError(f"The folders in {folders['train']} hold no image files ({_extensions()}).", LAYOUT)
     if folders["train"] == root:
-        notes += _unnamed_parts_note(root, inside, files)
+        notes += _nested_note(root, inside, files)
     return Listing(parts, tuple(_printable(name) for name in class_names), notes, files)
 
 
@@ -71,16 +72,36 @@ def _part_folders(root: Path, inside: Mapping[Path, Sequence[Path]]) -> tuple[di
     return found, [f"Folders that are no part of the split were left out: {', '.join(others)}."] if others else []
 
 
-def _unnamed_parts_note(root: Path, inside: Mapping[Path, Sequence[Path]], files: Iterable[Path]) -> list[str]:
-    """Where classes hold no images but all the same folders, those may be the classes."""
-    within = {tuple(folder.name for folder in inside[class_folder]) for class_folder in inside[root]}
-    names = next(iter(within))
-    if len(inside[root]) < 2 or len(within) > 1 or len(names) < 2 or any(file.parent.parent == root for file in files):
+def _nested_note(root: Path, inside: Mapping[Path, Sequence[Path]], files: Iterable[Path]) -> list[str]:
+    """Where classes hold no images but several folders each, they may be parts of the data, or datasets."""
+    classes = inside[root]
+    if len(classes) < 2 or any(len(inside[folder]) < 2 for folder in classes):
         return []
-    return [
-        f"The class folders {_shown([folder.name for folder in inside[root]])} hold the same folders: {_shown(names)}. "
-        "If they were meant as parts of the data, name them train and test."
-    ]
+    if any(file.parent.parent == root for file in files):
+        return []
+    named, within = (
+        [folder.name for folder in classes],
+        [[entry.name for entry in inside[folder]] for folder in classes],
+    )
+    if all(names == within[0] for names in within):
+        return [
+            f"The class folders {_shown(named)} hold the same folders: {_shown(within[0])}. "
+            "If they were meant as parts of the data, name them train and test."
+        ]
+    split = [folder for folder in classes if any(map(_is_training_part, inside[folder]))]
+    # Folders that classes share are kinds of images, as indoors and outdoors.
+    if split or len({*itertools.chain(*within)}) == sum(map(len, within)):
+        first = split[0] if split else classes[0]
+        return [
+            f"The class folders {_shown(named)} hold no images, only folders: {_printable(first.name)} holds "
+            f"{_shown([entry.name for entry in inside[first]])}. If each is a dataset of its own, pass one of them: "
+            f"{_printable(str(first))}."
+        ]
+    return []
+
+
+def _is_training_part(folder: Path) -> bool:
+    return folder.name.lower() in PART_FOLDERS["train"] and bool(_subfolders(folder))
 
 
 def _subfolders(folder: Path) -> list[Path]:

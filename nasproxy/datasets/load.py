@@ -128,7 +128,20 @@ def existing_folder(name: str) -> Path:
             "(one folder a class) or of Hugging Face image Parquet.",
         )
     if not path.is_dir():
-        raise DatasetError(f"{path} is a file; a dataset is a folder.", f"Give the folder that holds it. {LAYOUT}")
+        raise DatasetError(f"{path} is a file; a dataset is a folder.", _instead_of_file(path))
     if not any(path.iterdir()):
         raise DatasetError(f"The folder {path} is empty.", f"{LAYOUT} Or train*.parquet.")
     return path
+
+
+def _instead_of_file(path: Path) -> str:
+    """What to do about a file that was given as a dataset."""
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        return f"Give the folder that holds train*.parquet, and test*.parquet if there is such a part: {path.parent}"
+    if kind in (".npz", ".npy"):
+        return (
+            "NumPy's arrays are not read. Save each image in the folder of its class, by"
+            f" PIL.Image.fromarray(pixels).save(…), and give the folder that holds these. {LAYOUT}"
+        )
+    return f"Give the folder that holds it. {LAYOUT} Or the folder of train*.parquet."

@@ -49,7 +49,7 @@ class LabelColumn:
         if values.null_count:
             row = values.is_null().index(True).as_py()
             raise DatasetError(
-                f"{values.null_count:,} labels of {path} are null, the first in row {row}.",
+                f"{values.null_count:,} labels of {path} are null, the first in row {row}, counted from 0.",
                 "Remove the rows that have no label.",
             )
         array = np.array(values.to_pylist(), object) if text else values.to_numpy(zero_copy_only=False).astype(np.int64)

@@ -12,15 +12,28 @@ from nasproxy.datasets.resizing import Size
 
 @dataclass
 class Survey:
-    """How often each (height, width) and each Pillow mode occurs among the readable images."""
+    """How often each (height, width) and each Pillow mode occurs among the readable images.
+
+    Args:
+        sizes: of each size, how many.
+        modes: likewise.
+        gray: whether every image is, those that had a sound header alone included.
+    """
 
     sizes: Counter[Size] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
+    gray: bool = True
 
-    def add(self, mode: str, size: Size) -> None:
-        """Counts one image."""
-        self.modes[mode] += 1
-        self.sizes[size] += 1
+    def add(self, mode: str, size: Size, count: int = 1) -> None:
+        """Counts images."""
+        self.modes[mode] += count
+        self.sizes[size] += count
+        self.gray &= mode in GRAY_MODES
+
+    def remove(self, mode: str, size: Size) -> None:
+        """Counts an image no more whose pixels cannot be decoded; what was decided by its header stays."""
+        self.modes -= Counter([mode])
+        self.sizes -= Counter([size])
 
     @classmethod
     def union(cls, surveys: Iterable[Survey]) -> Survey:
@@ -29,12 +42,13 @@ class Survey:
         for survey in surveys:
             total.sizes.update(survey.sizes)
             total.modes.update(survey.modes)
+            total.gray &= survey.gray
         return total
 
     @property
     def channels(self) -> int:
         """1 where every image is gray, else 3."""
-        return 1 if set(self.modes) <= GRAY_MODES else 3
+        return 1 if self.gray else 3
 
     def mode_notes(self) -> list[str]:
         """What the user should know about the conversion to ``channels``, if any image needed it."""

@@ -8,11 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from nasproxy.networks.cost import count_multiply_adds, count_parameters
 from nasproxy.spaces.contract import check_contract, why_no_answer
@@ -162,11 +164,8 @@ class _Trial:
         """Builds ``config``, sends images forward and the loss backward, and counts what it costs."""
         given = WatchedConfig(config)
         step = "build"
-        torch.manual_seed(self.seed)  # the same one for all, so that equal networks get equal weights
         try:
-            model = self.space.build(
-                given, in_channels=self.in_channels, num_classes=self.num_classes, image_size=self.image_size
-            )
+            model = self._build(given)
             for name in config:
                 self._looked_at[name] = self._looked_at.get(name, False) or name in given.read
             if not given.is_still(config):
@@ -175,11 +174,14 @@ class _Trial:
                 self.problem(f"build returns {type(model).__name__} instead of a torch.nn.Module", config)
                 return
             self._judge_layers(model, config)
+            weights = _weights(model)
             step = "the forward or backward pass"
             if self._trains(model, config):
                 self.parameters.append(count_parameters(model))
                 step = "the forward pass of one image in evaluation mode"
                 self.multiply_adds.append(count_multiply_adds(model, self.in_channels, self.image_size))
+                step = "building the network again"
+                self._judge_seed(weights, _weights(self._build(dict(config))), config)
         except (Exception, SystemExit) as error:  # whatever the user's code raises is a finding
             self.problem(f"{step} fails{self._reason(error)}", config)
 
@@ -195,6 +197,24 @@ class _Trial:
         if any(id(parameter) in self._met for parameter in trained):
             self.problem("build gives a layer that another candidate has too; let it make new ones each time", config)
         self._met.update({id(parameter): parameter for parameter in trained})
+
+    def _judge_seed(
+        self, weights: Mapping[str, torch.Tensor], again: Mapping[str, torch.Tensor], config: Config
+    ) -> None:
+        """Finds weights that torch's seed does not decide: resumed and distributed searches build networks again."""
+        if weights.keys() != again.keys() or not all(map(_are_equal, weights.values(), again.values())):
+            self.problem(
+                "build gives other weights when it is called again after the same torch.manual_seed; "
+                "let it draw from torch alone, not from NumPy or random",
+                config,
+            )
+
+    # Not said to be a dict: checks of types at run time would look at all choices, and so count them as used.
+    def _build(self, config: Any) -> Any:
+        torch.manual_seed(self.seed)  # the same one for all, so that equal networks get equal weights
+        return self.space.build(
+            config, in_channels=self.in_channels, num_classes=self.num_classes, image_size=self.image_size
+        )
 
     def _trains(self, model: nn.Module, config: Config) -> bool:
         """One forward and backward pass of random images; False where it leaves nothing to measure."""
@@ -229,6 +249,16 @@ class _Trial:
     def _reason(self, error: BaseException) -> str:
         place = space_location(error, self.space)
         return f"{f' at {place}' if place else ''}: {type(error).__name__}: {str(error).strip().rstrip('.')}"
+
+
+def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of the parameters and buffers of a network just built; lazy ones will be drawn by torch."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {name: tensor.detach().clone() for name, tensor in named if not is_lazy(tensor)}
+
+
+def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def _are_probabilities(outputs: torch.Tensor) -> bool:

@@ -1,17 +1,21 @@
 """The figures: what they show, read back from matplotlib's objects and from the pixels."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
 from PIL import Image
 from scipy import stats
 from synthetic_run import CHOICES, make_proxy, make_run
 
 from nasproxy.analysis import figures
-from nasproxy.analysis.canvas import render, save_figure
+from nasproxy.analysis.canvas import STYLE, font_families, render, save_figure
 from nasproxy.analysis.correlation import RankAgreement, spearman
 from nasproxy.analysis.proxy_images import class_tiles, proxy_grid, save_proxy_grid
 from nasproxy.analysis.results import load_run
@@ -93,6 +97,39 @@ def test_hostile_names_in_every_figure_and_format(tmp_path, table):
             path = save_figure(figure, tmp_path / f"{name}.{suffix}")
             assert path.stat().st_size > 1000
     assert "<script" not in (tmp_path / "marginals.svg").read_text()
+
+
+def write_font(path, name, character):
+    """A font that draws one character, as a black square."""
+    pen = TTGlyphPen(None)
+    for step, corner in enumerate([(0, 0), (0, 1000), (1000, 1000), (1000, 0)]):
+        (pen.lineTo if step else pen.moveTo)(corner)
+    pen.closePath()
+    font = FontBuilder(1000)
+    font.setupGlyphOrder([".notdef", "square"])
+    font.setupCharacterMap({ord(character): "square"})
+    font.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "square": pen.glyph()})
+    font.setupHorizontalMetrics({".notdef": (1000, 0), "square": (1000, 0)})
+    font.setupHorizontalHeader(ascent=1000, descent=0)
+    font.setupNameTable({"familyName": name, "styleName": "Regular"})
+    font.setupOS2(sTypoAscender=1000, usWinAscent=1000)
+    font.setupPost()
+    font.save(path)
+    return path
+
+
+def test_names_that_the_font_of_figures_lacks_are_drawn_by_an_installed_one(tmp_path, monkeypatch):
+    cat = "\N{CJK UNIFIED IDEOGRAPH-732B}"
+    grids = [replace(make_proxy(classes=2), class_names=(name, "dog")) for name in (cat, "cat")]
+    monkeypatch.setattr(fontManager, "ttflist", [f for f in fontManager.ttflist if "CJK" not in f.name])
+    monkeypatch.setitem(STYLE, "font.family", font_families())
+    before = [pixels(proxy_grid(grid)) for grid in grids]
+    fontManager.addfont(write_font(tmp_path / "cjk.ttf", "Noto Sans CJK JP", cat))
+    assert font_families()[-1] == "Noto Sans CJK JP"
+    monkeypatch.setitem(STYLE, "font.family", font_families())
+    after = [pixels(proxy_grid(grid)) for grid in grids]
+    assert not np.array_equal(before[0], after[0])
+    assert np.array_equal(before[1], after[1])
 
 
 def test_saving_by_suffix(tmp_path):

@@ -118,6 +118,23 @@ def test_a_missing_file_names_itself_and_the_remedy(run, name):
     assert f"nasproxy search … --out {run} --resume" in caught.value.hint
 
 
+def test_a_folder_that_never_was_a_run_is_not_sent_to_resume_one(tmp_path):
+    (tmp_path / "photos" / "cats").mkdir(parents=True)
+    (tmp_path / "photos" / "cats" / "1.png").touch()
+    with pytest.raises(RunError, match=r"photos is not a run directory: it holds no run\.json") as caught:
+        load_run(tmp_path / "photos")
+    assert (
+        caught.value.hint == "Pass the --out directory of a nasproxy search; without --out that is a new one in runs."
+    )
+
+
+def test_of_a_folder_of_runs_these_are_named(tmp_path):
+    runs = [make_run(tmp_path / "runs" / name) for name in ("one", "other")]
+    with pytest.raises(RunError) as caught:
+        load_run(tmp_path / "runs")
+    assert caught.value.hint == f"Pass one of the runs in it: {runs[0]}, {runs[1]}."
+
+
 @pytest.mark.parametrize("name", ["run.json", "summary.json", "results.csv"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
 def test_a_truncated_file(run, name, share):

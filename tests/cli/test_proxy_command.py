@@ -1,6 +1,7 @@
 import json
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,6 +15,8 @@ from tiny_search import invoke, search_words, write_space
 from nasproxy.datasets.load import load_dataset
 from nasproxy.proxies.make import random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
+
+NOTHING = "\N{EN DASH}"
 
 
 @pytest.fixture
@@ -37,8 +40,45 @@ def test_show_says_what_is_in_it_and_draws_it(proxy_file):
 def test_show_in_words(proxy_file):
     said = invoke("proxy", "show", str(proxy_file))
     assert (said.code, said.err) == (0, "")
-    for word in ("method", "random", "images", "4", "[8, 8]"):
+    for word in ("method", "random", "images", "4", "8×8"):
         assert word in said.out
+
+
+def test_what_there_is_not_and_numbers_are_shown_for_a_reader(proxy_file, folder):
+    plain = load_proxy(proxy_file)
+    assert (
+        shown(proxy_file)
+        >= {
+            "soft labels": NOTHING,
+            "recipe": "ipc=2, seed=0",
+            "loss": NOTHING,
+            "evaluations": NOTHING,
+            "finished": "yes",
+        }.items()
+    )
+    made = replace(
+        plain,
+        recipe={"ipc": 2, "initial": "real", "network": None, "digest": "", "soft_labels": {"epochs": 3, "flip": True}},
+        history=(5.0, 163.0723876953125),
+        evaluations=((5, 0.5), (10, 0.71249)),
+        finished=False,
+        soft_labels=torch.tensor([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8], [0.8, 0.2]]),
+    )
+    assert (
+        shown(save_proxy(made, folder / "made.safetensors"))
+        >= {
+            "soft labels": "entropy 0.505 nats, 75.0\N{NO-BREAK SPACE}% agree with the class",
+            "recipe": "ipc=2, initial=real, soft_labels.epochs=3, soft_labels.flip=true",
+            "loss": "163",
+            "evaluations": "5: 50.0\N{NO-BREAK SPACE}%, 10: 71.2\N{NO-BREAK SPACE}%",
+            "finished": "no",
+        }.items()
+    )
+
+
+def shown(file: Path):
+    lines = invoke("proxy", "show", str(file)).out.splitlines()
+    return {tuple(map(str.strip, line.split("  ", 1))) for line in lines}
 
 
 def test_the_picture_goes_where_it_is_asked_to(proxy_file, folder):

@@ -36,6 +36,28 @@ def test_list_marks_a_name_that_two_packages_register(folder, monkeypatch):
         assert "aardvark:Space or zebra.spaces:Twice" in said.json["error"]["hint"]
 
 
+def test_list_marks_a_space_that_cannot_be_loaded(folder, monkeypatch):
+    site = folder / "site"
+    register_space(site, "gone", "gone = nowhere_at_all:Space")
+    register_space(site, "raising", "raising = list_raising:Space")
+    register_space(site, "sound", "sound = list_sound:Tiny")
+    write_space(site, "1 / 0", "list_raising.py")
+    write_space(site, SPACE, "list_sound.py")
+    monkeypatch.syspath_prepend(site)
+    said = invoke("spaces", "list")
+    assert (said.code, said.err) == (0, "")
+    rows = {line.split()[0]: line for line in said.out.splitlines() if line.strip()}
+    assert "cannot be loaded: " in rows["gone"]
+    assert "cannot be loaded: " in rows["raising"]
+    assert rows["sound"].split() == ["sound", "sound"]
+    said = invoke("spaces", "list", "--json")
+    assert said.code == 0
+    errors = {space["name"]: space.get("error") for space in said.json["spaces"]}
+    assert "nowhere_at_all" in errors["gone"]
+    assert "ZeroDivisionError" in errors["raising"]
+    assert errors["sound"] is errors["convnet720"] is None
+
+
 def test_show_gives_name_size_and_choices(folder):
     path = write_space(folder)
     document = invoke("spaces", "show", str(path), "--json").json

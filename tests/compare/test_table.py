@@ -95,6 +95,15 @@ def test_a_flat_proxy_has_chance_and_no_correlation(document):
     assert row["performance"] is not None
 
 
+def test_figures_of_a_first_place_that_is_shared_are_said_to_be_means(document):
+    winners = row_of(document, "flat")["winners"]
+    assert len(winners) > 1
+    said = f"regret are means over those that were trained on the whole data: flat ({len(winners)}). Precision@6"
+    assert any(said in paragraph for paragraph in document["text"])
+    rows = [row for row in document["rows"] if row["proxy"] != "flat"]
+    assert not any("first together" in paragraph for paragraph in sentences({**document, "rows": rows}))
+
+
 def test_a_proxy_that_could_not_be_made_is_a_row_that_says_why(document):
     row = row_of(document, "broken")
     assert row["reason"] == "DatasetError: no images"

@@ -16,10 +16,12 @@ from call_again import call_again
 from scaled_space import scaled_space
 from tiny import tiny_dataset, with_other_held_out_images
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from nasproxy.condensation import gradient_matching as module
 from nasproxy.condensation.course import Course
 from nasproxy.condensation.gradient_matching import LARGEST_STEP, matching_loss
+from nasproxy.condensation.outer_loop import Material
 from nasproxy.condensation.recipe import DISTANCES, MatchingRecipe
 from nasproxy.condensation.siamese import SiameseRecipe
 from nasproxy.errors import DatasetError, DivergedError, InputError
@@ -303,6 +305,53 @@ def test_the_matching_loss_and_its_gradient_are_the_closed_form(distance):
     steps = 1e-5 * torch.eye(len(flat), dtype=torch.float64)
     differences = torch.tensor([(at(flat + step) - at(flat - step)) / 2e-5 for step in steps]).double()
     torch.testing.assert_close(synthetic.grad.flatten(), differences, rtol=1e-4, atol=1e-6)
+
+
+class Transformer(nn.Module):
+    """Attention over patches by a layer of torch or by its function, computed again backward where that is asked."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.patches = nn.Conv2d(1, 4, 2, 2)
+        self.encoder = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, activation="gelu", batch_first=True)
+        self.classifier = nn.Linear(4, 3)
+
+    def forward(self, images):
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        if self.kind == "encoder":
+            mixed = self.encoder(tokens)
+        elif self.kind == "recomputed":
+            mixed = checkpoint(self.attend, tokens, use_reentrant=False)
+        else:
+            mixed = self.attend(tokens)
+        return self.classifier(mixed.mean(1))
+
+    def attend(self, tokens):
+        project = self.encoder.self_attn
+        heads = F.linear(tokens, project.in_proj_weight, project.in_proj_bias).unflatten(-1, (3, 2, 2))
+        return F.scaled_dot_product_attention(*heads.permute(2, 0, 3, 1, 4)).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "function", "recomputed"])
+@pytest.mark.parametrize("training", [True, False])
+def test_images_are_moved_by_attention_as_differences_of_the_loss_say(kind, training):
+    torch.manual_seed(0)
+    network = Transformer(kind).double().train(training)
+    real, synthetic = torch.randn(5, 1, 4, 4).double(), torch.randn(2, 1, 4, 4).double()
+    recipe, label = MatchingRecipe(distance="squared-euclidean"), torch.tensor(1)
+    material = Material(real, [torch.arange(5)], synthetic, torch.ones(2).long(), (), torch.Generator(), "float32")
+    loss, slope = module._matching(network, material, recipe)(real, synthetic, label)
+
+    def at(pixels):
+        pixels = pixels.view_as(synthetic)
+        return matching_loss(network, real, pixels, label, distance=recipe.distance, precision="float32").item()
+
+    flat = synthetic.flatten()
+    steps = 1e-5 * torch.eye(len(flat), dtype=torch.float64)
+    differences = torch.tensor([(at(flat + step) - at(flat - step)) / 2e-5 for step in steps]).double()
+    assert loss.item() == pytest.approx(at(flat))
+    torch.testing.assert_close(slope.flatten(), differences, rtol=1e-5, atol=1e-8)
 
 
 def test_a_network_without_a_gradient_to_match_is_an_error():

@@ -58,6 +58,19 @@ def test_broken_files_are_all_named_with_their_part(pets):
     assert found.dataset.fingerprint == load_dataset(str(pets), skip_broken=True).fingerprint
 
 
+def test_an_image_that_is_cut_off_is_in_no_count_though_its_header_is_sound(pets):
+    write_images(pets / "train" / "dog", 1, (12, 16), mode="RGB", first=500)
+    torn = pets / "train" / "dog" / "500.png"
+    torn.write_bytes(torn.read_bytes()[:-100])
+    found = check_dataset(str(pets))
+    assert [failure.name for failure in found.broken["train"]] == ["dog/500.png"]
+    assert found.counts == {"train": [40, 9], "test": [3, 2]}
+    assert (found.survey.sizes, found.survey.modes) == ({(6, 8): 54}, {"L": 54})
+    loaded = load_dataset(str(pets), skip_broken=True)
+    assert found.survey.channels == loaded.channels == 3  # as the header said that has a part in what is decided
+    assert "Images of mode L (54) were converted to 8-bit RGB." in loaded.notes
+
+
 def test_duplicates_are_found_by_pixels_and_named(pets):
     train, test = pets / "train", pets / "test"
     shutil.copy(train / "cat" / "003.png", train / "cat" / "again.png")

@@ -136,6 +136,25 @@ def test_folders_within_classes_are_no_parts(tmp_path: Path, inside: tuple[tuple
     assert list_image_folder(tmp_path).notes == []
 
 
+def test_datasets_taken_for_classes_are_pointed_out(tmp_path: Path) -> None:
+    for folder in ("few/cat", "few/dog", "photos/car", "photos/bus"):
+        write_images(tmp_path / folder, 3)
+    expected = (
+        "The class folders few, photos hold no images, only folders: few holds cat, dog. "
+        f"If each is a dataset of its own, pass one of them: {tmp_path / 'few'}."
+    )
+    assert list_image_folder(tmp_path).notes == [expected]
+    write_images(tmp_path / "photos" / "dog", 3)
+    assert list_image_folder(tmp_path).notes == [], "what classes share is no class"
+    for folder in ("whole/train/cat", "whole/train/dog", "whole/test/cat"):
+        write_images(tmp_path / folder, 3)
+    (note,) = list_image_folder(tmp_path).notes
+    assert "few, photos, whole hold no images, only folders: whole holds test, train." in note
+    assert note.endswith(f"pass one of them: {tmp_path / 'whole'}.")
+    write_images(tmp_path / "few", 1)
+    assert list_image_folder(tmp_path).notes == []
+
+
 def test_links_to_folders_are_followed_once(pets: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "elsewhere", 5)
     (tmp_path / "elsewhere" / "back").symlink_to(pets / "cat")

@@ -69,6 +69,22 @@ def test_paths_that_are_no_dataset(tmp_path: Path) -> None:
         load_dataset(str(file))
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("train.parquet", "Give the folder that holds train*.parquet, and test*.parquet if there is such a part: {}"),
+        ("IMAGES.NPZ", "NumPy's arrays are not read. Save each image in the folder of its class"),
+        ("images.npy", "NumPy's arrays are not read."),
+        ("images.zip", "Give the folder that holds it. Expected FOLDER/CLASS/image.png"),
+    ],
+)
+def test_a_file_says_what_to_give_instead(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / name).write_bytes(b"any")
+    with pytest.raises(DatasetError, match="is a file; a dataset is a folder") as caught:
+        load_dataset(str(tmp_path / name))
+    assert caught.value.hint.startswith(said.format(tmp_path))
+
+
 def test_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))

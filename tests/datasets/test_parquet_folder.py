@@ -138,7 +138,7 @@ def test_labels_that_make_no_sense(tmp_path: Path) -> None:
     train = tmp_path / "train.parquet"
     write_parquet(train, [0, None, 1])
     assert "1 labels" in error(tmp_path).message
-    assert "first in row 1" in error(tmp_path).message
+    assert "first in row 1, counted from 0" in error(tmp_path).message
     write_parquet(train, [0, -1, 1])
     assert "negative (-1)" in error(tmp_path).message
     write_parquet(train, [0, 2, 1], names=["a", "b"])

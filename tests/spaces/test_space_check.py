@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from nasproxy.search_spaces.convnet720 import ConvNet720
@@ -86,7 +87,7 @@ def test_the_sample_is_stratified_over_the_choices():
 
     space = space_with(build=build, choices={"a": range(5), "b": range(40)})
     assert check(space, sample=10).tried == 10
-    assert sorted(config["a"] for config in seen) == sorted([0, 1, 2, 3, 4] * 2)
+    assert sorted(config["a"] for config in seen) == sorted([0, 1, 2, 3, 4] * 2 * 2)  # each is built twice
     assert len({config["b"] for config in seen}) == 10
 
 
@@ -210,6 +211,37 @@ def test_a_build_that_changes_its_configuration_is_reported():
     assert report.tried == 6
 
 
+@pytest.mark.parametrize("what", ["weight", "buffer", "size"])
+def test_weights_that_torchs_seed_does_not_decide_are_reported(what):
+    numbers = np.random.default_rng(0)
+
+    def build(self, config, **shape):
+        model = Linear.build(self, config, **shape)
+        drawn = torch.from_numpy(numbers.normal(size=tuple(model[1].weight.shape))).float()
+        if what == "buffer":
+            model.register_buffer("mask", drawn > 0)
+        elif what == "size":
+            model[1].register_buffer("idle", torch.zeros(int(numbers.integers(1, 10**6))))
+        elif config["bias"]:
+            model[1].weight.data.copy_(drawn)
+        return model
+
+    report = check(space_with(build=build))
+    expected = "build gives other weights when it is called again after the same torch.manual_seed; let it draw from"
+    assert [problem[: len(expected)] for problem in report.problems] == [expected]
+    assert ("bias=True, and 2 more" if what == "weight" else ", and 5 more") in report.problems[0]
+
+
+def test_constants_that_are_no_numbers_are_equal_when_built_again():
+    def build(self, config, **shape):
+        model = Linear.build(self, config, **shape)
+        for name, constant in {"none": torch.tensor(math.nan), "mask": torch.ones(2, dtype=torch.bool)}.items():
+            model.register_buffer(name, constant)
+        return model
+
+    assert check(space_with(build=build)).ok
+
+
 def test_a_space_that_breaks_the_contract_is_refused():
     with pytest.raises(SpaceError, match="Changed"):
         check(space_with(choices={}))
@@ -228,4 +260,5 @@ def test_the_global_random_state_is_left_alone_and_does_not_matter():
         state = torch.random.get_rng_state()
         check(space_with(build=build), sample=2, seed=7)
         assert torch.equal(state, torch.random.get_rng_state())
-    assert all(torch.equal(first, second) for first, second in zip(weights[:2], weights[2:], strict=True))
+    half = len(weights) // 2
+    assert all(torch.equal(first, second) for first, second in zip(weights[:half], weights[half:], strict=True))
