@@ -39,7 +39,7 @@ from nasproxy.cli.options import (
     Workers,
     parse_image_size,
 )
-from nasproxy.cli.output import plain_table, print_json, say_how_to_see_curves, stdout
+from nasproxy.cli.output import Row, print_json, print_parts, print_rows, say_how_to_see_curves, stdout
 from nasproxy.cli.run_folder import run_folder
 from nasproxy.cli.screen import open_screen
 from nasproxy.search.settings import OBJECTIVES, PRESETS, SAMPLERS, SCHEDULERS, SearchSettings
@@ -234,11 +234,13 @@ def _print(result: SearchResult, *, several: bool) -> None:
     summary, console = result.summary, stdout()
     front = {*result.table.loc[result.table["pareto"], "id"]} if several else None
     winner, agreement = summary["winner"], summary["agreement"]
-    console.print(
-        _finalists(summary, front) if summary["top"] else "No candidate came so far that it could be a finalist."
-    )
+    if summary["top"]:
+        _print_finalists(summary, front)
+    else:
+        console.print("No candidate came so far that it could be a finalist.")
     if winner is not None:
-        console.print(f"\n[bold]Winner[/] {winner['id']}  {escape(_describe(winner['config']))}")
+        console.print()
+        print_parts("Winner", [winner["id"], *_describe(winner["config"])])
         console.print(f"  test accuracy {percent(winner['test_accuracy'])}, {count(winner['parameters'])} parameters")
     elif summary["top"]:
         console.print("\n[bold red]No winner[/] No finalist could be trained on the whole data to finite numbers.")
@@ -258,31 +260,25 @@ def _print(result: SearchResult, *, several: bool) -> None:
     say_how_to_see_curves(result.directory)
 
 
-def _finalists(summary: dict[str, Any], front: set[str] | None) -> Any:
+def _print_finalists(summary: dict[str, Any], front: set[str] | None) -> None:
     """The table of finalists; who is in ``front``, the Pareto front of several objectives, has a star."""
     timed = any("latency_ms" in entry for entry in summary["top"])
     figures = ("Rank", "Proxy", "Whole", "Test", "Parameters", "Multiply-adds", *(["Latency"] if timed else []))
     marked = [] if front is None else ["Pareto"]
-    table = plain_table(*figures, *marked, "Id", "Configuration", right=figures)
+    rows = []
     for entry in summary["top"]:
         best = summary["winner"] is not None and entry["id"] == summary["winner"]["id"]
         accuracies = [percent(entry[name]) for name in ("proxy_accuracy", "whole_accuracy", "test_accuracy")]
         sizes = [count(entry["parameters"]), count(entry["multiply_adds"])]
         sizes += [milliseconds(entry["latency_ms"])] if timed else []
-        table.add_row(
-            str(entry["rank"]),
-            *accuracies,
-            *sizes,
-            *("*" if entry["id"] in (front or ()) else "" for _ in marked),
-            entry["id"],
-            escape(_describe(entry["config"])),
-            style="bold green" if best else None,
-        )
-    return table
+        stars = ["*" if entry["id"] in (front or ()) else "" for _ in marked]
+        cells = [str(entry["rank"]), *accuracies, *sizes, *stars, entry["id"]]
+        rows.append(Row(cells, _describe(entry["config"]), "bold green" if best else None))
+    print_rows([*figures, *marked, "Id", "Configuration"], rows, right=figures)
 
 
-def _describe(config: dict[str, Any]) -> str:
-    return "  ".join(f"{name}={value}" for name, value in config.items())
+def _describe(config: dict[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in config.items()]
 
 
 def _agreement(agreement: dict[str, Any]) -> str:

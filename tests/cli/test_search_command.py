@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,40 @@ def test_the_finalists_are_listed_in_proxy_order(plain: Said, as_json: Said):
         assert row[0] == str(entry["rank"])
         assert row[1] == f"{100 * entry['proxy_accuracy']:.1f}"
         assert entry["id"] in row
+
+
+@pytest.mark.parametrize("objectives", [["accuracy"], ["accuracy", "parameters", "latency"]], ids=["one", "three"])
+def test_on_a_narrow_terminal_no_candidate_loses_a_part_of_its_name(
+    folder: Path, on_terminal: Callable[..., str], objectives: list[str]
+):
+    long = SPACE.replace('"relu"', '"relu in its long spelling"').replace('"activation"', '"activation_function"')
+    words = search_words(write_space(folder, long), folder / "run", "--top-k", "3", "--resume")
+    words += [word for name in objectives for word in ("--objective", name)]
+    top = invoke(*words, "--json").json["top"]
+    choices = {entry["id"]: [f"{name}={value}" for name, value in entry["config"].items()] for entry in top}
+    for columns in (60, 80, 200):
+        said = on_terminal(columns, *words)
+        table, winner = said.split("\nWinner ")
+        lines = table.splitlines()
+        assert "…" not in said
+        assert max(map(len, lines)) <= columns
+        assert lines[0].startswith("Rank   Proxy")
+        rows = [number for number, line in enumerate(lines) if line.split()[:1] in (["1"], ["2"], ["3"])]
+        for entry, begin, end in zip(top, rows, [*rows[1:], len(lines)], strict=True):
+            for part in (entry["id"], *choices[entry["id"]]):
+                assert any(part in line for line in lines[begin:end])
+        first, *more = winner.split("\n  test accuracy")[0].splitlines()
+        assert all(line.startswith("  ") for line in more)
+        assert " ".join([first, *more]).split() == " ".join([first.split()[0], *choices[first.split()[0]]]).split()
+
+
+def test_where_it_is_piped_each_finalist_is_a_line(folder: Path):
+    long = SPACE.replace('"activation"', f'"{"activation" * 20}"')
+    words = search_words(write_space(folder, long), folder / "run", "--resume")
+    top = invoke(*words, "--json").json["top"]
+    lines = invoke(*words).out.splitlines()
+    for line, entry in zip(lines[1:], top, strict=False):
+        assert all(part in line for part in (entry["id"], *(f"{k}={v}" for k, v in entry["config"].items())))
 
 
 def test_one_candidate_is_enough(folder: Path):
