@@ -382,7 +382,7 @@ def _summary(plan: Plan, campaign: Campaign, table: pd.DataFrame, study: Study) 
         "space": plan.space.name,
         "dataset": plan.dataset.name,
         "proxy": settings.proxy,
-        **summarise(campaign, table, study),
+        **summarise(campaign, table, study, settings.objectives),
         "calibration": None,
         "seconds": None,  # known when all is done
         "run": str(plan.directory),

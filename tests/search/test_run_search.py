@@ -125,6 +125,38 @@ def test_the_winner_is_the_finalist_with_the_highest_whole_accuracy(finished: Se
     assert all(torch.equal(weights[name], kept[name]) for name in kept)
 
 
+ALWAYS_THE_FIRST = """
+import torch
+from torch import nn
+
+from nasproxy import SearchSpace
+
+
+class First(nn.Linear):
+    def forward(self, features):
+        return 0 * super().forward(features) + torch.eye(self.out_features)[0] * 20 / self.in_features
+
+
+class Alike(SearchSpace):
+    name = "alike"
+    choices = {"width": [2, 4, 8]}
+
+    def build(self, config, *, in_channels, num_classes, image_size):
+        hidden = nn.Linear(image_size[0] * image_size[1] * in_channels, config["width"])
+        return nn.Sequential(nn.Flatten(), hidden, First(config["width"], num_classes))
+"""
+"""All networks say the first class; the larger they are, the less sure of it."""
+
+
+@pytest.mark.parametrize(("objectives", "width"), [(("accuracy",), 8), (("accuracy", "parameters"), 2)])
+def test_with_several_objectives_ties_on_the_whole_data_go_to_the_better_in_the_others(
+    tmp_path: Path, objectives: tuple[str, ...], width: int
+):
+    found = run_search(settings_of(tmp_path, text=ALWAYS_THE_FIRST, objectives=objectives, top_k=3)).summary
+    assert len({entry["whole_accuracy"] for entry in found["top"]}) == 1
+    assert found["winner"]["config"] == {"width": width}
+
+
 def test_the_table_has_a_row_for_each_candidate_best_first(finished: SearchResult):
     table = finished.table
     kept = read_table(finished.directory).drop(columns="reason")
