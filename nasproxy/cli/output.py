@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shlex
 import sys
@@ -112,13 +113,15 @@ def print_rows(head: Sequence[str], rows: Sequence[Row], *, right: Collection[st
     """
     console = stdout()
     room = console.width if console.is_terminal else sys.maxsize
-    names = head[: len(rows[0].cells)]
+    names, title = head[: len(rows[0].cells)], head[len(rows[0].cells) :]
     widths = [max(map(cell_len, column)) for column in zip(names, *(row.cells for row in rows), strict=True)]
     fitting = sum(sum(widths[:number]) + 2 * (number - 1) <= room for number in range(1, len(widths) + 1))
     left = room - sum(widths) - 2 * len(widths)
     last = [_filled(row.parts, left, left) for row in rows]
-    beside = fitting == len(widths) and all(
-        len(lines) <= 2 and max(map(cell_len, lines), default=0) <= left for lines in last
+    beside = (
+        fitting == len(widths)
+        and all(len(lines) <= 2 for lines in last)
+        and all(cell_len(part) <= left for part in itertools.chain(title, *last))
     )
 
     def line(cells: Sequence[str], behind: Sequence[str]) -> str:
@@ -129,7 +132,7 @@ def print_rows(head: Sequence[str], rows: Sequence[Row], *, right: Collection[st
     def say(text: str, style: str | None) -> None:
         console.print(Text(text, style or ""), soft_wrap=True)
 
-    say(line(names, head[len(names) :] if beside else ()), "bold")
+    say(line(names, title if beside else ()), "bold")
     for row, lines in zip(rows, last, strict=True):
         say(line(row.cells, lines[:1] if beside else ()), row.style)
         if beside:

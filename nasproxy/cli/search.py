@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,9 +47,13 @@ from nasproxy.search.settings import OBJECTIVES, PRESETS, SAMPLERS, SCHEDULERS, 
 from nasproxy.text import count, counted, duration, milliseconds, percent
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nasproxy.search.run import SearchResult
 
 PROXY = "Proxy and space"
+_TOLD = 3
+"""Kinds of failures that are told on the terminal; the report has all."""
 _D = SearchSettings()
 
 
@@ -250,10 +255,9 @@ def _print(result: SearchResult, *, several: bool) -> None:
         console.print(f"\n[bold]Calibration[/]  {escape(_calibration(summary))}")
     console.print(f"\n[bold]Effort[/] {_effort(summary)}")
     if summary["failed"]:
-        calibrated = [entry["reason"] for entry in (summary["calibration"] or {"sample": []})["sample"]]
-        reasons = [*result.table["reason"].dropna(), *filter(None, calibrated)]
-        failed = counted(summary["failed"], "candidate")
-        console.print(f"\n[bold red]{failed} failed[/], the first: {escape(str(reasons[0]))}")
+        console.print(f"\n[bold red]{counted(summary['failed'], 'candidate')} failed[/]")
+        for line in _failures(summary, result.table):
+            console.print(f"  {escape(line)}", soft_wrap=True)
     names = ("report.html", "results.csv", "winner/", "study.log")
     files = [name for name in names if (result.directory / name).exists()]
     console.print(f"\n[bold]Files[/]  {escape(summary['run'])}: {', '.join(files)}", soft_wrap=True)
@@ -296,11 +300,23 @@ def _calibration(summary: dict[str, Any]) -> str:
     return " ".join([*sentences, *against_winner(found, summary["winner"])])
 
 
+def _failures(summary: dict[str, Any], table: pd.DataFrame) -> list[str]:
+    """The most frequent kinds of failure, each with its number; reasons that differ in numbers alone are one kind."""
+    reasons = {entry["id"]: entry["reason"] for entry in (summary["calibration"] or {"sample": []})["sample"]}
+    reasons.update(table.set_index("id")["reason"].dropna())
+    kinds: dict[str, list[str]] = {}
+    for reason in filter(None, reasons.values()):
+        kinds.setdefault(re.sub(r"\d+", "0", reason), []).append(reason)
+    frequent = sorted(kinds.values(), key=len, reverse=True)
+    lines, others = [f"{len(kind)} × {kind[0]}" for kind in frequent[:_TOLD]], frequent[_TOLD:]
+    more = f"{sum(map(len, others))} for {counted(len(others), 'other reason')}: see reason in results.csv"
+    return [*lines, more] if others else lines
+
+
 def _effort(summary: dict[str, Any]) -> str:
     rungs = " → ".join(f"{rung['candidates']} × {counted(rung['epochs'], 'epoch')}" for rung in summary["rungs"])
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in summary["seconds"].items())
+    ranked = f"{summary['evaluated']} of {summary['candidates']} ranked"
+    diverged = f", {summary['diverged']} of them diverged" if summary["diverged"] else ""
     ended = f"; the time budget ended the ranking, {summary['not_reached']} not reached (--resume goes on)"
-    return (
-        f"{summary['evaluated']} of {summary['candidates']} ranked ({rungs}){ended if summary['budget_spent'] else ''};"
-        f" {times}"
-    )
+    return f"{ranked}{diverged} ({rungs}){ended if summary['budget_spent'] else ''}; {times}"

@@ -65,6 +65,8 @@ def results_table(
     table.insert(list(table.columns).index("reason"), "pareto", _on_front(table, objectives))
     order = {"complete": 0, "pruned": 1, "waiting": 2, "failed": 3}
     keys = table.assign(state=table["state"].map(order), rank=table["rank"].fillna(math.inf))
+    # Nullable, so that the ranks of others stay integers where a candidate failed.
+    table = table.astype(dict.fromkeys(("rank", "proxy_epochs"), "Int64"))
     return table.loc[keys.sort_values(["rank", "state", "id"]).index].reset_index(drop=True)
 
 

@@ -103,6 +103,14 @@ def test_on_a_narrow_terminal_no_candidate_loses_a_part_of_its_name(
         assert " ".join([first, *more]).split() == " ".join([first.split()[0], *choices[first.split()[0]]]).split()
 
 
+def test_a_short_configuration_is_not_squeezed_below_its_title(folder: Path, on_terminal: Callable[..., str]):
+    words = search_words(write_space(folder, SPACE.replace('"activation"', '"a"')), folder / "run", "--resume")
+    for columns in (82, 88):
+        lines = on_terminal(columns, *words).split("\n\n")[0].splitlines()
+        assert max(map(len, lines)) <= columns
+        assert ("Configuration" in lines[0]) == (columns > 85)
+
+
 def test_where_it_is_piped_each_finalist_is_a_line(folder: Path):
     long = SPACE.replace('"activation"', f'"{"activation" * 20}"')
     words = search_words(write_space(folder, long), folder / "run", "--resume")
@@ -155,6 +163,49 @@ def test_failures_are_one_in_the_exit_code_and_told(folder: Path):
     assert said.code == 1
     assert "3 candidates failed" in said.out
     assert "ValueError: [bold]two[/bold] is not enough (my_space.py:" in said.out
+
+
+FATES = """
+from torch import nn
+
+from nasproxy import SearchSpace
+
+
+class Fate(nn.Module):
+    def __init__(self, fate):
+        super().__init__()
+        self.fate = fate
+
+    def forward(self, images):
+        if self.fate == "raise" and self.training:
+            raise RuntimeError("boom")
+        return (images,) if self.fate == "tuple" else images * float("nan") if self.fate == "diverge" else images
+
+
+class Fated(SearchSpace):
+    name = "fated"
+    choices = {"fate": ["none", "raise", "tuple", "diverge", "build", "late"], "width": [2, 4, 8]}
+
+    def build(self, config, *, in_channels, num_classes, image_size):
+        if config["fate"] == "build":
+            raise ValueError(f"width {config['width']} is no good")
+        if config["fate"] == "late" and config["width"] > 2:
+            raise OSError("[bold]late[/bold]")
+        return nn.Sequential(
+            nn.Flatten(), nn.LazyLinear(config["width"]), nn.LazyLinear(num_classes), Fate(config["fate"])
+        )
+"""
+
+
+def test_how_many_diverged_is_told_and_the_most_frequent_kinds_of_failure(folder: Path):
+    said = invoke(*search_words(write_space(folder, FATES), folder / "run", "--scheduler", "none"))
+    assert said.code == 1
+    assert "7 of 18 ranked, 3 of them diverged (10 × 4 epochs); condense" in " ".join(said.out.split())
+    lines = said.out.splitlines()
+    told = lines.index("11 candidates failed")
+    for reason in ("RuntimeError: boom (my_space.py:", "ValueError: width ", "SpaceError: The network returned tuple"):
+        assert sum(line.startswith(f"  3 × {reason}") for line in lines[told + 1 : told + 4]) == 1
+    assert lines[told + 4] == "  2 for 1 other reason: see reason in results.csv"
 
 
 def test_where_all_candidates_fail_there_is_no_table_and_no_winner(folder: Path):

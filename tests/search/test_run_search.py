@@ -484,6 +484,10 @@ def test_failures_and_divergences_are_counted_and_the_rest_goes_on(tmp_path: Pat
     assert list(table["params_fate"][:4]) == ["none", "none", "diverge", "diverge"]
     assert list(table["rank"][:4]) == [1, 2, 3, 4]
     assert table["rank"][4:].isna().all()
+    rows = pd.read_csv(found.directory / "results.csv", dtype=str)
+    for column in ("rank", "proxy_epochs"):  # integers also where some have none
+        assert table[column].dtype == load_run(found.directory).table[column].dtype == "Int64"
+        assert rows[column][:4].str.isdecimal().all()
     diverged = table[table["diverged"]]
     assert set(diverged["proxy_accuracy"]) == {0.0}
     assert diverged["proxy_cross_entropy"].isna().all()
