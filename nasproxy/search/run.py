@@ -63,6 +63,7 @@ from nasproxy.search.study import Study, holds_trials, open_storage
 from nasproxy.search.task import WHOLE, Outcome
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.spaces.known import remember_space
+from nasproxy.text import counted
 from nasproxy.training.memory import release_memory
 from nasproxy.training.process import prepare_process
 from nasproxy.versions import deciding_versions, library_versions, usable_cores
@@ -113,8 +114,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     if plan.device.type == "cpu" and (slower := why_none()):
         progress.note(slower)
     _say_what_inline_ignores(settings, progress)
-    if plan.invalid:
-        progress.note(f"{plan.invalid} configurations make no sense at this image size and are left out.")
+    _say_what_is_invalid(plan, progress)
     prepare_process(usable_cores())
     candidates, costs = measure_candidates(plan, progress)
     directory = plan.directory
@@ -167,6 +167,16 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         write_json(directory / "summary.json", summary)
         write_report(directory)
     return SearchResult(summary, table, directory)
+
+
+def _say_what_is_invalid(plan: Plan, progress: Progress) -> None:
+    for reason, most in plan.invalid.most_common(1):
+        number = plan.invalid.total()
+        of = "all of them" if most == number else f"{most:,} of them, more than for any other reason"
+        progress.note(
+            f"{counted(number, 'configuration')} {'makes' if number == 1 else 'make'} no sense and"
+            f" {'is' if number == 1 else 'are'} left out; is_valid says of {of}: {reason}."
+        )
 
 
 def _say_what_inline_ignores(settings: SearchSettings, progress: Progress) -> None:

@@ -414,6 +414,19 @@ def test_configurations_that_make_no_sense_are_left_out_and_counted(tmp_path: Pa
     assert found.summary["candidates"] == 9
     assert set(found.table["params_width"]) == {2, 4, 8}
     assert any(note.startswith("3 configurations make no sense") for note in notes)
+    assert any(note.endswith("is_valid says of all of them: 16 pixels are too few.") for note in notes)
+
+
+def test_the_most_frequent_reason_is_told(tmp_path: Path):
+    text = SPACE + (
+        "\n    def is_valid(self, config, image_size):\n"
+        "        even = config['width'] == 2 or config['activation'] != 'tanh' or 'heads must divide dim'\n"
+        "        return even if config['activation'] != 'relu' or config['width'] > 2 else False\n"
+    )
+    said = invoke(*search_words(write_space(tmp_path, text), tmp_path / "run"))
+    assert "4 configurations make no sense and are left out; is_valid says of 3 of them" in said.err
+    assert "more than for any other reason: heads must divide dim." in said.err
+    assert "image size" not in said.err
 
 
 @pytest.mark.parametrize("answer", ["np.bool_(config['width'] < 16)", "1", "''", "None"])
