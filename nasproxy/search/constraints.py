@@ -10,7 +10,7 @@ from nasproxy.search.costs import Costs
 from nasproxy.search.plan import Plan
 from nasproxy.search.settings import SearchSettings
 from nasproxy.spaces.candidate import Candidate
-from nasproxy.text import count
+from nasproxy.text import count, counted
 
 
 def measure_candidates(plan: Plan, progress: Progress) -> tuple[list[Candidate], Costs]:
@@ -31,6 +31,7 @@ def measure_candidates(plan: Plan, progress: Progress) -> tuple[list[Candidate],
     )
     limits = {"parameters": settings.max_parameters, "multiply_adds": settings.max_multiply_adds}
     if settings.sampler != "grid" and not any(limits.values()):
+        _say_if_all_are_proposed(settings, len(costs), progress)
         return plan.candidates, costs
     progress.stage("Measuring candidates", len(plan.candidates))
     small = []
@@ -50,7 +51,16 @@ def measure_candidates(plan: Plan, progress: Progress) -> tuple[list[Candidate],
         if (settings.calibrate or 0) > len(small):
             few = f"all {len(small)} candidates that are within {_asked(settings)}"
             progress.note(f"--calibrate {settings.calibrate} takes {few}.")
+    _say_if_all_are_proposed(settings, len(small), progress)
     return small, costs
+
+
+def _say_if_all_are_proposed(settings: SearchSettings, candidates: int, progress: Progress) -> None:
+    if (settings.trials or 0) > candidates:
+        progress.note(
+            f"--trials {settings.trials} is more than there are: the sampler proposes each of the"
+            f" {counted(candidates, 'candidate')} once."
+        )
 
 
 def _asked(settings: SearchSettings) -> str:
