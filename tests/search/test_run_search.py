@@ -43,6 +43,7 @@ from nasproxy.errors import BudgetError, InputError, RunError, SpaceError
 from nasproxy.progress import Silent
 from nasproxy.proxies.make import random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
+from nasproxy.search import costs
 from nasproxy.search import run as module
 from nasproxy.search.dry_run import dry_run
 from nasproxy.search.plan import make_plan
@@ -53,6 +54,7 @@ from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.spaces.known import space_of_run, text_digest
 from nasproxy.spaces.source import SpaceSource
+from nasproxy.spaces.space import SearchSpace
 
 
 def settings_of(folder: Path, name: str = "run", text: str = SPACE, **changed: Any) -> SearchSettings:
@@ -913,3 +915,31 @@ def test_tables_open_in_plain_pandas(finished: SearchResult):
     table = pd.read_csv(finished.directory / "results.csv")
     assert table["diverged"].dtype == bool
     assert table["rank"].dtype.kind == "i"
+
+
+def test_a_run_that_goes_on_measures_only_what_its_table_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    unbuildable = "config['width'] == 16 and exit(3)\n        activation = {"
+    asked = settings_of(tmp_path, text=SPACE.replace("activation = {", unbuildable))
+    before = run_search(asked)
+    measured: list[str] = []
+    measure = costs.measure_cost
+
+    def counting(space: SearchSpace, candidate: Candidate, **more: Any) -> costs.Cost:
+        measured.append(candidate.id)
+        return measure(space, candidate, **more)
+
+    monkeypatch.setattr(costs, "measure_cost", counting)
+    after = run_search(asked, resume=True)
+    assert_frame_equal(after.table, before.table)
+    assert sorted(measured) == sorted(before.table["id"][before.table["state"] == "failed"])
+    table = before.directory / "results.csv"
+    for damaged in (
+        "",
+        table.read_text()[:-20],
+        table.read_text().replace("multiply_adds", "n"),
+        "id,parameters\nx,y\n",
+    ):
+        measured.clear()
+        table.write_text(damaged)
+        assert_frame_equal(run_search(asked, resume=True).table, before.table)
+        assert len(measured) == CANDIDATES
