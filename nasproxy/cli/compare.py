@@ -39,7 +39,7 @@ from nasproxy.cli.options import (
     Workers,
     parse_image_size,
 )
-from nasproxy.cli.output import plain_table, print_json, stdout
+from nasproxy.cli.output import Row, print_json, print_rows, stdout
 from nasproxy.cli.run_folder import run_folder
 from nasproxy.cli.screen import open_screen
 from nasproxy.compare.settings import DEFAULT_PROXIES, CompareSettings, asked_before
@@ -235,11 +235,8 @@ def _show(document: dict[str, Any], *, as_json: bool) -> None:
     from nasproxy.compare.write import table_cells
 
     head, rows = table_cells(document)
-    table = plain_table(*head, right=tuple(head[1:]))
-    for cells in rows:
-        table.add_row(*map(escape, cells))
+    print_rows(head, [Row(cells) for cells in rows], right=head[1:])
     console = stdout()
-    console.print(table)
     for row in document["rows"]:
         if row["reason"]:
             console.print(f"\n[bold]{escape(row['proxy'])}[/]  {escape(row['reason'])}")

@@ -58,6 +58,6 @@ def _print(found: dict[str, Any]) -> None:
         )
     console.print(
         f"From trainings timed on this machine, for {found['workers']} at a time; survivors of a cut are taken to be of"
-        " average size. Nothing was written.",
+        " average size. Starting, figures and the report come on top. Nothing was written.",
         style="dim",
     )

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from nasproxy.credentials import without_password
 
@@ -76,5 +80,92 @@ def plain_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """A table whose head has the names of its columns, if any has one; those named in ``right`` are numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=column in right)
+        number = column in right
+        # Where there is no room, a name goes on in the next line, of which an ellipsis would leave nothing to copy.
+        table.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
     return table
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of :func:`print_rows`.
+
+    Args:
+        cells: one for each column but the last.
+        parts: of the last column; lines break between them only.
+        style: as rich understands it.
+    """
+
+    cells: Sequence[str]
+    parts: Sequence[str] = ()
+    style: str | None = None
+
+
+def print_rows(head: Sequence[str], rows: Sequence[Row], *, right: Collection[str]) -> None:
+    """Prints a table of which nothing is cut: what the terminal has no room for stands below its row.
+
+    So does the last column where a row would take more than two lines of it. Outside a terminal, a row is a line.
+
+    Args:
+        head: names of the columns; with one more than a row has cells, the last is of the rows' ``parts``.
+        rows: below it.
+        right: names of the columns that hold numbers.
+    """
+    console = stdout()
+    room = console.width if console.is_terminal else sys.maxsize
+    names, title = head[: len(rows[0].cells)], head[len(rows[0].cells) :]
+    widths = [max(map(cell_len, column)) for column in zip(names, *(row.cells for row in rows), strict=True)]
+    fitting = sum(sum(widths[:number]) + 2 * (number - 1) <= room for number in range(1, len(widths) + 1))
+    left = room - sum(widths) - 2 * len(widths)
+    last = [_filled(row.parts, left, left) for row in rows]
+    beside = (
+        fitting == len(widths)
+        and all(len(lines) <= 2 for lines in last)
+        and all(cell_len(part) <= left for part in itertools.chain(title, *last))
+    )
+
+    def line(cells: Sequence[str], behind: Sequence[str]) -> str:
+        shown = zip(names, cells, widths[:fitting], strict=False)
+        padded = [_padded(cell, width, right=name in right) for name, cell, width in shown]
+        return "  ".join([*padded, *behind]).rstrip(" ")
+
+    def say(text: str, style: str | None) -> None:
+        console.print(Text(text, style or ""), soft_wrap=True)
+
+    say(line(names, title if beside else ()), "bold")
+    for row, lines in zip(rows, last, strict=True):
+        say(line(row.cells, lines[:1] if beside else ()), row.style)
+        if beside:
+            below = [" " * (room - left) + part for part in lines[1:]]
+        else:
+            cells = [f"{name} {cell}" for name, cell in zip(names[fitting:], row.cells[fitting:], strict=True) if cell]
+            below = [f"    {part}" for part in _filled([*cells, *row.parts], room - 4, room - 4)]
+        for part in below:
+            say(part, row.style)
+
+
+def print_parts(title: str, parts: Sequence[str]) -> None:
+    """Prints parts behind a title in bold; lines break between them only, and all but the first are indented."""
+    console = stdout()
+    room = console.width if console.is_terminal else sys.maxsize
+    first, *more = _filled(parts, room - cell_len(title) - 1, room - 2) or [""]
+    console.print(Text.assemble((title, "bold"), " ", first), soft_wrap=True)
+    for part in more:
+        console.print(Text(f"  {part}"), soft_wrap=True)
+
+
+def _filled(parts: Iterable[str], first: int, later: int) -> list[str]:
+    """As few lines of parts as there can be; in one that is too long for a line stands that part alone."""
+    lines: list[str] = []
+    for part in parts:
+        room = first if len(lines) == 1 else later
+        if lines and cell_len(lines[-1]) + 2 + cell_len(part) <= room:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(part)
+    return lines
+
+
+def _padded(text: str, width: int, *, right: bool) -> str:
+    blank = " " * (width - cell_len(text))
+    return blank + text if right else text + blank

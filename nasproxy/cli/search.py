@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,16 +40,20 @@ from nasproxy.cli.options import (
     Workers,
     parse_image_size,
 )
-from nasproxy.cli.output import plain_table, print_json, say_how_to_see_curves, stdout
+from nasproxy.cli.output import Row, print_json, print_parts, print_rows, say_how_to_see_curves, stdout
 from nasproxy.cli.run_folder import run_folder
 from nasproxy.cli.screen import open_screen
 from nasproxy.search.settings import OBJECTIVES, PRESETS, SAMPLERS, SCHEDULERS, SearchSettings
 from nasproxy.text import count, counted, duration, milliseconds, percent
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nasproxy.search.run import SearchResult
 
 PROXY = "Proxy and space"
+_TOLD = 3
+"""Kinds of failures that are told on the terminal; the report has all."""
 _D = SearchSettings()
 
 
@@ -234,11 +239,13 @@ def _print(result: SearchResult, *, several: bool) -> None:
     summary, console = result.summary, stdout()
     front = {*result.table.loc[result.table["pareto"], "id"]} if several else None
     winner, agreement = summary["winner"], summary["agreement"]
-    console.print(
-        _finalists(summary, front) if summary["top"] else "No candidate came so far that it could be a finalist."
-    )
+    if summary["top"]:
+        _print_finalists(summary, front)
+    else:
+        console.print("No candidate came so far that it could be a finalist.")
     if winner is not None:
-        console.print(f"\n[bold]Winner[/] {winner['id']}  {escape(_describe(winner['config']))}")
+        console.print()
+        print_parts("Winner", [winner["id"], *_describe(winner["config"])])
         console.print(f"  test accuracy {percent(winner['test_accuracy'])}, {count(winner['parameters'])} parameters")
     elif summary["top"]:
         console.print("\n[bold red]No winner[/] No finalist could be trained on the whole data to finite numbers.")
@@ -248,41 +255,34 @@ def _print(result: SearchResult, *, several: bool) -> None:
         console.print(f"\n[bold]Calibration[/]  {escape(_calibration(summary))}")
     console.print(f"\n[bold]Effort[/] {_effort(summary)}")
     if summary["failed"]:
-        calibrated = [entry["reason"] for entry in (summary["calibration"] or {"sample": []})["sample"]]
-        reasons = [*result.table["reason"].dropna(), *filter(None, calibrated)]
-        failed = counted(summary["failed"], "candidate")
-        console.print(f"\n[bold red]{failed} failed[/], the first: {escape(str(reasons[0]))}")
+        console.print(f"\n[bold red]{counted(summary['failed'], 'candidate')} failed[/]")
+        for line in _failures(summary, result.table):
+            console.print(f"  {escape(line)}", soft_wrap=True)
     names = ("report.html", "results.csv", "winner/", "study.log")
     files = [name for name in names if (result.directory / name).exists()]
     console.print(f"\n[bold]Files[/]  {escape(summary['run'])}: {', '.join(files)}", soft_wrap=True)
     say_how_to_see_curves(result.directory)
 
 
-def _finalists(summary: dict[str, Any], front: set[str] | None) -> Any:
+def _print_finalists(summary: dict[str, Any], front: set[str] | None) -> None:
     """The table of finalists; who is in ``front``, the Pareto front of several objectives, has a star."""
     timed = any("latency_ms" in entry for entry in summary["top"])
     figures = ("Rank", "Proxy", "Whole", "Test", "Parameters", "Multiply-adds", *(["Latency"] if timed else []))
     marked = [] if front is None else ["Pareto"]
-    table = plain_table(*figures, *marked, "Id", "Configuration", right=figures)
+    rows = []
     for entry in summary["top"]:
         best = summary["winner"] is not None and entry["id"] == summary["winner"]["id"]
         accuracies = [percent(entry[name]) for name in ("proxy_accuracy", "whole_accuracy", "test_accuracy")]
         sizes = [count(entry["parameters"]), count(entry["multiply_adds"])]
         sizes += [milliseconds(entry["latency_ms"])] if timed else []
-        table.add_row(
-            str(entry["rank"]),
-            *accuracies,
-            *sizes,
-            *("*" if entry["id"] in (front or ()) else "" for _ in marked),
-            entry["id"],
-            escape(_describe(entry["config"])),
-            style="bold green" if best else None,
-        )
-    return table
+        stars = ["*" if entry["id"] in (front or ()) else "" for _ in marked]
+        cells = [str(entry["rank"]), *accuracies, *sizes, *stars, entry["id"]]
+        rows.append(Row(cells, _describe(entry["config"]), "bold green" if best else None))
+    print_rows([*figures, *marked, "Id", "Configuration"], rows, right=figures)
 
 
-def _describe(config: dict[str, Any]) -> str:
-    return "  ".join(f"{name}={value}" for name, value in config.items())
+def _describe(config: dict[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in config.items()]
 
 
 def _agreement(agreement: dict[str, Any]) -> str:
@@ -300,11 +300,23 @@ def _calibration(summary: dict[str, Any]) -> str:
     return " ".join([*sentences, *against_winner(found, summary["winner"])])
 
 
+def _failures(summary: dict[str, Any], table: pd.DataFrame) -> list[str]:
+    """The most frequent kinds of failure, each with its number; reasons that differ in numbers alone are one kind."""
+    reasons = {entry["id"]: entry["reason"] for entry in (summary["calibration"] or {"sample": []})["sample"]}
+    reasons.update(table.set_index("id")["reason"].dropna())
+    kinds: dict[str, list[str]] = {}
+    for reason in filter(None, reasons.values()):
+        kinds.setdefault(re.sub(r"\d+", "0", reason), []).append(reason)
+    frequent = sorted(kinds.values(), key=len, reverse=True)
+    lines, others = [f"{len(kind)} × {kind[0]}" for kind in frequent[:_TOLD]], frequent[_TOLD:]
+    more = f"{sum(map(len, others))} for {counted(len(others), 'other reason')}: see reason in results.csv"
+    return [*lines, more] if others else lines
+
+
 def _effort(summary: dict[str, Any]) -> str:
     rungs = " → ".join(f"{rung['candidates']} × {counted(rung['epochs'], 'epoch')}" for rung in summary["rungs"])
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in summary["seconds"].items())
+    ranked = f"{summary['evaluated']} of {summary['candidates']} ranked"
+    diverged = f", {summary['diverged']} of them diverged" if summary["diverged"] else ""
     ended = f"; the time budget ended the ranking, {summary['not_reached']} not reached (--resume goes on)"
-    return (
-        f"{summary['evaluated']} of {summary['candidates']} ranked ({rungs}){ended if summary['budget_spent'] else ''};"
-        f" {times}"
-    )
+    return f"{ranked}{diverged} ({rungs}){ended if summary['budget_spent'] else ''}; {times}"

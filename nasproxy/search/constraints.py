@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from nasproxy.errors import InputError
+from nasproxy.files import read_rows
 from nasproxy.progress import Progress
-from nasproxy.search.costs import Costs
+from nasproxy.search.costs import Cost, Costs
 from nasproxy.search.plan import Plan
 from nasproxy.search.settings import SearchSettings
 from nasproxy.spaces.candidate import Candidate
-from nasproxy.text import count
+from nasproxy.text import count, counted
 
 
 def measure_candidates(plan: Plan, progress: Progress) -> tuple[list[Candidate], Costs]:
@@ -28,9 +30,11 @@ def measure_candidates(plan: Plan, progress: Progress) -> tuple[list[Candidate],
         channels=dataset.channels,
         image_size=dataset.image_size,
         num_classes=dataset.num_classes,
+        known=_recorded(plan.directory / "results.csv"),
     )
     limits = {"parameters": settings.max_parameters, "multiply_adds": settings.max_multiply_adds}
     if settings.sampler != "grid" and not any(limits.values()):
+        _say_if_all_are_proposed(settings, len(costs), progress)
         return plan.candidates, costs
     progress.stage("Measuring candidates", len(plan.candidates))
     small = []
@@ -50,7 +54,28 @@ def measure_candidates(plan: Plan, progress: Progress) -> tuple[list[Candidate],
         if (settings.calibrate or 0) > len(small):
             few = f"all {len(small)} candidates that are within {_asked(settings)}"
             progress.note(f"--calibrate {settings.calibrate} takes {few}.")
+    _say_if_all_are_proposed(settings, len(small), progress)
     return small, costs
+
+
+def _recorded(path: Path) -> dict[str, Cost]:
+    """The costs that the table of a run has, which goes on; of none that may not have been built, or is damaged."""
+    try:
+        header, *rows = read_rows(path)
+        columns = [header.index(name) for name in ("id", "parameters", "multiply_adds")]
+        found = [tuple(row[column] for column in columns) for row in rows]
+        costs = {name: Cost(int(parameters), int(multiply_adds)) for name, parameters, multiply_adds in found}
+    except (ValueError, IndexError):  # a run that just begins has none
+        return {}
+    return {name: cost for name, cost in costs.items() if cost.parameters > 0 and cost.multiply_adds >= 0}
+
+
+def _say_if_all_are_proposed(settings: SearchSettings, candidates: int, progress: Progress) -> None:
+    if (settings.trials or 0) > candidates:
+        progress.note(
+            f"--trials {settings.trials} is more than there are: the sampler proposes each of the"
+            f" {counted(candidates, 'candidate')} once."
+        )
 
 
 def _asked(settings: SearchSettings) -> str:

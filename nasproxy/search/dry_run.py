@@ -84,6 +84,7 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
     plan = make_plan(settings, resume=resume)
     check_run(plan.directory, run_facts(plan)["identity"], resume=resume)
     candidates, costs = measure_candidates(plan, progress)
+    all_measured = plan.settings.sampler == "grid" or costs.measured > 0
     buildable = _buildable(plan, candidates, costs, progress)
     ranked = min(plan.settings.trials, len(candidates)) if plan.settings.trials else len(buildable)
     rungs = _rungs(plan.settings, ranked)
@@ -95,7 +96,9 @@ def dry_run(settings: SearchSettings, *, resume: bool = False, progress: Progres
     workers = _parallel(plan)
     each = None if timed.speed is None else _whole_seconds(plan, timed.speed, mean)
     ranking = None if timed.speed is None else _search_seconds(plan, rungs, done, timed.speed, mean, buildable)
+    left = costs.measured if all_measured else max(0, ranked - costs.known)
     seconds: dict[str, float | None] = {
+        "measure": costs.seconds / max(1, costs.measured) * left,
         "condense": condense_seconds,
         "search": ranking,
         **({"calibration": each and _spread(calibrated, each, workers)} if plan.settings.calibrate else {}),

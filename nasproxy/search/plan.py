@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,8 @@ class Plan:
         given_proxy: the proxy, where a file was given.
         method: how the proxy is made, where it is made.
         procedure: how candidates are trained on real images instead, where they are.
-        invalid: configurations left out because they make no sense at this image size; of a space that is too large to
-            be listed, those that were met.
+        invalid: how many configurations are left out because they make no sense, by the reason that the space gives; of
+            a space that is too large to be listed, those that were met.
         directory: of the run.
     """
 
@@ -76,14 +77,14 @@ class Plan:
     workers: int
     given_proxy: ProxySet | None
     method: ProxyMethod | None
-    invalid: int
+    invalid: Counter[str]
     directory: Path
     procedure: Procedure | None = None
 
     @property
     def valid(self) -> int:
-        """Configurations of the space that make sense at this image size, as far as is known."""
-        return len(self.space) - self.invalid
+        """Configurations of the space that make sense, as far as is known."""
+        return len(self.space) - self.invalid.total()
 
     @property
     def proxy_recipe(self) -> TrainingRecipe:

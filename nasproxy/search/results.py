@@ -65,13 +65,19 @@ def results_table(
     table.insert(list(table.columns).index("reason"), "pareto", _on_front(table, objectives))
     order = {"complete": 0, "pruned": 1, "waiting": 2, "failed": 3}
     keys = table.assign(state=table["state"].map(order), rank=table["rank"].fillna(math.inf))
+    # Nullable, so that the ranks of others stay integers where a candidate failed.
+    table = table.astype(dict.fromkeys(("rank", "proxy_epochs"), "Int64"))
     return table.loc[keys.sort_values(["rank", "state", "id"]).index].reset_index(drop=True)
 
 
-def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str, Any]:
+def summarise(
+    campaign: Campaign, table: pd.DataFrame, study: Study, objectives: Sequence[str] = ("accuracy",)
+) -> dict[str, Any]:
     """The finalists in proxy order, the winner, how far both orders agree, and the counts: the JSON of a search.
 
-    The winner is one with finite weights to hand over: of all its repeats, or where no finalist has that, of some.
+    The winner is one with finite weights to hand over: of all its repeats, or where no finalist has that, of some. Of
+    those with equal accuracy on the whole data it is the best in the other ``objectives``, the first of them first: no
+    finalist beats it in all that was asked.
     """
     chosen = table[table["id"].isin([candidate.id for candidate in campaign.finalists])]
     rows: dict[str, Any] = {str(row["id"]): row for row in chosen.to_dict("records")}
@@ -96,9 +102,14 @@ def summarise(campaign: Campaign, table: pd.DataFrame, study: Study) -> dict[str
         for (candidate, data, *_), m in study.measurements.items()
         if data == WHOLE and m.failure is None and not m.scores[-1].diverged
     }
-    best = max(
+    ties = [*(OBJECTIVES[name] for name in objectives if name != "accuracy"), "whole_cross_entropy"]
+    best = min(
         (entry for entry in trained if entry["id"] in sound),
-        key=lambda entry: (entry["whole_accuracy"], -_or_infinite(rows[entry["id"]]), -entry["rank"]),
+        key=lambda entry: (
+            -entry["whole_accuracy"],
+            *(_or_infinite(rows[entry["id"]][name]) for name in ties),
+            entry["rank"],
+        ),
         default=None,
     )
     evaluated, failed = int(table["rank"].notna().sum()), int((table["state"] == "failed").sum())
@@ -200,9 +211,8 @@ def _entry(rank: int, candidate: Candidate, row: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _or_infinite(row: Mapping[str, Any]) -> float:
-    """A finalist's cross-entropy; the table has none for one that diverged."""
-    value = row["whole_cross_entropy"]
+def _or_infinite(value: Any) -> float:
+    """A finalist's figure; the table has no cross-entropy for one that diverged."""
     return math.inf if pd.isna(value) else float(value)
 
 

@@ -121,8 +121,7 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
     if plan.device.type == "cpu" and (slower := why_none()):
         progress.note(slower)
     _say_what_inline_ignores(settings, progress)
-    if plan.invalid:
-        progress.note(f"{plan.invalid} configurations make no sense at this image size and are left out.")
+    _say_what_is_invalid(plan, progress)
     prepare_process(default_threads())
     candidates, costs = measure_candidates(plan, progress)
     directory = plan.directory
@@ -175,6 +174,16 @@ def run_search(settings: SearchSettings, *, resume: bool = False, progress: Prog
         write_json(directory / "summary.json", summary)
         write_report(directory)
     return SearchResult(summary, table, directory)
+
+
+def _say_what_is_invalid(plan: Plan, progress: Progress) -> None:
+    for reason, most in plan.invalid.most_common(1):
+        number = plan.invalid.total()
+        of = "all of them" if most == number else f"{most:,} of them, more than for any other reason"
+        progress.note(
+            f"{counted(number, 'configuration')} {'makes' if number == 1 else 'make'} no sense and"
+            f" {'is' if number == 1 else 'are'} left out; is_valid says of {of}: {reason}."
+        )
 
 
 def _say_what_inline_ignores(settings: SearchSettings, progress: Progress) -> None:
@@ -390,7 +399,7 @@ def _summary(plan: Plan, campaign: Campaign, table: pd.DataFrame, study: Study) 
         "space": plan.space.name,
         "dataset": plan.dataset.name,
         "proxy": settings.proxy,
-        **summarise(campaign, table, study),
+        **summarise(campaign, table, study, settings.objectives),
         "calibration": None,
         "seconds": None,  # known when all is done
         "run": str(plan.directory),

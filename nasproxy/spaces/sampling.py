@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 from nasproxy.errors import InputError, SpaceError
@@ -21,8 +22,8 @@ _LISTED = 1_000_000
 
 def choose_candidates(
     space: SearchSpace, image_size: tuple[int, int], *, limit: int | None, seed: int
-) -> tuple[list[Candidate], int]:
-    """All valid candidates of ``space``, or a stratified sample of ``limit`` of them, and the number of invalid ones.
+) -> tuple[list[Candidate], Counter[str]]:
+    """All valid candidates of ``space``, or a stratified sample of ``limit`` of them; how many are invalid, by reason.
 
     Of a space of more than a million candidates, only so many are looked at as a sample takes.
 
@@ -45,11 +46,12 @@ def choose_candidates(
     configs, answers = _look_at(space, image_size, limit=limit, seed=seed)
     valid = [config for config, answer in zip(configs, answers, strict=True) if answer is True]
     whose = space.name if len(configs) == size else f"{len(configs):,} drawn from {space.name}"
+    reasons = Counter(answer or "no reason given" for answer in answers if answer is not True)
     if not valid:
-        reason = next((answer for answer in answers if isinstance(answer, str)), "is_valid returned False")
+        reason = reasons.most_common(1)[0][0]
         raise SpaceError(
             f"No candidate of {whose} is valid at {image_size[0]}×{image_size[1]} pixels: {reason}.",
-            "Choose a larger --image-size.",
+            "Choose another --image-size, or other choices, as that reason says.",
         )
     if limit is not None and limit > len(valid):
         raise InputError(
@@ -57,7 +59,7 @@ def choose_candidates(
             f"Use --limit {len(valid)} or less.",
         )
     chosen = valid if limit is None else stratified(space, valid, limit, seed)
-    return [Candidate.of(config) for config in chosen], len(configs) - len(valid)
+    return [Candidate.of(config) for config in chosen], reasons
 
 
 def _look_at(

@@ -1,10 +1,12 @@
 """Commands run in a folder of their own, with a cache of their own, outside a terminal, in 80 columns."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_search import invoke
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +26,16 @@ def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What a command prints on a terminal of so many columns, as a reader sees it but for colours."""
+
+    def printed(columns: int, *words: str) -> str:
+        with monkeypatch.context() as patch:
+            for name, value in {"TTY_COMPATIBLE": "1", "TERM": "xterm", "COLUMNS": str(columns)}.items():
+                patch.setenv(name, value)
+            return re.sub(r"\x1b\[[0-9;]*m", "", invoke(*words).out)
+
+    return printed

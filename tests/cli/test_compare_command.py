@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,19 @@ def test_the_table_and_what_it_means_go_to_stdout(said: Said, home: Path):
         assert text in " ".join(said.out.split())
     assert "Whole data: 12" in said.err
     assert "random: 12" in said.err
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_on_a_narrow_terminal_no_figure_is_cut(said: Said, home: Path, on_terminal: Callable[..., str], columns: int):
+    whole = said.out.split("\n\n")[0].splitlines()
+    narrow = on_terminal(columns, "compare", "--from", str(home / "run")).split("\n\n")[0]
+    assert max(map(len, narrow.splitlines())) <= columns
+    assert "…" not in narrow
+    for column in ("Proxy", "Precision@5", "Regret", "Minutes", "Images"):
+        assert column in narrow
+    for figure in " ".join(whole[1:]).split():
+        assert figure in narrow
+    assert [line.split()[0] for line in narrow.splitlines()[1:] if line[0] != " "] == ["random", "parameters", "naswot"]
 
 
 def test_json_is_the_promised_document(said: Said, home: Path):

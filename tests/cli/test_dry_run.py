@@ -1,7 +1,9 @@
 """``nasproxy search --dry-run``."""
 
+import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from tiny_search import CANDIDATES, FINALISTS, RUNGS, Said, invoke, search_words
 
 from nasproxy.condensation.distribution_matching import DistributionRecipe
 from nasproxy.coresets.whole_training import WholeRecipe
+from nasproxy.search import costs
 from nasproxy.search import dry_run as module
 from nasproxy.search.bench import Bench
 from nasproxy.search.dry_run import _spread
@@ -33,13 +36,28 @@ def test_it_says_what_would_be_done_and_writes_nothing(tmp_path: Path):
     assert found["rungs"] == [{"epochs": r.epochs, "candidates": r.candidates, "done": 0} for r in RUNGS]
     assert found["finalists"] == {"candidates": FINALISTS, "done": 0}
     seconds = found["seconds"]
-    assert list(seconds) == ["condense", "search", "finalists", "total"]
+    assert list(seconds) == ["measure", "condense", "search", "finalists", "total"]
     assert seconds["condense"] == 0
+    assert seconds["measure"] > 0
     assert seconds["search"] > 0
     assert seconds["finalists"] > 0
-    assert seconds["total"] == sum(list(seconds.values())[:3])
+    assert seconds["total"] == sum(list(seconds.values())[:4])
     assert found["memory_bytes"] > 2**27
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("words", "ranked"), [([], CANDIDATES), (["--sampler", "random", "--trials", "8"], 8)])
+def test_measuring_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], ranked: int):
+    measure = costs.measure_cost
+
+    def slow(*those: Any, **more: Any) -> costs.Cost:
+        time.sleep(0.05)
+        return measure(*those, **more)
+
+    monkeypatch.setattr(costs, "measure_cost", slow)
+    said = dry(tmp_path, *words, "--json")
+    assert said.json["seconds"]["measure"] >= 0.05 * ranked
+    assert said.json["seconds"]["total"] >= said.json["seconds"]["measure"]
 
 
 def test_what_a_run_has_done_is_counted_and_left_alone(tmp_path: Path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,48 @@ def test_the_finalists_are_listed_in_proxy_order(plain: Said, as_json: Said):
         assert entry["id"] in row
 
 
+@pytest.mark.parametrize("objectives", [["accuracy"], ["accuracy", "parameters", "latency"]], ids=["one", "three"])
+def test_on_a_narrow_terminal_no_candidate_loses_a_part_of_its_name(
+    folder: Path, on_terminal: Callable[..., str], objectives: list[str]
+):
+    long = SPACE.replace('"relu"', '"relu in its long spelling"').replace('"activation"', '"activation_function"')
+    words = search_words(write_space(folder, long), folder / "run", "--top-k", "3", "--resume")
+    words += [word for name in objectives for word in ("--objective", name)]
+    top = invoke(*words, "--json").json["top"]
+    choices = {entry["id"]: [f"{name}={value}" for name, value in entry["config"].items()] for entry in top}
+    for columns in (60, 80, 200):
+        said = on_terminal(columns, *words)
+        table, winner = said.split("\nWinner ")
+        lines = table.splitlines()
+        assert "…" not in said
+        assert max(map(len, lines)) <= columns
+        assert lines[0].startswith("Rank   Proxy")
+        rows = [number for number, line in enumerate(lines) if line.split()[:1] in (["1"], ["2"], ["3"])]
+        for entry, begin, end in zip(top, rows, [*rows[1:], len(lines)], strict=True):
+            for part in (entry["id"], *choices[entry["id"]]):
+                assert any(part in line for line in lines[begin:end])
+        first, *more = winner.split("\n  test accuracy")[0].splitlines()
+        assert all(line.startswith("  ") for line in more)
+        assert " ".join([first, *more]).split() == " ".join([first.split()[0], *choices[first.split()[0]]]).split()
+
+
+def test_a_short_configuration_is_not_squeezed_below_its_title(folder: Path, on_terminal: Callable[..., str]):
+    words = search_words(write_space(folder, SPACE.replace('"activation"', '"a"')), folder / "run", "--resume")
+    for columns in (82, 88):
+        lines = on_terminal(columns, *words).split("\n\n")[0].splitlines()
+        assert max(map(len, lines)) <= columns
+        assert ("Configuration" in lines[0]) == (columns > 85)
+
+
+def test_where_it_is_piped_each_finalist_is_a_line(folder: Path):
+    long = SPACE.replace('"activation"', f'"{"activation" * 20}"')
+    words = search_words(write_space(folder, long), folder / "run", "--resume")
+    top = invoke(*words, "--json").json["top"]
+    lines = invoke(*words).out.splitlines()
+    for line, entry in zip(lines[1:], top, strict=False):
+        assert all(part in line for part in (entry["id"], *(f"{k}={v}" for k, v in entry["config"].items())))
+
+
 def test_one_candidate_is_enough(folder: Path):
     said = invoke(*search_words(write_space(folder), folder / "run", "--limit", "1", "--top-k", "1", "--json"))
     assert said.code == 0
@@ -120,6 +163,49 @@ def test_failures_are_one_in_the_exit_code_and_told(folder: Path):
     assert said.code == 1
     assert "3 candidates failed" in said.out
     assert "ValueError: [bold]two[/bold] is not enough (my_space.py:" in said.out
+
+
+FATES = """
+from torch import nn
+
+from nasproxy import SearchSpace
+
+
+class Fate(nn.Module):
+    def __init__(self, fate):
+        super().__init__()
+        self.fate = fate
+
+    def forward(self, images):
+        if self.fate == "raise" and self.training:
+            raise RuntimeError("boom")
+        return (images,) if self.fate == "tuple" else images * float("nan") if self.fate == "diverge" else images
+
+
+class Fated(SearchSpace):
+    name = "fated"
+    choices = {"fate": ["none", "raise", "tuple", "diverge", "build", "late"], "width": [2, 4, 8]}
+
+    def build(self, config, *, in_channels, num_classes, image_size):
+        if config["fate"] == "build":
+            raise ValueError(f"width {config['width']} is no good")
+        if config["fate"] == "late" and config["width"] > 2:
+            raise OSError("[bold]late[/bold]")
+        return nn.Sequential(
+            nn.Flatten(), nn.LazyLinear(config["width"]), nn.LazyLinear(num_classes), Fate(config["fate"])
+        )
+"""
+
+
+def test_how_many_diverged_is_told_and_the_most_frequent_kinds_of_failure(folder: Path):
+    said = invoke(*search_words(write_space(folder, FATES), folder / "run", "--scheduler", "none"))
+    assert said.code == 1
+    assert "7 of 18 ranked, 3 of them diverged (10 × 4 epochs); condense" in " ".join(said.out.split())
+    lines = said.out.splitlines()
+    told = lines.index("11 candidates failed")
+    for reason in ("RuntimeError: boom (my_space.py:", "ValueError: width ", "SpaceError: The network returned tuple"):
+        assert sum(line.startswith(f"  3 × {reason}") for line in lines[told + 1 : told + 4]) == 1
+    assert lines[told + 4] == "  2 for 1 other reason: see reason in results.csv"
 
 
 def test_where_all_candidates_fail_there_is_no_table_and_no_winner(folder: Path):

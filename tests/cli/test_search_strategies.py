@@ -53,7 +53,16 @@ def test_ray_tune_proposes_and_scores_as_the_inline_executor(tmp_path: Path):
 
 
 def test_more_trials_than_candidates_are_all_of_them(tmp_path: Path):
-    assert search(tmp_path, "--sampler", "random").json["candidates"] == CANDIDATES
+    said = search(tmp_path, "--sampler", "random")
+    assert said.json["candidates"] == CANDIDATES
+    assert f"--trials 100 is more than there are: the sampler proposes each of the {CANDIDATES} candidates" in said.err
+    assert "--trials" not in search(tmp_path / "few", "--sampler", "random", "--trials", str(CANDIDATES)).err
+
+
+def test_of_more_trials_than_candidates_within_a_limit_it_is_told_too(tmp_path: Path):
+    said = search(tmp_path, "--sampler", "random", "--trials", "10", "--max-parameters", "1500")
+    assert f"proposes each of the {said.json['candidates']} candidates once" in said.err
+    assert 2 <= said.json["candidates"] < 10
 
 
 def test_candidates_that_are_too_large_are_left_out(tmp_path: Path):

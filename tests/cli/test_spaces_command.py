@@ -73,6 +73,15 @@ def test_show_gives_name_size_and_choices(folder):
         assert text in said.out
 
 
+def test_show_cuts_no_name_on_a_narrow_terminal(folder, on_terminal):
+    name, value = "activation" * 6, "sigmoid" * 12
+    write_space(folder, SPACE.replace('"activation"', f'"{name}"').replace('"sigmoid"', f'"{value}"'))
+    shown = "".join(on_terminal(60, "spaces", "show", "my_space.py").split())
+    assert "…" not in shown
+    for letter in "actvionsgmd":
+        assert shown.count(letter) >= (name + value).count(letter)
+
+
 def test_show_of_the_papers_space():
     document = invoke("spaces", "show", "convnet720", "--json").json
     assert (document["name"], document["size"]) == ("convnet720", 720)

@@ -17,6 +17,7 @@ from nasproxy.search.campaign import Campaign
 from nasproxy.search.costs import Cost
 from nasproxy.search.halving import halving_rungs
 from nasproxy.search.proposals import Proposals
+from nasproxy.search.results import results_table, summarise
 from nasproxy.search.settings import SearchSettings
 from nasproxy.search.study import Study
 from nasproxy.search.task import PROXY, WHOLE, Outcome, Task
@@ -695,3 +696,37 @@ def test_what_is_given_a_title_shows_it():
         )
         assert not campaign.finished
         assert [stage[:2] for stage in events.stages] == [(title, 4)]
+
+
+class Alike(Trainer):
+    """On the whole data all are right about every image, the larger ones by a larger margin."""
+
+    def perform(self, task: Task) -> Outcome:
+        found = super().perform(task)
+        if task.data == PROXY:
+            return found
+        return replace(found, scores=(Score(task.epochs, 1.0, 1 / (1 + task.candidate.config["n"])),))
+
+
+@pytest.mark.parametrize(
+    ("objectives", "winner"),
+    [
+        (("accuracy",), 5),
+        (("accuracy", "multiply-adds"), 0),
+        (("parameters", "accuracy", "multiply-adds"), 3),
+        (("accuracy", "parameters"), 4),
+        (("accuracy", "latency", "parameters"), 1),
+    ],
+)
+def test_of_equal_finalists_the_winner_is_the_best_in_the_other_objectives(objectives: tuple[str, ...], winner: int):
+    asked = replace(SETTINGS, objectives=objectives, top_k=6, scheduler="none")
+    candidates = made(6)
+    campaign, study = campaign_of(InMemoryStorage(), candidates, settings=asked)
+    run_plainly(campaign, Alike())
+    table = results_table(candidates, costs_of(candidates), study, campaign.ranking, objectives, choices=CHOICES)
+    numbers = table["params_n"]
+    table["parameters"] = numbers.map({0: 9, 1: 9, 2: 8, 3: 7, 4: 7, 5: 8})
+    if "latency" in objectives:
+        table["latency_ms"] = numbers.map({0: 1.5, 1: 0.5, 2: 0.5, 3: 2.0, 4: 2.0, 5: 2.0}).where(numbers != 2)
+    best = summarise(campaign, table, study, objectives)["winner"]
+    assert best["config"]["n"] == winner

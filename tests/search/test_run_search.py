@@ -45,6 +45,7 @@ from nasproxy.errors import BudgetError, InputError, RunError, SpaceError
 from nasproxy.progress import Silent
 from nasproxy.proxies.make import random_proxy
 from nasproxy.proxies.proxy_file import load_proxy, save_proxy
+from nasproxy.search import costs
 from nasproxy.search import run as module
 from nasproxy.search.dry_run import dry_run
 from nasproxy.search.plan import make_plan
@@ -55,6 +56,7 @@ from nasproxy.search.stopwatch import Stopwatch
 from nasproxy.spaces.candidate import Candidate
 from nasproxy.spaces.known import space_of_run, text_digest
 from nasproxy.spaces.source import SpaceSource
+from nasproxy.spaces.space import SearchSpace
 
 
 def settings_of(folder: Path, name: str = "run", text: str = SPACE, **changed: Any) -> SearchSettings:
@@ -178,6 +180,38 @@ def test_the_winner_is_the_finalist_with_the_highest_whole_accuracy(finished: Se
     kept = load_file(finished.directory / "finalists" / f"{winner['id']}-0.safetensors")
     assert weights.keys() == kept.keys()
     assert all(torch.equal(weights[name], kept[name]) for name in kept)
+
+
+ALWAYS_THE_FIRST = """
+import torch
+from torch import nn
+
+from nasproxy import SearchSpace
+
+
+class First(nn.Linear):
+    def forward(self, features):
+        return 0 * super().forward(features) + torch.eye(self.out_features)[0] * 20 / self.in_features
+
+
+class Alike(SearchSpace):
+    name = "alike"
+    choices = {"width": [2, 4, 8]}
+
+    def build(self, config, *, in_channels, num_classes, image_size):
+        hidden = nn.Linear(image_size[0] * image_size[1] * in_channels, config["width"])
+        return nn.Sequential(nn.Flatten(), hidden, First(config["width"], num_classes))
+"""
+"""All networks say the first class; the larger they are, the less sure of it."""
+
+
+@pytest.mark.parametrize(("objectives", "width"), [(("accuracy",), 8), (("accuracy", "parameters"), 2)])
+def test_with_several_objectives_ties_on_the_whole_data_go_to_the_better_in_the_others(
+    tmp_path: Path, objectives: tuple[str, ...], width: int
+):
+    found = run_search(settings_of(tmp_path, text=ALWAYS_THE_FIRST, objectives=objectives, top_k=3)).summary
+    assert len({entry["whole_accuracy"] for entry in found["top"]}) == 1
+    assert found["winner"]["config"] == {"width": width}
 
 
 def test_the_table_has_a_row_for_each_candidate_best_first(finished: SearchResult):
@@ -437,6 +471,19 @@ def test_configurations_that_make_no_sense_are_left_out_and_counted(tmp_path: Pa
     assert found.summary["candidates"] == 9
     assert set(found.table["params_width"]) == {2, 4, 8}
     assert any(note.startswith("3 configurations make no sense") for note in notes)
+    assert any(note.endswith("is_valid says of all of them: 16 pixels are too few.") for note in notes)
+
+
+def test_the_most_frequent_reason_is_told(tmp_path: Path):
+    text = SPACE + (
+        "\n    def is_valid(self, config, image_size):\n"
+        "        even = config['width'] == 2 or config['activation'] != 'tanh' or 'heads must divide dim'\n"
+        "        return even if config['activation'] != 'relu' or config['width'] > 2 else False\n"
+    )
+    said = invoke(*search_words(write_space(tmp_path, text), tmp_path / "run"))
+    assert "4 configurations make no sense and are left out; is_valid says of 3 of them" in said.err
+    assert "more than for any other reason: heads must divide dim." in said.err
+    assert "image size" not in said.err
 
 
 @pytest.mark.parametrize("answer", ["np.bool_(config['width'] < 16)", "1", "''", "None"])
@@ -507,6 +554,10 @@ def test_failures_and_divergences_are_counted_and_the_rest_goes_on(tmp_path: Pat
     assert list(table["params_fate"][:4]) == ["none", "none", "diverge", "diverge"]
     assert list(table["rank"][:4]) == [1, 2, 3, 4]
     assert table["rank"][4:].isna().all()
+    rows = pd.read_csv(found.directory / "results.csv", dtype=str)
+    for column in ("rank", "proxy_epochs"):  # integers also where some have none
+        assert table[column].dtype == load_run(found.directory).table[column].dtype == "Int64"
+        assert rows[column][:4].str.isdecimal().all()
     diverged = table[table["diverged"]]
     assert set(diverged["proxy_accuracy"]) == {0.0}
     assert diverged["proxy_cross_entropy"].isna().all()
@@ -919,3 +970,31 @@ def test_tables_open_in_plain_pandas(finished: SearchResult):
     table = pd.read_csv(finished.directory / "results.csv")
     assert table["diverged"].dtype == bool
     assert table["rank"].dtype.kind == "i"
+
+
+def test_a_run_that_goes_on_measures_only_what_its_table_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    unbuildable = "config['width'] == 16 and exit(3)\n        activation = {"
+    asked = settings_of(tmp_path, text=SPACE.replace("activation = {", unbuildable))
+    before = run_search(asked)
+    measured: list[str] = []
+    measure = costs.measure_cost
+
+    def counting(space: SearchSpace, candidate: Candidate, **more: Any) -> costs.Cost:
+        measured.append(candidate.id)
+        return measure(space, candidate, **more)
+
+    monkeypatch.setattr(costs, "measure_cost", counting)
+    after = run_search(asked, resume=True)
+    assert_frame_equal(after.table, before.table)
+    assert sorted(measured) == sorted(before.table["id"][before.table["state"] == "failed"])
+    table = before.directory / "results.csv"
+    for damaged in (
+        "",
+        table.read_text()[:-20],
+        table.read_text().replace("multiply_adds", "n"),
+        "id,parameters\nx,y\n",
+    ):
+        measured.clear()
+        table.write_text(damaged)
+        assert_frame_equal(run_search(asked, resume=True).table, before.table)
+        assert len(measured) == CANDIDATES

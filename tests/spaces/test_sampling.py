@@ -34,7 +34,8 @@ class Digits(SearchSpace):
 
 
 def choose(space: SearchSpace, limit: int | None) -> tuple[list[Candidate], int]:
-    return choose_candidates(space, (8, 8), limit=limit, seed=0)
+    chosen, invalid = choose_candidates(space, (8, 8), limit=limit, seed=0)
+    return chosen, invalid.total()
 
 
 def test_a_huge_space_is_not_listed_but_drawn_from():
