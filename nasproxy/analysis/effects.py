@@ -61,13 +61,13 @@ class ChoiceEffect:
 
     Args:
         name: of the choice.
-        explained: share of the accuracies' variance that it alone explains.
+        explained: share of the accuracies' variance that it alone explains; None where there are too few candidates.
         ranked: the values by mean rank.
         difference: between the first two; None where no two candidates differ in this choice alone.
     """
 
     name: str
-    explained: float
+    explained: float | None
     ranked: tuple[ValueEffect, ...]
     difference: PairedDifference | None
 
@@ -80,7 +80,7 @@ def choice_effects(table: pd.DataFrame) -> list[ChoiceEffect]:
     """
     scored = table.dropna(subset=["proxy_accuracy", "rank"])
     names = [name for name in choice_columns(table) if len(scored[name].unique()) > 1]
-    return sorted((_effect(scored, name) for name in names), key=lambda effect: -effect.explained)
+    return sorted((_effect(scored, name) for name in names), key=lambda effect: -(effect.explained or 0.0))
 
 
 def best_count(table: pd.DataFrame) -> int:

@@ -139,7 +139,7 @@ def ranking(table: pd.DataFrame) -> Figure:
     with mpl.rc_context(STYLE):
         if scored.empty or not names:
             return say(*new_canvas(4.8, 2.4), "no candidate has been trained yet")
-        chosen = max(names, key=lambda name: explained_variance(scored, name))
+        chosen = max(names, key=lambda name: explained_variance(scored, name) or 0.0)
         rows = len(scored[CHOICE + chosen].cat.categories)
         figure = Figure(figsize=(4.8, 3.4 + 0.24 * rows), dpi=200, layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 0.24 * rows))
@@ -157,7 +157,7 @@ def marginal_effects(table: pd.DataFrame) -> Figure:
     """For each choice, a box plot of the proxy accuracies of all candidates that have each value.
 
     The line is the median, the box the middle half; the whiskers reach to the extremes. Titles give the share of
-    variance that the choice alone explains (``explained_variance``).
+    variance that the choice alone explains (``explained_variance``), if there are enough candidates for it.
     """
     scored = _scored(table)
     names = [column.removeprefix(CHOICE) for column in choice_columns(table)]
@@ -174,16 +174,21 @@ def marginal_effects(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def explained_variance(table: pd.DataFrame, choice: str) -> float:
-    """The share of the proxy accuracies' variance that the values of ``choice`` alone explain (eta squared), in [0, 1].
+def explained_variance(table: pd.DataFrame, choice: str) -> float | None:
+    """The share of the proxy accuracies' variance that the values of ``choice`` alone explain (adjusted R²), in [0, 1].
 
-    Between-group over total sum of squares of a one-way analysis of variance; 0 where all accuracies are equal.
+    Of a one-way analysis of variance, less what as many values explain by chance; 0 where all accuracies are equal.
+    None where there are not two candidates for each value on average: single ones explain everything by themselves.
     """
     scored = _scored(table)
-    accuracy = scored["proxy_accuracy"]
+    accuracy, values = scored["proxy_accuracy"], scored[CHOICE + choice]
+    candidates, groups = len(scored), values.nunique()
+    if candidates < 2 * groups:
+        return None
     total = float(((accuracy - accuracy.mean()) ** 2).sum())
-    means = accuracy.groupby(scored[CHOICE + choice], observed=True).transform("mean")
-    return float(((means - accuracy.mean()) ** 2).sum()) / total if total > 0 else 0.0
+    means = accuracy.groupby(values, observed=True).transform("mean")
+    within = float(((accuracy - means) ** 2).sum())
+    return max(0.0, 1 - within / (candidates - groups) / (total / (candidates - 1))) if total > 0 else 0.0
 
 
 def _scored(table: pd.DataFrame) -> pd.DataFrame:
@@ -255,7 +260,8 @@ def _boxes(axes: Axes, scored: pd.DataFrame, choice: str) -> None:
         whiskerprops={"color": BLUE},
         capprops={"color": BLUE},
     )
-    share = percent(explained_variance(scored, choice), 0)
-    axes.set_title(f"{shorten(choice)}: explains {share} of the variance", fontsize=9)
+    share = explained_variance(scored, choice)
+    said = "" if share is None else f": explains {percent(share, 0)} of the variance"
+    axes.set_title(f"{shorten(choice)}{said}", fontsize=9)
     _name_rows(axes, range(len(names)), names)
     axes.grid(visible=True, axis="x")

@@ -143,7 +143,11 @@ def _verdict(effect: ChoiceEffect) -> str:
     (first, second), found = (f"{effect.name} {value.value}" for value in effect.ranked[:2]), effect.difference
     tied = effect.ranked[0].mean_rank == effect.ranked[1].mean_rank
     order = f"{first} and {second} rank alike on average" if tied else f"{first} ranks best on average, then {second}"
-    said = f"{order}. The choice explains {percent(effect.explained, 0)} of the variance of the accuracies."
+    said = f"{order}. " + (
+        "Its values have too few candidates to say how much of the variance of the accuracies the choice explains."
+        if effect.explained is None
+        else f"The choice explains {percent(effect.explained, 0)} of the variance of the accuracies (adjusted R²)."
+    )
     if found is None:
         return f"{said} No two candidates differ in this choice alone, so how much of it is due to others is open."
     spread = "" if found.deviation is None else f" with a standard deviation of {100 * found.deviation:.1f}"

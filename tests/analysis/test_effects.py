@@ -94,3 +94,15 @@ def test_values_that_rank_alike_are_not_put_in_an_order(tmp_path):
     tied = replace(effect, ranked=(first, replace(second, mean_rank=first.mean_rank), *others))
     verdict = effect_table(tied, best_count(table))["verdict"]
     assert verdict.startswith("norm group and norm instance rank alike on average. The choice explains ")
+
+
+def test_where_each_value_has_one_candidate_no_share_is_told(tmp_path):
+    table = load_run(make_run(tmp_path / "run", choices=CHOICES)).table
+    one_each = table.dropna(subset=["proxy_accuracy"]).drop_duplicates("params_norm")
+    effects = choice_effects(one_each)
+    (effect,) = [effect for effect in effects if effect.name == "norm"]
+    assert effect.explained is None
+    verdict = effect_table(effect, best_count(one_each))["verdict"]
+    assert "Its values have too few candidates to say how much" in verdict
+    assert "explains 1" not in verdict
+    assert [e.explained or 0 for e in effects] == sorted((e.explained or 0 for e in effects), reverse=True)

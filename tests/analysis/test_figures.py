@@ -154,13 +154,28 @@ def test_stage_times_choose_their_unit(total, unit):
     assert unit in figures.stage_times({"search": float(total)}).axes[0].get_xlabel()
 
 
-def test_explained_variance_is_eta_squared(table):
+def test_explained_variance_is_adjusted_r_squared(table):
     # F = (eta2 / (k - 1)) / ((1 - eta2) / (n - k)), and scipy has F.
     scored = table.dropna(subset=["proxy_accuracy"])
     groups = [group["proxy_accuracy"].to_numpy() for _, group in scored.groupby("params_depth", observed=True)]
     f, k, n = stats.f_oneway(*groups).statistic, len(groups), len(scored)
-    assert figures.explained_variance(table, "depth") == pytest.approx(f * (k - 1) / (f * (k - 1) + n - k))
+    unadjusted = f * (k - 1) / (f * (k - 1) + n - k)
+    adjusted = 1 - (1 - unadjusted) * (n - 1) / (n - k)
+    assert figures.explained_variance(table, "depth") == pytest.approx(adjusted)
     assert figures.explained_variance(table.assign(proxy_accuracy=0.5), "depth") == 0
+
+
+def test_of_few_candidates_no_choice_explains_anything_by_chance(table):
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(200):
+        few = table.dropna(subset=["proxy_accuracy"]).sample(10, random_state=rng)
+        few["proxy_accuracy"] = rng.random(10)
+        shares.append(figures.explained_variance(few, "norm"))
+    assert np.median([share for share in shares if share is not None]) < 0.1
+    one_each = table.dropna(subset=["proxy_accuracy"]).drop_duplicates("params_norm")
+    assert figures.explained_variance(one_each, "norm") is None
+    titles = [axes.get_title("left") for axes in figures.marginal_effects(one_each).axes]
+    assert titles[2] == "norm"
 
 
 def test_the_ranking_takes_the_choice_that_explains_most(table):
