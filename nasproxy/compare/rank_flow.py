@@ -22,6 +22,7 @@ from nasproxy.text import shorten
 _BEST = 10
 _LINEAR = 20
 """Ranks up to this are drawn at equal distances, later ones closer and closer."""
+_NAME, _VALUE, _LONGEST = 10, 16, 120  # characters of a choice, its value and a configuration
 _LATER = 12.0  # as many ranks' height for all later ones together
 
 
@@ -40,11 +41,10 @@ def rank_flow(scores: ComparisonScores, document: Mapping[str, Any]) -> Figure:
     with mpl.rc_context(STYLE):
         if not best or not names:
             return say(*new_canvas(4.8, 2.4), "nothing has been trained on the whole data")
-        figure, axes = new_canvas(2.9 + 0.6 * len(names), 4.6)
+        texts = [_describe(scores, position) for position in best]
+        figure, axes = new_canvas(1.4 + max(1.5, 0.055 * max(map(len, texts))) + 0.6 * len(names), 4.6)
         columns = [np.arange(1.0, len(best) + 1), *(_ranks(scores, name)[best] for name in names)]
-        _draw(
-            axes, _heights(np.stack(columns, axis=1), len(scores)), [_describe(scores, position) for position in best]
-        )
+        _draw(axes, _heights(np.stack(columns, axis=1), len(scores)), texts)
         titles = ["whole data", *(shorten(name, 30) for name in names)]
         axes.set_xticks(
             range(len(titles)), labels=titles, rotation=35, ha="right", rotation_mode="anchor", parse_math=False
@@ -72,9 +72,16 @@ def _draw(axes: Axes, heights: Float64[np.ndarray, "best columns"], texts: Seque
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.92, len(heights)))
     for number, (row, shade, text) in enumerate(zip(heights, shades, texts, strict=True), 1):
         axes.plot(range(len(row)), row, color=shade, linewidth=1.6, marker="o", markersize=5, zorder=20 - number)
-        axes.annotate(
-            f"{text}  {number}", (0, row[0]), (-8, 0), textcoords="offset points", ha="right", va="center", fontsize=7
-        )
+        for words, left in ((str(number), -8), (text, -26)):
+            axes.annotate(
+                words,
+                (0, row[0]),
+                (left, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=7,
+            )
     axes.spines["left"].set_visible(False)
     axes.set_xlim(-0.15, heights.shape[1] - 0.85)
 
@@ -97,4 +104,5 @@ def _name_ranks(axes: Axes, count: int) -> None:
 
 
 def _describe(scores: ComparisonScores, position: int) -> str:
-    return shorten(" ".join(scores.columns[f"params_{name}"][position] for name in scores.facts["choices"]), 34)
+    chosen = [(name, scores.choice(name)[position]) for name in scores.facts["choices"]]
+    return shorten(" ".join(f"{shorten(name, _NAME)}={shorten(value, _VALUE)}" for name, value in chosen), _LONGEST)

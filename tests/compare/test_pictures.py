@@ -13,6 +13,7 @@ from nasproxy.compare.cost_figure import _apart, correlation_against_cost
 from nasproxy.compare.rank_flow import rank_flow
 from nasproxy.compare.report import draw_all, render_comparison, save_all
 from nasproxy.compare.scatters import scatters
+from nasproxy.compare.scores import ComparisonScores
 from nasproxy.compare.side_by_side import load_images, side_by_side
 from nasproxy.compare.table import compare_scores
 from nasproxy.compare.within_figure import within_figure
@@ -73,6 +74,24 @@ def test_lines_flow_through_the_ranks_of_the_best(scores, document):
         rank = order.index(position) + 1
         assert height[1] == pytest.approx(rank) if rank <= 20 else 20 < height[1] < 30
     assert [label.get_text() for label in axes.get_xticklabels()] == ["whole data", "good", "noisy"]
+
+
+def test_the_best_are_named_by_their_choices_apart_from_their_ranks(scores, document):
+    drops = {**scores.facts, "choices": {**scores.facts["choices"], "dropout": [0.0, 0.5]}}
+    texts = {**scores.columns, "params_dropout": ["0", "0.5"] * 15}
+    for named in (scores, ComparisonScores(drops, texts)):
+        figure = rank_flow(named, document)
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        whole = named.repeats("whole").mean(1)
+        best = np.argsort(-np.nan_to_num(whole, nan=-1), kind="stable")[:10]
+        boxes = {text.get_text(): text.get_window_extent() for text in axes.texts}
+        for number, position in enumerate(best, 1):
+            text = " ".join(f"{name}={named.choice(name)[position]}" for name in named.facts["choices"])
+            assert boxes[text].x0 >= 0
+            assert boxes[str(number)].x0 - boxes[text].x1 > 0.1 * figure.dpi
+    assert "norm=none depth=1 dropout=0.0" in boxes
+    assert figure.texts[0].get_window_extent().x1 < figure.bbox.x1
 
 
 def test_the_maps_hold_the_figures_of_the_table(document):
