@@ -24,13 +24,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 install_import_hook("nasproxy", "beartype.beartype")
 
-from nasproxy.versions import usable_cores  # noqa: E402  (its annotations are checked, too)
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than cores: many tests wait for processes that they start."""
-    return usable_cores() + 1
-
 
 @pytest.fixture(autouse=True)
 def _denormals() -> Iterator[None]:

@@ -322,7 +322,8 @@ def read_fields(settings: Any) -> None:
     """Gives each field its type: a program may say a folder by a text, a tuple by a list, a number by NumPy's.
 
     Args:
-        settings: a frozen dataclass, whose annotations are among those of ``_KINDS``, or that and None.
+        settings: a frozen dataclass; fields whose annotation is not among those of ``_KINDS``, or that and None, are
+            left as they are.
 
     Raises:
         InputError: a value is of another type.
@@ -330,6 +331,8 @@ def read_fields(settings: Any) -> None:
     for field in fields(settings):
         value, kind = getattr(settings, field.name), str(field.type)
         if value is None and kind.endswith(" | None"):
+            continue
+        if kind.removesuffix(" | None") not in _KINDS:  # a subclass may have fields of its own
             continue
         expected, read = _KINDS[kind.removesuffix(" | None")]
         try:

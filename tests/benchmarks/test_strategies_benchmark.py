@@ -178,6 +178,7 @@ def test_the_mean_curve_is_over_the_seeds(script):
     assert [point["std"] for point in points] == pytest.approx(np.sqrt([0.02, 0.02, 0.0]), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_script_writes_a_table_and_a_figure(script, tmp_path, monkeypatch, capsys):
     out, picture, cache = tmp_path / "strategies.json", tmp_path / "strategies.png", tmp_path / "cache"
     options = ["--seeds", "2", "--trials", "10", "--out", str(out), "--figure", str(picture), "--cache", str(cache)]

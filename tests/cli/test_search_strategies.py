@@ -44,6 +44,7 @@ def test_a_sampled_search_goes_on_where_it_was_and_proposes_the_same(tmp_path: P
     pd.testing.assert_frame_equal(*tables)
 
 
+@pytest.mark.slow
 def test_ray_tune_proposes_and_scores_as_the_inline_executor(tmp_path: Path):
     search(tmp_path / "here", *SAMPLED)
     said = search(tmp_path / "tune", *SAMPLED, "--executor", "tune", "--workers", "2")

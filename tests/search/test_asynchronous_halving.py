@@ -91,7 +91,7 @@ def test_the_summary_counts_who_came_how_far(inline: Path):
     ]
 
 
-@pytest.mark.slow  # that of two workers is in every run
+@pytest.mark.slow
 def test_one_worker_of_ray_decides_as_the_inline_executor(inline: Path, folder: Path):
     out = folder / "tune"
     more = ("--executor", "tune", "--workers", "1")
@@ -133,6 +133,7 @@ with open(sys.argv[1], "w") as told:
 """A search that writes down what its trainings report, in the order of arrival, and what is decided."""
 
 
+@pytest.mark.slow
 def test_two_workers_of_ray_train_as_far_as_is_decided_in_the_order_of_their_reports(tmp_path: Path):
     meeting, out, told = tmp_path / "meeting", tmp_path / "run", tmp_path / "told.jsonl"
     meeting.mkdir()

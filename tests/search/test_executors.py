@@ -137,9 +137,8 @@ def scores_of(run: Path) -> dict[tuple[str, str], object]:
     }
 
 
-@pytest.mark.parametrize(
-    "die", ["os.kill(os.getpid(), signal.SIGKILL)", pytest.param("os._exit(0)", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("die", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)"])
 def test_workers_that_die_take_nobody_with_them(tmp_path: Path, die: str):
     space = write_space(tmp_path, HOSTILE.replace("DIE", die))
     out = tmp_path / "tune"

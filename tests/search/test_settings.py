@@ -1,7 +1,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -265,3 +265,12 @@ def test_folders_may_be_texts_names_paths_and_numbers_numpys():
         "--proxies must be several texts, got (1,).",
         "--sample must be a whole number, got '9'.",
     ]
+
+
+def test_a_field_of_a_subclass_is_left_as_it_is():
+    @dataclass(frozen=True)
+    class More(SearchSettings):
+        pairs: tuple[tuple[int, float], ...] = ((1, 0.5),)
+
+    settings = More(dataset="digits", limit=3, pairs=((2, 0.25),))
+    assert (settings.pairs, settings.limit) == (((2, 0.25),), 3)
