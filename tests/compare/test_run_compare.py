@@ -350,17 +350,16 @@ def test_a_score_is_any_real_number_and_what_else_comes_is_a_failure_by_name(spa
     info.joinpath("entry_points.txt").write_text(f"[nasproxy.proxies]\n{entries}\n")
     (site / "returned_scores.py").write_text(RETURNED)
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    for asked, failed in ((names, 12 * len(REFUSED)), ((*TAKEN, "undefined"), 0)):
-        out = tmp_path / f"run{failed}"
-        words = [sys.executable, "-c", COMPARED, str(space), str(out), *asked]
-        said = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
-        assert said.stdout == f"{failed}\n"
-        scores = load_scores(out)
-        for name in TAKEN:
-            times = 0.5 if name == "tensor" else 1.0
-            assert list(scores.repeats(name)[:, 0]) == [width * times for width in scores.choice("width")]
-        assert list(scores.proxies["undefined"]["failures"]) == ["ScoreError: nothing to see"]
-    rows = json.loads((tmp_path / f"run{12 * len(REFUSED)}" / "comparison.json").read_text())["rows"]
+    out, failed = tmp_path / "run", 12 * len(REFUSED)  # of the undefined score none is a failure
+    words = [sys.executable, "-c", COMPARED, str(space), str(out), *names]
+    said = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
+    assert said.stdout == f"{failed}\n"
+    scores = load_scores(out)
+    for name in TAKEN:
+        times = 0.5 if name == "tensor" else 1.0
+        assert list(scores.repeats(name)[:, 0]) == [width * times for width in scores.choice("width")]
+    assert list(scores.proxies["undefined"]["failures"]) == ["ScoreError: nothing to see"]
+    rows = json.loads((out / "comparison.json").read_text())["rows"]
     reasons = {row["proxy"]: row["reason"] for row in rows}
     for name, what in REFUSED.items():
         assert f"Found.score must return a number, but returned {what}" in reasons[name]
