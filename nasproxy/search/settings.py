@@ -332,9 +332,10 @@ def read_fields(settings: Any) -> None:
         value, kind = getattr(settings, field.name), str(field.type)
         if value is None and kind.endswith(" | None"):
             continue
-        if kind.removesuffix(" | None") not in _KINDS:  # a subclass may have fields of its own
+        known = _KINDS.get(kind.removesuffix(" | None"))
+        if known is None:  # a subclass may have fields of its own
             continue
-        expected, read = _KINDS[kind.removesuffix(" | None")]
+        expected, read = known
         try:
             object.__setattr__(settings, field.name, read(value))
         except (TypeError, ValueError) as error:
